@@ -1,0 +1,55 @@
+"""bmrl: attribute a face image to the generator that made it, or say that none it knows did.
+
+An open implementation of BMRL (arXiv:2504.14129) as composable parts. Names load on first use, so that
+``import bmrl`` costs nothing and ``import bmrl.losses`` loads PyTorch alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BMRL",
+    "Attribution",
+    "Attributor",
+    "BMRLConfig",
+    "BMRLOutput",
+    "Generator",
+    "__version__",
+    "build_model",
+    "load_model",
+    "models",
+    "save_model",
+]
+
+if TYPE_CHECKING:
+    from bmrl import models
+    from bmrl.evaluation.attributor import Attribution, Attributor
+    from bmrl.models import BMRL, BMRLConfig, BMRLOutput, Generator, build_model, load_model, save_model
+
+_HOMES = {
+    "Attribution": "bmrl.evaluation.attributor",
+    "Attributor": "bmrl.evaluation.attributor",
+    "BMRL": "bmrl.models",
+    "BMRLConfig": "bmrl.models",
+    "BMRLOutput": "bmrl.models",
+    "Generator": "bmrl.models",
+    "build_model": "bmrl.models",
+    "load_model": "bmrl.models",
+    "save_model": "bmrl.models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "models":
+        return importlib.import_module("bmrl.models")
+    raise AttributeError(f"module 'bmrl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

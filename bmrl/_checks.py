@@ -1,0 +1,75 @@
+"""Argument checks shared by every public function: one wording, ``argument: expected X, got Y``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bmrl.errors import DeviceError, DTypeError, RangeError, ShapeError
+
+
+def check_shape(name: str, tensor: Tensor, axes: str, **sizes: int | Collection[int]) -> None:
+    """Check the number of axes, and the size of those named in ``sizes``.
+
+    ``axes`` spells the axes out, e.g. ``"batch channels height width"``; a value in ``sizes`` is the one
+    allowed size of that axis, or a collection of allowed sizes.
+    """
+    if not isinstance(tensor, Tensor):
+        raise DTypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
+    names = axes.split()
+    if tensor.ndim != len(names):
+        raise ShapeError(f"{name}: expected shape ({', '.join(names)}), got {tuple(tensor.shape)}")
+    for axis, allowed in sizes.items():
+        size = tensor.shape[names.index(axis)]
+        if isinstance(allowed, int):
+            if size != allowed:
+                raise ShapeError(f"{name}: expected {axis} = {allowed}, got {size} (shape {tuple(tensor.shape)})")
+        elif size not in allowed:
+            options = " or ".join(str(option) for option in allowed)
+            raise ShapeError(f"{name}: expected {axis} = {options}, got {size} (shape {tuple(tensor.shape)})")
+
+
+def check_floating(name: str, tensor: Tensor) -> None:
+    """Check that ``tensor`` holds real floating-point numbers."""
+    if not tensor.is_floating_point():
+        raise DTypeError(f"{name}: expected a floating-point dtype, got {tensor.dtype}")
+
+
+def check_dtype(name: str, tensor: Tensor, *dtypes: torch.dtype) -> None:
+    """Check that ``tensor`` has one of ``dtypes``."""
+    if tensor.dtype not in dtypes:
+        raise DTypeError(f"{name}: expected {' or '.join(map(str, dtypes))}, got {tensor.dtype}")
+
+
+def check_images(name: str, images: Tensor, *, channels: int | Collection[int] = (1, 3)) -> None:
+    """Check for a batch of images ``(batch, channels, height, width)``, uint8 or floating point."""
+    check_shape(name, images, "batch channels height width", channels=channels)
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise DTypeError(f"{name}: expected torch.uint8 or a floating-point dtype, got {images.dtype}")
+
+
+def check_same_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """Check that two tensors share a device."""
+    if tensor.device != other.device:
+        raise DeviceError(f"{name}: expected the device of {other_name} {other.device}, got {tensor.device}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Check that a number is above zero (NaN is not)."""
+    if not value > 0:
+        raise RangeError(f"{name}: expected > 0, got {value}")
+
+
+def check_not_negative(name: str, value: float) -> None:
+    """Check that a number is zero or above (NaN is not)."""
+    if not value >= 0:
+        raise RangeError(f"{name}: expected >= 0, got {value}")
+
+
+def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
+    """Check that ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise RangeError(f"{name}: expected {' or '.join(repr(choice) for choice in choices)}, got {value!r}")

@@ -1,0 +1,205 @@
+"""The images of a manifest as a PyTorch data set."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from bmrl._checks import check_not_negative, check_positive
+from bmrl.data._parsing_map import open_parsing_map, resize_parsing_map
+from bmrl.errors import DataError, ImageError, MissingFileError
+from bmrl.images import load_image, resize_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from bmrl.data.manifest import Manifest, Row
+    from bmrl.models.config import Generator
+
+__all__ = ["CACHE_BYTES", "UNSEEN", "FaceDataset", "Sample"]
+
+CACHE_BYTES = 4 * 2**30
+"""Memory that decoded images and maps may take by default: some 21,000 of them at 224 px."""
+
+UNSEEN = -1
+"""The label of every image of an unseen generator."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Sample(TypedDict):
+    """One image: what :class:`FaceDataset` yields; PyTorch's default collation makes batches of it."""
+
+    image: Tensor
+    parsing: Tensor
+    has_parsing: bool
+    label: int
+    index: int
+
+
+class FaceDataset(Dataset[Sample]):
+    """The readable images of one split of a manifest, decoded, labelled, and held in memory as far as they fit.
+
+    Every image is decoded once at construction, in threads. Those that can't be read are left out, listed in
+    ``skipped`` and reported as one warning of the logger ``bmrl.data.dataset``; parsing maps that can't be used are
+    treated likewise. The prompts belong to the class and not to the sample:
+    see :func:`bmrl.data.prompts.prompt_tokens`.
+
+    A sample is a dict:
+
+    * ``image`` uint8 ``(3, image_size, image_size)``, the centre square (:func:`bmrl.images.resize_image`);
+    * ``parsing`` uint8 ``(image_size, image_size)``, class indices 0 to 18 of the same square, all 0 without a map;
+    * ``has_parsing`` bool;
+    * ``label`` int, the place in ``generators``, or -1 for an unseen generator;
+    * ``index`` int, the place in ``rows``.
+
+    Args:
+        manifest: the images and what is known of them.
+        split: ``train``, ``val`` or ``test``.
+        image_size: > 0, the side of the samples in pixels.
+        generators: the model's classes in label order (``config.generators``); only the names are compared.
+        role: ``seen``, ``unseen``, or None for both.
+        parsing: read the parsing maps; otherwise no sample has one.
+        cache: hold decoded samples in memory; otherwise each access decodes anew.
+        cache_bytes: >= 0, memory that the cache may take; the samples beyond it are decoded on each access.
+        transform: changes a sample (augmentation); it gets tensors of its own, never those of the cache.
+
+    Attributes:
+        rows: the rows of the samples.
+        labels: the labels of the samples.
+        skipped: path and reason of each image left out.
+        parsing_skipped: path and reason of each sample without a usable map (empty if ``parsing`` is off).
+        num_parsing: the number of samples with a map.
+
+    Raises:
+        DataError: no image of the split and role is in the manifest, or none is readable; a seen generator is
+            not among ``generators``, or an unseen one is.
+        RangeError: ``split``, ``role``, ``image_size`` or ``cache_bytes`` is out of range.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        split: str,
+        image_size: int,
+        generators: Sequence[Generator],
+        role: str | None = "seen",
+        parsing: bool = True,
+        cache: bool = True,
+        cache_bytes: int = CACHE_BYTES,
+        transform: Callable[[Sample], Sample] | None = None,
+    ) -> None:
+        check_positive("image_size", image_size)
+        check_not_negative("cache_bytes", cache_bytes)
+        rows = manifest.select(split, role)
+        where = f"{manifest.root}, {role or 'seen and unseen'} images of split {split}"
+        if not rows:
+            raise DataError(f"{where}: expected at least one, got none")
+        labels = _labels(rows, generators)
+
+        self.image_size = image_size
+        self.transform = transform
+        self._manifest = manifest
+        self._parsing = parsing
+        sample_bytes = image_size**2 * (4 if parsing else 3)
+        num_cached = min(len(rows), cache_bytes // sample_bytes) if cache else 0
+        self._cached_images = torch.empty(num_cached, 3, image_size, image_size, dtype=torch.uint8)
+        self._cached_parsing = torch.zeros(num_cached if parsing else 0, image_size, image_size, dtype=torch.uint8)
+
+        with ThreadPoolExecutor() as pool:
+            findings = list(pool.map(self._examine, rows, range(len(rows))))
+        kept = [place for place, finding in enumerate(findings) if finding.image_problem is None]
+        self._slots = kept
+        self.rows = tuple(rows[place] for place in kept)
+        self.labels = tuple(labels[place] for place in kept)
+        self._has_parsing = tuple(parsing and findings[place].parsing_problem is None for place in kept)
+        self.num_parsing = sum(self._has_parsing)
+        self.skipped = _problems((row.path, finding.image_problem) for row, finding in zip(rows, findings, strict=True))
+        self.parsing_skipped = _problems((rows[place].path, findings[place].parsing_problem) for place in kept)
+        if not kept:
+            raise DataError(f"{where}: expected a readable one, got {_summary(self.skipped)}")
+        if self.skipped:
+            _logger.warning("%s: skipped %s of %d", where, _summary(self.skipped), len(rows))
+        if self.parsing_skipped:
+            _logger.warning("%s: no parsing map for %s of %d", where, _summary(self.parsing_skipped), len(kept))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        index = range(len(self))[index]
+        slot = self._slots[index]
+        if slot < len(self._cached_images):
+            image = self._cached_images[slot].clone()
+            parsing = self._cached_parsing[slot].clone() if self._has_parsing[index] else None
+        else:
+            image, parsing, _ = self._read(self.rows[index])
+        sample = Sample(
+            image=image,
+            parsing=torch.zeros(image.shape[1:], dtype=torch.uint8) if parsing is None else parsing,
+            has_parsing=parsing is not None,
+            label=self.labels[index],
+            index=index,
+        )
+        return sample if self.transform is None else self.transform(sample)
+
+    def _examine(self, row: Row, slot: int) -> _Finding:
+        """Decode one image and its map, keep them if the cache reaches that far, and say what is wrong with them."""
+        try:
+            image, parsing, parsing_problem = self._read(row)
+        except (ImageError, MissingFileError) as error:
+            return _Finding(_reason(error, row.path), None)
+        if slot < len(self._cached_images):
+            self._cached_images[slot] = image
+            if parsing is not None:
+                self._cached_parsing[slot] = parsing
+        return _Finding(None, parsing_problem)
+
+    def _read(self, row: Row) -> tuple[Tensor, Tensor | None, str | None]:
+        """Return the image, its map if there is a usable one, and otherwise what is wrong with it."""
+        image = load_image(self._manifest.image_path(row), name=row.path)
+        pixels = resize_image(image, self.image_size)
+        if not self._parsing:
+            return pixels, None, None
+        path = self._manifest.parsing_path(row)
+        try:
+            return pixels, resize_parsing_map(open_parsing_map(path, image.size), self.image_size), None
+        except (DataError, ImageError, MissingFileError) as error:
+            return pixels, None, _reason(error, path.name)
+
+
+class _Finding(NamedTuple):
+    """What is wrong with one image and with its map; None is nothing."""
+
+    image_problem: str | None
+    parsing_problem: str | None
+
+
+def _labels(rows: Sequence[Row], generators: Sequence[Generator]) -> list[int]:
+    places = {generator.name: place for place, generator in enumerate(generators)}
+    for row in rows:
+        if (row.role == "seen") != (row.generator in places):
+            expected = (
+                f"one of {', '.join(places)}" if row.role == "seen" else "a generator that the model does not know"
+            )
+            raise DataError(f"{row.path}, column generator: expected {expected}, got {row.role} {row.generator!r}")
+    return [places.get(row.generator, UNSEEN) for row in rows]
+
+
+def _reason(error: Exception, name: str) -> str:
+    return str(error).removeprefix(f"{name}: ")
+
+
+def _problems(candidates: Iterable[tuple[str, str | None]]) -> list[tuple[str, str]]:
+    return [(path, problem) for path, problem in candidates if problem is not None]
+
+
+def _summary(problems: Sequence[tuple[str, str]]) -> str:
+    shown = "; ".join(f"{path} ({problem})" for path, problem in problems[:3])
+    return f"{len(problems)} ({shown}{'; ...' if len(problems) > 3 else ''})"

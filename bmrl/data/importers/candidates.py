@@ -1,0 +1,68 @@
+"""An image that an importer found, and the look at it that decides whether it is taken."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from bmrl._decoding import read_bytes
+from bmrl.data._manifest_rules import is_text
+from bmrl.data._parsing_map import open_parsing_map
+from bmrl.errors import BMRLError
+from bmrl.images import MAX_BYTES, load_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bmrl.models.config import Generator
+
+__all__ = ["Candidate", "Finding", "examine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An image that an importer found.
+
+    Attributes:
+        file: where it lies.
+        path: where it shall lie, relative to the new folder, with ``/`` between the parts.
+        generator: what made it.
+        role: ``seen`` or ``unseen``.
+        group: what it must share a split with.
+        parsing: where its parsing map lies, if it has one.
+    """
+
+    file: Path
+    path: str
+    generator: Generator
+    role: str
+    group: str
+    parsing: Path | None = None
+
+
+class Finding(NamedTuple):
+    """What reading one candidate showed: the hash of its bytes, and what is wrong with it and with its map."""
+
+    digest: bytes
+    problem: str | None
+    parsing_problem: str | None
+
+
+def examine(candidate: Candidate) -> Finding:
+    """Decode a candidate and its map, and return what can't be used of them and why."""
+    name = candidate.path
+    if "\\" in name or not is_text(name):
+        return Finding(b"", "expected a name in UTF-8 and without backslashes, got another", None)
+    try:
+        data = read_bytes(candidate.file, MAX_BYTES, name)
+        size = load_image(data, name=name).size
+    except BMRLError as error:
+        return Finding(b"", str(error).removeprefix(f"{name}: "), None)
+    digest = hashlib.sha256(data).digest()
+    if candidate.parsing is not None:
+        try:
+            open_parsing_map(candidate.parsing, size)
+        except BMRLError as error:
+            return Finding(digest, None, str(error).removeprefix(f"{candidate.parsing.name}: "))
+    return Finding(digest, None, None)

@@ -1,0 +1,80 @@
+"""A picture that shows the data set at a glance: a row a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from bmrl.data.manifest import Manifest
+from bmrl.data.simulated.canvas import PARSING_CLASSES
+from bmrl.data.simulated.folder import CONTACT_SHEET
+from bmrl.data.simulated.simulators import Simulator
+
+__all__ = ["residual_spectrum", "write_contact_sheet"]
+
+_FACES = 8
+_LABEL_WIDTH = 250
+_MARGIN = 6
+
+
+def write_contact_sheet(manifest: Manifest, simulators: Sequence[Simulator]) -> Path:
+    """Write ``contact_sheet.png``: for each simulator its label, test faces, a parsing map and its mean spectrum.
+
+    The spectrum is that of the high-pass residual (log scale, zero frequency in the middle): the trace by which the
+    generator can be told, which the faces do not show.
+    """
+    font, small = ImageFont.load_default(16), ImageFont.load_default(12)
+    rows = {s.name: [row for row in manifest.select(split="test") if row.generator == s.name] for s in simulators}
+    size = Image.open(manifest.image_path(manifest.rows[0])).width
+    step = size + _MARGIN
+    sheet = Image.new("RGB", (_LABEL_WIDTH + (_FACES + 2) * step + _MARGIN, len(simulators) * step + _MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, simulator in enumerate(simulators):
+        top = _MARGIN + index * step
+        kind = "photograph" if simulator.manipulation == "none" else f"{simulator.manipulation}, {simulator.architecture}"
+        color = "#1a7f37" if simulator.role == "seen" else "#b3261e"
+        draw.text((10, top + 8), simulator.name, "black", font)
+        draw.text((10, top + 32), f"{simulator.role}: {kind}", color, small)
+        draw.multiline_text((10, top + 52), _wrap(simulator.description, small), "#555555", small)
+        pictures = [Image.open(manifest.image_path(row)) for row in rows[simulator.name][:_FACES]]
+        for column, picture in enumerate(pictures):
+            sheet.paste(picture, (_LABEL_WIDTH + column * step, top))
+        parsing = np.asarray(Image.open(manifest.parsing_path(rows[simulator.name][0])))
+        sheet.paste(Image.fromarray(_palette()[parsing]), (_LABEL_WIDTH + _FACES * step, top))
+        spectrum = np.mean([residual_spectrum(np.asarray(picture)) for picture in pictures], axis=0)
+        shade = np.clip((spectrum - spectrum.min()) / (np.ptp(spectrum) + 1e-9) * 255, 0, 255).astype(np.uint8)
+        sheet.paste(Image.fromarray(shade).convert("RGB"), (_LABEL_WIDTH + (_FACES + 1) * step, top))
+    path = manifest.root / CONTACT_SHEET
+    sheet.save(path)
+    return path
+
+
+def residual_spectrum(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Log power spectrum ``(size, size)`` of an image ``(size, size, 3)`` less the mean of each pixel's four neighbours."""
+    gray = image.astype(np.float64).mean(2) / 255
+    around = sum(np.roll(gray, shift, axis) for shift in (-1, 1) for axis in (0, 1)) / 4
+    return np.log(np.abs(np.fft.fftshift(np.fft.fft2(gray - around))) ** 2 + 1e-4)
+
+
+def _wrap(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """Break ``text`` into lines that fit the label's column."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) > _LABEL_WIDTH - 20:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
+
+
+def _palette() -> NDArray[np.uint8]:
+    """A colour for each parsing class ``(19, 3)``, evenly around the hues; background is black."""
+    hue = np.arange(len(PARSING_CLASSES))[:, None] * 0.381966 + np.array([0, 1 / 3, 2 / 3])
+    colors = (140 + 100 * np.cos(2 * np.pi * hue)).astype(np.uint8)
+    colors[0] = 0
+    return colors

@@ -1,0 +1,117 @@
+"""Write the simulated data set: images, parsing maps, manifest and contact sheet, all from one seed."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from bmrl.data.manifest import Manifest, Row
+from bmrl.data.simulated.camera import to_bytes
+from bmrl.data.simulated.contact_sheet import write_contact_sheet
+from bmrl.data.simulated.folder import prepare_folder
+from bmrl.data.simulated.manipulations import Scene
+from bmrl.data.simulated.people import draw_identity, draw_photo
+from bmrl.data.simulated.simulators import SIMULATORS, Simulator
+from bmrl.errors import RangeError
+
+__all__ = ["simulate"]
+
+_IDENTITY, _DONOR, _PICTURE = 0, 1, 2
+
+
+def simulate(
+    folder: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    images_per_generator: int = 200,
+    image_size: int = 128,
+    workers: int | None = None,
+) -> Manifest:
+    """Draw a data set of simulated faces and generators into ``folder`` and return its manifest.
+
+    Person i is drawn once by every seen generator, each time in another pose, light and outfit, so that content
+    tells nothing about the generator. People are split, not pictures: a fifth of them for testing, 3 in 40 for
+    validation (at least one each), the rest for training; unseen generators draw the test people. The second person of
+    a face swap belongs to the first and appears with nobody else.
+
+    ``folder`` then holds ``<generator>/<person>.png``, ``parsing/<generator>/<person>.png`` (class indices 0..18),
+    ``manifest.csv``, ``contact_sheet.png`` and ``simulated.json`` (these arguments; it marks the folder as ours).
+
+    Args:
+        folder: new, empty, or an earlier output of this function, which is replaced.
+        seed: >= 0. The same arguments give the same bytes, whatever ``workers`` is.
+        images_per_generator: images of each seen generator in all splits together, >= 3; an unseen one gets as many
+            as a seen one has for testing.
+        image_size: side of the images in pixels, 64 to 512 and a multiple of 16. Train at this size: resizing an image
+            wipes out its generator's trace.
+        workers: threads that draw, >= 1; by default one a processor. (NumPy and Pillow release the lock, and threads
+            need no import guard in the caller's script.)
+
+    Raises:
+        RangeError: an argument is outside its range.
+        DataError: ``folder`` holds anything that this function did not write; nothing is changed then.
+    """
+    _check_whole("seed", seed, 0, None)
+    _check_whole("images_per_generator", images_per_generator, 3, 100_000)
+    _check_whole("image_size", image_size, 64, 512)
+    if image_size % 16:
+        raise RangeError(f"image_size: expected a multiple of 16, got {image_size}")
+    if workers is not None:
+        _check_whole("workers", workers, 1, None)
+
+    settings = {"seed": seed, "images_per_generator": images_per_generator, "image_size": image_size}
+    root = prepare_folder(Path(folder), settings, [simulator.name for simulator in SIMULATORS])
+    pictures = _plan(images_per_generator)
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        list(pool.map(partial(_write_picture, root, seed, image_size), pictures))
+    manifest = Manifest(root, tuple(picture.row for picture in pictures))
+    write_contact_sheet(manifest, SIMULATORS)
+    manifest.write()
+    return manifest
+
+
+class _Picture(NamedTuple):
+    """One picture to draw."""
+
+    simulator: Simulator
+    person: int
+    row: Row
+
+
+def _plan(images_per_generator: int) -> list[_Picture]:
+    """Every picture of the data set, generator by generator."""
+    test, val = max(1, images_per_generator // 5), max(1, images_per_generator * 3 // 40)
+    train = images_per_generator - val - test
+    splits = ["train"] * train + ["val"] * val + ["test"] * test
+    pictures = []
+    for simulator in SIMULATORS:
+        for person, split in enumerate(splits):
+            if simulator.role == "seen" or split == "test":
+                path, group = f"{simulator.name}/{person:04d}.png", f"person {person:04d}"
+                family = simulator.manipulation, simulator.architecture, simulator.role
+                pictures.append(_Picture(simulator, person, Row(path, simulator.name, *family, split, group)))
+    return pictures
+
+
+def _write_picture(root: Path, seed: int, image_size: int, picture: _Picture) -> None:
+    """Draw one picture and its parsing map, from random numbers that belong to this picture alone."""
+    simulator, person, row = picture
+    rng = np.random.default_rng([seed, _PICTURE, zlib.crc32(simulator.name.encode()), person])
+    identity = draw_identity(np.random.default_rng([seed, _IDENTITY, person]))
+    donor = draw_identity(np.random.default_rng([seed, _DONOR, person]))
+    face = simulator.draw(Scene(identity, donor, draw_photo(rng), image_size), rng)
+    Image.fromarray(to_bytes(face.image)).save(root / row.path)
+    Image.fromarray(face.parsing).save(root / "parsing" / row.path)
+
+
+def _check_whole(name: str, value: int, low: int, high: int | None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+        bound = f">= {low}" if high is None else f"from {low} to {high}"
+        raise RangeError(f"{name}: expected a whole number {bound}, got {value!r}")

@@ -1,0 +1,61 @@
+"""Make room for the simulated data set without ever losing a file that someone else put there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from bmrl.errors import DataError
+
+__all__ = ["CONTACT_SHEET", "MARKER", "prepare_folder"]
+
+MARKER = "simulated.json"
+CONTACT_SHEET = "contact_sheet.png"
+_FILES = (MARKER, CONTACT_SHEET, "manifest.csv")
+
+
+def prepare_folder(folder: Path, settings: Mapping[str, int], generators: Collection[str]) -> Path:
+    """Create ``folder`` with its sub-folders; an earlier data set in it is removed, file by file.
+
+    Args:
+        folder: new, empty, or one that holds a data set of this package and nothing else.
+        settings: what to write to ``simulated.json``, which marks the folder as ours.
+        generators: names of the generators' folders.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        DataError: ``folder`` is not a folder, or holds something else; nothing is changed then.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"folder: expected a folder, got the file {folder}")
+    files = _own_files(folder) if folder.is_dir() else []
+    for file in files:
+        file.unlink()
+    for name in generators:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / "parsing" / name).mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).write_text(json.dumps(dict(settings)) + "\n", encoding="utf-8")
+    return folder
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """Every file below ``folder``, the marker last; an error if any is not one that this package writes."""
+    files = sorted(Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
+    if files and not (folder / MARKER).is_file():
+        raise DataError(f"folder: expected an empty folder or an earlier simulated data set, got {folder} with {files[0].name}")
+    for file in files:
+        if not _is_own(file.relative_to(folder).parts):
+            raise DataError(f"folder: expected only files of a simulated data set, got {file}")
+    return sorted(files, key=lambda file: file.name == MARKER)
+
+
+def _is_own(parts: tuple[str, ...]) -> bool:
+    if len(parts) == 1:
+        return parts[0] in _FILES
+    *folders, name = parts[1:] if parts[0] == "parsing" else parts
+    stem, _, suffix = name.partition(".")
+    return len(folders) == 1 and folders[0].startswith("sim_") and stem.isdecimal() and suffix == "png"

@@ -1,0 +1,91 @@
+"""The face-parsing encoder, and the colours in which it sees a parsing map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from bmrl._checks import check_dtype, check_shape
+from bmrl.encoders.conv_transformer import ConvTransformer
+from bmrl.errors import RangeError
+
+__all__ = ["PARSING_CLASSES", "PARSING_COLORS", "ParsingEncoder", "color_parsing"]
+
+PARSING_CLASSES = (
+    *("background", "skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "l_ear", "r_ear", "ear_r"),
+    *("nose", "mouth", "u_lip", "l_lip", "neck", "neck_l", "cloth", "hair", "hat"),
+)
+"""The 19 classes of CelebAMask-HQ, in the order of their indices."""
+
+PARSING_COLORS = (
+    *((0, 0, 0), (0, 85, 255), (0, 170, 255), (85, 0, 255), (170, 0, 255)),
+    *((0, 255, 0), (0, 255, 85), (0, 255, 170), (85, 255, 0), (170, 255, 0)),
+    *((255, 0, 0), (255, 0, 85), (255, 0, 170), (255, 85, 0), (255, 170, 0)),
+    *((0, 255, 255), (85, 255, 255), (170, 255, 255), (255, 0, 255)),
+)
+"""The usual colour of each class as (R, G, B) in 0..255; the background is black."""
+
+
+def color_parsing(parsing: Tensor, palette: Tensor | None = None) -> Tensor:
+    """Return parsing maps as colour images.
+
+    Args:
+        parsing: ``(batch, height, width)`` uint8 or int64, class indices 0..18.
+        palette: ``(19, 3)`` colours in [0, 1]; None means :data:`PARSING_COLORS`.
+
+    Returns:
+        ``(batch, 3, height, width)`` RGB in [0, 1], in the palette's dtype (float32).
+
+    Raises:
+        ShapeError: not three axes.
+        DTypeError: neither uint8 nor int64.
+        RangeError: an index above 18 (checked on CPU tensors; a GPU is never made to wait, its lookup asserts).
+    """
+    check_shape("parsing", parsing, "batch height width")
+    check_dtype("parsing", parsing, torch.uint8, torch.int64)
+    if palette is None:
+        palette = torch.tensor(PARSING_COLORS, dtype=torch.float32, device=parsing.device) / 255
+    tracing = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    if parsing.device.type == "cpu" and parsing.numel() and not tracing:
+        low, high = int(parsing.min()), int(parsing.max())
+        if low < 0 or high >= len(PARSING_CLASSES):
+            raise RangeError(f"parsing: expected class indices 0..{len(PARSING_CLASSES) - 1}, got {low}..{high}")
+    return rearrange(F.embedding(parsing.long(), palette), "b h w c -> b c h w")
+
+
+class ParsingEncoder(ConvTransformer):
+    """The parsing encoder PE: class indices ``(batch, image_size, image_size)`` to ``(batch, embed_dim)``.
+
+    Args:
+        image_size: height and width of the parsing map in pixels.
+        options: see :class:`~bmrl.encoders.ConvTransformer`.
+
+    Source: arXiv:2504.14129, section 3.4; used in training only.
+    """
+
+    palette: Tensor
+
+    def __init__(self, image_size: int = 224, **options: Any) -> None:
+        super().__init__(3, image_size, **options)
+        self.register_buffer("palette", torch.tensor(PARSING_COLORS, dtype=torch.float32) / 255, persistent=False)
+
+    def forward(self, parsing: Tensor) -> Tensor:
+        """Return the parsing embedding P_g, not normalised.
+
+        Args:
+            parsing: ``(batch, image_size, image_size)`` uint8 or int64, class indices 0..18.
+
+        Returns:
+            ``(batch, embed_dim)``.
+
+        Raises:
+            ShapeError: another shape.
+            DTypeError: neither uint8 nor int64.
+            RangeError: an index above 18, on CPU tensors.
+        """
+        check_shape("parsing", parsing, "batch height width", height=self.input_size, width=self.input_size)
+        return super().forward(color_parsing(parsing, self.palette))

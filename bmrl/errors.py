@@ -1,0 +1,74 @@
+"""Every error that bmrl raises on bad input.
+
+Each class derives from :class:`BMRLError`, so that one ``except`` catches them all, and from the
+builtin that fits, so that code which has never heard of bmrl still handles them. Messages read
+``argument: expected X, got Y`` on one line.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BMRLError",
+    "ConfigError",
+    "DTypeError",
+    "DataError",
+    "DeviceError",
+    "ImageError",
+    "MissingExtraError",
+    "MissingFileError",
+    "ModelFolderError",
+    "RangeError",
+    "ServerError",
+    "ShapeError",
+]
+
+
+class BMRLError(Exception):
+    """Base class of all errors raised by bmrl."""
+
+
+class ShapeError(BMRLError, ValueError):
+    """A tensor has the wrong number of axes or the wrong size along one."""
+
+
+class DTypeError(BMRLError, TypeError):
+    """A tensor or argument has the wrong type."""
+
+
+class DeviceError(BMRLError, ValueError):
+    """Tensors that must share a device do not."""
+
+
+class RangeError(BMRLError, ValueError):
+    """A value lies outside its documented range."""
+
+
+class ConfigError(BMRLError, ValueError):
+    """A configuration has an unknown key or values that do not fit together."""
+
+
+class DataError(BMRLError, ValueError):
+    """A manifest or data folder does not hold what it must."""
+
+
+class ImageError(BMRLError, ValueError):
+    """An image can't be read, or is not safe to decode."""
+
+
+class MissingFileError(BMRLError, FileNotFoundError):
+    """A file or folder that was named does not exist."""
+
+
+class ModelFolderError(BMRLError, ValueError):
+    """A model folder is incomplete, damaged or of another version."""
+
+
+class ServerError(BMRLError, RuntimeError):
+    """The inference server did not start, answer or stop as it should."""
+
+
+class MissingExtraError(BMRLError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package}: not installed; run: pip install 'bmrl[{extra}]'")

@@ -1,0 +1,85 @@
+"""Reading images in batches, ahead of the model, in a constant amount of memory."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bmrl._checks import check_positive
+from bmrl.errors import ImageError, MissingFileError
+from bmrl.images import read_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+
+__all__ = ["Batch", "read_batches"]
+
+MAX_READERS = 8  # threads; decoding releases the interpreter lock
+
+
+class Batch(NamedTuple):
+    """What was read for a few sources.
+
+    Attributes:
+        sources: what was to be read.
+        items: one entry a source: its row in ``images``, or the error that reading it raised.
+        images: uint8 ``(readable sources, 3, S, S)``; None when there is none.
+    """
+
+    sources: list[Any]
+    items: list[int | ImageError | MissingFileError]
+    images: Tensor | None
+
+
+def read_batches(
+    sources: Iterable[Any],
+    image_size: int,
+    batch_size: int,
+    *,
+    read: Callable[[Any, int], Tensor] = read_image,
+) -> Iterator[Batch]:
+    """Yield a :class:`Batch` for every ``batch_size`` sources, reading the next one while this one is used.
+
+    Args:
+        sources: what ``read`` takes; may be a generator of any length, of which two batches are held at a time.
+        image_size: side S of the images in pixels.
+        batch_size: sources a batch, > 0.
+        read: turns a source and S into uint8 ``(3, S, S)``; called from several threads at once.
+
+    Raises:
+        RangeError: ``batch_size`` is not positive. Any error of ``read`` but the two of :class:`Batch` is raised too.
+    """
+    check_positive("batch_size", batch_size)
+    iterator = iter(sources)
+    pending: deque[tuple[list[Any], list[Future[Tensor]]]] = deque()
+    with ThreadPoolExecutor(min(MAX_READERS, os.cpu_count() or 1)) as pool:
+        try:
+            while True:
+                chunk = list(islice(iterator, batch_size))
+                if chunk:
+                    pending.append((chunk, [pool.submit(read, source, image_size) for source in chunk]))
+                if len(pending) > 1 or (pending and not chunk):
+                    yield _collect(*pending.popleft())
+                elif not chunk:
+                    return
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _collect(sources: list[Any], futures: list[Future[Tensor]]) -> Batch:
+    items: list[int | ImageError | MissingFileError] = []
+    images: list[Tensor] = []
+    for future in futures:
+        try:
+            images.append(future.result())
+            items.append(len(images) - 1)
+        except (ImageError, MissingFileError) as error:
+            items.append(error)
+    return Batch(sources, items, torch.stack(images) if images else None)

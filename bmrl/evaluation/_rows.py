@@ -1,0 +1,80 @@
+"""Computing something for every readable image of a manifest's rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from bmrl.errors import DataError
+from bmrl.evaluation._batches import read_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from bmrl.data.manifest import Manifest, Row
+
+__all__ = ["Computed", "Skipped", "compute_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An image that could not be read, and why."""
+
+    row: Row
+    reason: str
+
+
+class Computed(NamedTuple):
+    """What :func:`compute_rows` returns: the rows that were read, one tensor a result, the rows that were not."""
+
+    rows: tuple[Row, ...]
+    tensors: tuple[Tensor, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def compute_rows(
+    manifest: Manifest,
+    rows: Sequence[Row],
+    image_size: int,
+    compute: Callable[[Tensor], tuple[Tensor, ...]],
+    *,
+    batch_size: int,
+    read: Callable[[Any, int], Tensor],
+) -> Computed:
+    """Read images in batches and join the results of ``compute`` on the CPU, in the order of ``rows``.
+
+    Args:
+        manifest: knows where the images lie.
+        rows: the images.
+        image_size: side S of the images in pixels.
+        compute: uint8 ``(batch, 3, S, S)`` to a tuple of tensors with ``batch`` rows each.
+        batch_size: images a step, > 0.
+        read: turns a path and S into uint8 ``(3, S, S)``.
+
+    Raises:
+        DataError: there is no row, or no image can be read.
+    """
+    if not rows:
+        raise DataError(f"manifest: expected images to read in {manifest.root}, got none")
+    readable: list[Row] = []
+    skipped: list[Skipped] = []
+    results: list[tuple[Tensor, ...]] = []
+
+    def read_row(row: Row, size: int) -> Tensor:
+        return read(manifest.image_path(row), size)
+
+    for batch in read_batches(rows, image_size, batch_size, read=read_row):
+        for row, item in zip(batch.sources, batch.items, strict=True):
+            if isinstance(item, int):
+                readable.append(row)
+            else:
+                skipped.append(Skipped(row, str(item)))
+        if batch.images is not None:
+            results.append(tuple(result.cpu() for result in compute(batch.images)))
+    if not readable:
+        raise DataError(f"manifest: expected readable images, got {len(rows)} unreadable; first: {skipped[0].reason}")
+    return Computed(tuple(readable), tuple(map(torch.cat, zip(*results, strict=True))), tuple(skipped))

@@ -1,0 +1,134 @@
+"""Attribution of images with a model: the library's front door for use (the command is ``bmrl attribute``)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from bmrl._checks import check_positive
+from bmrl.errors import BMRLError, DTypeError
+from bmrl.evaluation._batches import read_batches
+from bmrl.evaluation._inference import infer, resolve_model
+from bmrl.evaluation._inputs import check_rate
+from bmrl.evaluation.attribution import Attribution, attributions_from_probabilities, format_table
+from bmrl.images import read_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import torch
+    from torch import Tensor
+
+    from bmrl.errors import ImageError, MissingFileError
+    from bmrl.models import BMRL
+
+__all__ = ["Attribution", "Attributor", "attributions_from_probabilities", "format_table"]
+
+
+class Attributor:
+    """Says of face images which generator made them, or that none of the seen ones did.
+
+    Args:
+        model: any model of bmrl; used in evaluation mode, its own mode is put back after each batch.
+        threshold: images whose maximum probability is below it are called unseen; 0 .. 1. None: the first of the
+            model's ``config.thresholds``.
+        batch_size: images a step, > 0.
+        device: the model is moved there; None leaves it where it is.
+
+    Raises:
+        RangeError: ``threshold`` or ``batch_size`` is out of range.
+
+    Example:
+        >>> from PIL import Image
+        >>> import bmrl
+        >>> model = bmrl.build_model(bmrl.models.presets.tiny(num_generators=3))
+        >>> (answer,) = Attributor(model, threshold=0.0)([Image.new("RGB", (64, 64))])
+        >>> answer.source, answer.seen, sorted(answer.probabilities)
+        ('image 0', True, ['generator_0', 'generator_1', 'generator_2'])
+    """
+
+    def __init__(
+        self,
+        model: BMRL,
+        *,
+        threshold: float | None = None,
+        batch_size: int = 32,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.threshold = float(model.config.thresholds[0] if threshold is None else threshold)
+        check_rate("threshold", self.threshold)
+        check_positive("batch_size", batch_size)
+        self.batch_size = batch_size
+        self.model = resolve_model(model, device)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        threshold: float | None = None,
+        batch_size: int = 32,
+        device: str | torch.device | None = None,
+    ) -> Attributor:
+        """Load a saved model; with ``device`` None it goes to the GPU if there is one.
+
+        Raises:
+            MissingFileError, ModelFolderError: the folder holds no usable model.
+        """
+        return cls(resolve_model(folder, device), threshold=threshold, batch_size=batch_size)
+
+    def __call__(self, sources: Iterable[Any] | str | os.PathLike[str]) -> list[Attribution]:
+        """Attribute images, all or none.
+
+        Args:
+            sources: images, each a path, the bytes of a file, a binary file or a ``PIL.Image``; or one path.
+
+        Returns:
+            One :class:`Attribution` an image, in order.
+
+        Raises:
+            ImageError, MissingFileError: the first image that can't be read.
+        """
+        answers = []
+        for answer in self.attribute_each(sources):
+            if isinstance(answer, BMRLError):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    def attribute_each(
+        self, sources: Iterable[Any] | str | os.PathLike[str]
+    ) -> Iterator[Attribution | ImageError | MissingFileError]:
+        """Yield, for each image in order, its :class:`Attribution` or the error that reading it raised.
+
+        Works through any number of images, two batches in memory at a time; arguments as for a call.
+        """
+        if isinstance(sources, str | os.PathLike):
+            sources = [sources]
+        elif isinstance(sources, bytes | bytearray) or hasattr(sources, "read") or not hasattr(sources, "__iter__"):
+            raise DTypeError(f"sources: expected a list of images or one path, got {type(sources).__name__}")
+        return self._stream(sources)
+
+    def _stream(self, sources: Iterable[Any]) -> Iterator[Attribution | ImageError | MissingFileError]:
+        named = ((source, _source_name(source, index)) for index, source in enumerate(sources))
+        for batch in read_batches(named, self.model.config.image_size, self.batch_size, read=_read_named):
+            attributions: list[Attribution] = []
+            if batch.images is not None:
+                pairs = zip(batch.sources, batch.items, strict=True)
+                names = [name for (_, name), item in pairs if isinstance(item, int)]
+                probabilities = infer(self.model, batch.images).probabilities
+                generators = self.model.config.generators
+                attributions = attributions_from_probabilities(probabilities, generators, self.threshold, names)
+            yield from (attributions[item] if isinstance(item, int) else item for item in batch.items)
+
+
+def _read_named(source: tuple[Any, str], image_size: int) -> Tensor:
+    return read_image(source[0], image_size, name=source[1])
+
+
+def _source_name(source: Any, index: int) -> str:
+    """Return the path of a source, or of the file it was opened from, or ``image <index>``."""
+    for candidate in (source, getattr(source, "filename", None), getattr(source, "name", None)):
+        if isinstance(candidate, str | os.PathLike) and os.fspath(candidate):
+            return os.fsdecode(candidate)
+    return f"image {index}"

@@ -1,0 +1,69 @@
+"""Detection (real or fake) read off the probabilities of an attribution model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bmrl._checks import check_shape
+from bmrl.errors import RangeError
+from bmrl.evaluation._inputs import as_probabilities
+from bmrl.evaluation.metrics import accuracy, auroc, balanced_accuracy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from bmrl.evaluation._inputs import Values
+    from bmrl.models import Generator
+
+__all__ = ["detection_metrics", "real_probability"]
+
+
+def real_probability(probabilities: Values, generators: Sequence[Generator]) -> Tensor:
+    """Return the probability that each image is a photograph: the sum over the classes that are.
+
+    Args:
+        probabilities: ``(n, x)``, floating point, rows summing to 1.
+        generators: the x classes.
+
+    Returns:
+        ``(n,)`` float64 in 0 .. 1, on the CPU.
+
+    Raises:
+        RangeError: no class is a photograph, or all are: the sum would not depend on the image.
+    """
+    real = torch.tensor([generator.is_real for generator in generators])
+    checked = as_probabilities("probabilities", probabilities)
+    check_shape("probabilities", checked, "images generators", generators=len(generators))
+    if real.all() or not real.any():
+        kind = "real" if real.all() else "generated"
+        raise RangeError(f"generators: expected real and generated classes, got {kind} ones only")
+    return checked[:, real].sum(dim=1).clamp(0, 1)
+
+
+def detection_metrics(probability_real: Tensor, is_real: Tensor) -> dict[str, Any]:
+    """Return the figures of a two-class test: an image counts as real when ``probability_real`` is at least 0.5.
+
+    Args:
+        probability_real: ``(n,)`` floating point in 0 .. 1, n >= 1.
+        is_real: ``(n,)`` bool, the truth.
+
+    Returns:
+        ``num_real``, ``num_fake``, ``accuracy``, ``balanced_accuracy`` (both in 0 .. 1) and ``auroc`` (the chance
+        that a fake image looks less real than a real one); the last two are None unless both kinds occur.
+    """
+    num_real = int(is_real.sum())
+    num_fake = len(is_real) - num_real
+    both = num_real > 0 and num_fake > 0
+    two_class = torch.stack([probability_real, 1 - probability_real], dim=1)  # a tie goes to real
+    labels = (~is_real).long()
+    return {
+        "num_real": num_real,
+        "num_fake": num_fake,
+        "accuracy": accuracy(two_class, labels),
+        "balanced_accuracy": balanced_accuracy(two_class, labels) if both else None,
+        "auroc": auroc(probability_real[is_real], probability_real[~is_real]) if both else None,
+    }

@@ -1,0 +1,107 @@
+"""The shortcut baseline: how far colour and spectrum alone get on the same split.
+
+Real data sets differ in framing, exposure and compression as well as in the generator. A logistic regression on
+:func:`~bmrl.evaluation.image_statistics.colour_spectrum_statistics` measures how much of a score such differences
+explain; a model is worth what it adds to that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from bmrl._checks import check_positive
+from bmrl.errors import DataError, MissingExtraError
+from bmrl.evaluation._rows import Computed, compute_rows
+from bmrl.evaluation.image_statistics import colour_spectrum_statistics
+from bmrl.evaluation.predictions import Predictions, check_roles
+from bmrl.images import read_image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bmrl.data.manifest import Manifest, Row
+    from bmrl.models import Generator
+
+__all__ = ["shortcut_baseline"]
+
+BATCH_SIZE = 32
+
+
+def shortcut_baseline(
+    manifest: Manifest,
+    generators: Sequence[Generator] | None = None,
+    *,
+    split: str = "test",
+    image_size: int = 224,
+    max_per_generator: int = 500,
+) -> Predictions:
+    """Fit a logistic regression on 26 statistics of the seen train images and return its predictions.
+
+    Statistics are standardised, classes weighted by the inverse of their number of images, the L2 penalty is
+    scikit-learn's default (C = 1). The fit is deterministic.
+
+    Args:
+        manifest: needs readable seen images of two generators at least in its train split.
+        generators: the classes in order; None: the manifest's seen generators by name. A class without train images
+            always gets probability 0.
+        split: what to predict.
+        image_size: side that images are resized to first, in pixels; take the model's, so that both see the same.
+        max_per_generator: at most so many train images of one generator, evenly spaced, > 0.
+
+    Returns:
+        Predictions for every image of ``split``, its embeddings being the ``(n, 26)`` standardised statistics:
+        evaluate them with :func:`~bmrl.evaluation.summary.summarise`, as a model's.
+
+    Raises:
+        DataError: there is too little to fit on or nothing to predict, or roles contradict ``generators``.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ImportError as error:
+        raise MissingExtraError("scikit-learn", "train") from error
+    check_positive("max_per_generator", max_per_generator)
+    classes = tuple(manifest.generators(role="seen") if generators is None else generators)
+    label_of = {generator.name: label for label, generator in enumerate(classes)}
+    train = _evenly(manifest.select(split="train", role="seen"), max_per_generator)
+    check_roles(tuple(train), classes)
+    fitted_on = _statistics(manifest, train, image_size)
+    labels = [label_of[row.generator] for row in fitted_on.rows]
+    if len(set(labels)) < 2:
+        raise DataError(f"manifest: expected train images of two seen generators at least, got {len(set(labels))}")
+    predicted = _statistics(manifest, manifest.select(split=split), image_size)
+    regression = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
+    regression.fit(fitted_on.tensors[0].numpy(), labels)
+    features = predicted.tensors[0].numpy()
+    probabilities = torch.zeros(len(features), len(classes), dtype=torch.float64)
+    probabilities[:, regression.classes_.tolist()] = torch.from_numpy(regression.predict_proba(features))
+    standardised = torch.from_numpy(regression[0].transform(features))
+    return Predictions(classes, predicted.rows, probabilities, standardised, predicted.skipped)
+
+
+def _statistics(manifest: Manifest, rows: list[Row], image_size: int) -> Computed:
+    """Return the readable rows and their ``(n, 26)`` float64 statistics."""
+    return compute_rows(
+        manifest,
+        rows,
+        image_size,
+        lambda images: (colour_spectrum_statistics(images).double(),),
+        batch_size=BATCH_SIZE,
+        read=read_image,
+    )
+
+
+def _evenly(rows: list[Row], limit: int) -> list[Row]:
+    """Keep at most ``limit`` rows of each generator, evenly spaced in the manifest's order."""
+    by_generator: dict[str, list[Row]] = {}
+    for row in rows:
+        by_generator.setdefault(row.generator, []).append(row)
+    kept = []
+    for mine in by_generator.values():
+        count = min(limit, len(mine))
+        kept += [mine[index * len(mine) // count] for index in range(count)]
+    return kept

@@ -1,0 +1,46 @@
+"""A trained model outside Python: the inference graph as a file, and served by a real Triton Inference Server.
+
+Names load on first use, so that exporting needs PyTorch alone and a client needs no server.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__all__ = [
+    "ServedModel",
+    "TritonClient",
+    "TritonServer",
+    "export_torchscript",
+    "load_torchscript",
+    "serve",
+    "write_triton_repository",
+]
+
+if TYPE_CHECKING:
+    from bmrl.export.client import TritonClient
+    from bmrl.export.served_model import ServedModel
+    from bmrl.export.server import TritonServer, serve
+    from bmrl.export.torchscript import export_torchscript, load_torchscript
+    from bmrl.export.triton_repository import write_triton_repository
+
+_HOMES = {
+    "ServedModel": "served_model",
+    "TritonClient": "client",
+    "TritonServer": "server",
+    "export_torchscript": "torchscript",
+    "load_torchscript": "torchscript",
+    "serve": "server",
+    "write_triton_repository": "triton_repository",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,63 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bmrl.errors import MissingFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["new_file", "new_folder"]
+
+
+def _parent(path: Path) -> Path:
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise MissingFileError(f"{path}: expected an existing parent folder, got none at {parent}")
+    return parent
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` to write to; it becomes ``path`` if the block succeeds.
+
+    Raises:
+        MissingFileError: the parent folder does not exist.
+    """
+    with tempfile.TemporaryDirectory(dir=_parent(path), prefix=f".{path.name}.") as scratch:
+        temporary = Path(scratch) / path.name
+        yield temporary
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside ``path``; it takes the place of ``path`` if the block succeeds.
+
+    A folder that was there before is moved aside first and put back if the new one can't take its place.
+
+    Raises:
+        MissingFileError: the parent folder does not exist.
+    """
+    scratch = Path(tempfile.mkdtemp(dir=_parent(path), prefix=f".{path.name}."))
+    try:
+        temporary, old = scratch / "new", scratch / "old"
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

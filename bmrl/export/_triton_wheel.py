@@ -1,0 +1,70 @@
+"""Where the ``nvidia-pytriton`` wheel keeps the Triton Inference Server, and how to run it from there."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import sysconfig
+from pathlib import Path
+
+from bmrl.errors import ServerError
+
+__all__ = ["link_backends", "server_binary", "server_environment"]
+
+INSTALL_COMMAND = "pip install --no-deps nvidia-pytriton==0.7.0"
+
+
+def _wheel() -> Path:
+    """Return the wheel's ``tritonserver`` folder without importing the package, which needs more than the server."""
+    spec = importlib.util.find_spec("pytriton")
+    for location in (spec.submodule_search_locations or ()) if spec is not None else ():
+        folder = Path(location) / "tritonserver"
+        if folder.is_dir():
+            return folder
+    raise ServerError(f"nvidia-pytriton: not installed; run: {INSTALL_COMMAND}")
+
+
+def server_binary() -> Path:
+    """Return the path of the ``tritonserver`` program.
+
+    Raises:
+        ServerError: the wheel is not installed; the message gives the command that installs it.
+    """
+    return _wheel() / "bin" / "tritonserver"
+
+
+def link_backends(folder: Path) -> Path:
+    """Lay out the Python backend for this Python version in ``folder`` and return ``folder``.
+
+    The files are symbolic links: the stub finds its libraries relative to where it really lies, and a copy of it
+    makes the server hang.
+
+    Raises:
+        ServerError: the wheel is not installed, or has no stub for this Python version.
+    """
+    wheel = _wheel()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = wheel / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.is_file():
+        known = ", ".join(sorted(entry.name for entry in stub.parents[1].iterdir()))
+        raise ServerError(f"python: expected a version that the server has a stub for ({known}), got {version}")
+    backend = folder / "python"
+    backend.mkdir(parents=True)
+    source = wheel / "backends" / "python"
+    for file in (source / "libtriton_python.so", source / "triton_python_backend_utils.py", stub):
+        (backend / file.name).symlink_to(file)
+    return folder
+
+
+def server_environment() -> dict[str, str]:
+    """Return the environment in which the backend's stub runs this interpreter with this environment's packages.
+
+    The stub is linked against libpython, and takes its packages from the first ``python3`` on PATH; it ignores
+    PYTHONPATH.
+    """
+    environment = dict(os.environ)
+    first = {"PATH": str(Path(sys.executable).parent), "LD_LIBRARY_PATH": sysconfig.get_config_var("LIBDIR") or ""}
+    for name, folder in first.items():
+        environment[name] = os.pathsep.join(part for part in (folder, environment.get(name)) if part)
+    return environment

@@ -1,0 +1,43 @@
+"""Checks of the batches that losses take: rows, their labels, and the centers that labels choose from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bmrl._checks import check_dtype, check_floating, check_same_device, check_shape
+from bmrl.errors import RangeError, ShapeError
+
+
+def check_batch(name: str, rows: Tensor) -> None:
+    """Check for a floating-point batch ``(batch, dim)`` of at least one row: the mean of no rows is undefined."""
+    check_shape(name, rows, "batch dim")
+    check_floating(name, rows)
+    if rows.shape[0] == 0:
+        raise ShapeError(f"{name}: expected batch >= 1, got 0 (shape {tuple(rows.shape)})")
+
+
+def check_labels(labels: Tensor, rows_name: str, rows: Tensor, *, num_generators: int | None = None) -> None:
+    """Check that ``labels`` holds one int64 label a row, and (on the CPU, outside ``torch.compile``) its range.
+
+    Reading values back from a GPU would make every step wait for it, so there they are left to the assertions of
+    the indexing kernels.
+    """
+    check_shape("labels", labels, "batch", batch=rows.shape[0])
+    check_dtype("labels", labels, torch.int64)
+    check_same_device("labels", labels, rows_name, rows)
+    if num_generators is None or labels.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    low, high = (int(extreme) for extreme in labels.aminmax())
+    if low < 0 or high >= num_generators:
+        raise RangeError(f"labels: expected values in 0..{num_generators - 1}, got {low}..{high}")
+
+
+def check_clusters(embeddings: Tensor, labels: Tensor, centers: Tensor) -> None:
+    """Check a batch of embeddings, its labels, and the centers that the labels choose from."""
+    check_shape("centers", centers, "num_generators dim")
+    check_floating("centers", centers)
+    check_batch("embeddings", embeddings)
+    check_shape("embeddings", embeddings, "batch dim", dim=centers.shape[1])
+    check_same_device("centers", centers, "embeddings", embeddings)
+    check_labels(labels, "embeddings", embeddings, num_generators=centers.shape[0])

@@ -1,0 +1,92 @@
+r"""Alignment of predicted and true language embeddings: the KL term of eq. 12 of arXiv:2504.14129."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bmrl._checks import check_choice, check_floating, check_same_device, check_shape
+from bmrl.errors import ShapeError
+from bmrl.losses._batches import check_batch
+
+__all__ = ["LanguageAlignmentLoss", "language_alignment_loss"]
+
+Direction = Literal["forward", "reverse"]
+_DIRECTIONS = ("forward", "reverse")
+
+
+def language_alignment_loss(
+    language: Tensor, predicted_language: Tensor, *, direction: Direction = "forward", detach: bool = False
+) -> Tensor:
+    r"""Mean Kullback-Leibler divergence between the softmaxes of paired language embeddings.
+
+    .. math::
+        L = \frac{1}{b} \sum_u \mathrm{KL}\bigl(\mathrm{softmax}(T_l^u) \,\Vert\,
+            \mathrm{softmax}(T_{pre}^u)\bigr)
+
+    The paper (arXiv:2504.14129, section 3.6) gives no formula; softmaxes over the axis ``dim`` of the raw
+    embeddings, with no temperature, are our reading of it.
+
+    Args:
+        language: ``(batch, dim)``, floating point, batch >= 1: the language encoder's embeddings, not normalised.
+        predicted_language: ``(batch, dim)``, floating point: those predicted from the images, row for row.
+        direction: ``"forward"`` is KL(language || predicted), ``"reverse"`` is KL(predicted || language).
+        detach: no gradient reaches ``language``, so that only the prediction moves.
+
+    Returns:
+        Scalar >= 0 up to rounding, in nats; float32 at least (half inputs are upcast).
+
+    Raises:
+        ShapeError: an input is not 2-dimensional or has no rows, or their shapes differ.
+        DTypeError: an input is not floating point.
+        DeviceError: the inputs are on different devices.
+        RangeError: an unknown ``direction``.
+
+    Example:
+        >>> language = torch.tensor([[0.0, 0.0]])
+        >>> language_alignment_loss(language, torch.tensor([[0.0, 2.0]]))
+        tensor(0.4338)
+    """
+    check_batch("language", language)
+    check_shape("predicted_language", predicted_language, "batch dim")
+    check_floating("predicted_language", predicted_language)
+    if predicted_language.shape != language.shape:
+        expected, got = tuple(language.shape), tuple(predicted_language.shape)
+        raise ShapeError(f"predicted_language: expected the shape of language {expected}, got {got}")
+    check_same_device("predicted_language", predicted_language, "language", language)
+    check_choice("direction", direction, _DIRECTIONS)
+    compute_dtype = torch.promote_types(torch.promote_types(language.dtype, predicted_language.dtype), torch.float32)
+    with torch.autocast(language.device.type, enabled=False):
+        true = (language.detach() if detach else language).to(compute_dtype).log_softmax(-1)
+        predicted = predicted_language.to(compute_dtype).log_softmax(-1)
+        p, q = (true, predicted) if direction == "forward" else (predicted, true)
+        return F.kl_div(q, p, reduction="batchmean", log_target=True)
+
+
+class LanguageAlignmentLoss(nn.Module):
+    """Module form of :func:`language_alignment_loss`; it has no parameters.
+
+    Raises:
+        RangeError: an unknown ``direction``.
+
+    Example:
+        >>> LanguageAlignmentLoss()(torch.zeros(2, 3), torch.zeros(2, 3))
+        tensor(0.)
+    """
+
+    def __init__(self, *, direction: Direction = "forward", detach: bool = False) -> None:
+        super().__init__()
+        check_choice("direction", direction, _DIRECTIONS)
+        self.direction: Direction = direction
+        self.detach = detach
+
+    def forward(self, language: Tensor, predicted_language: Tensor) -> Tensor:
+        """The loss of two ``(batch, dim)`` embeddings."""
+        return language_alignment_loss(language, predicted_language, direction=self.direction, detach=self.detach)
+
+    def extra_repr(self) -> str:
+        """The arguments, as ``print`` shows them."""
+        return f"direction={self.direction!r}, detach={self.detach}"

@@ -1,0 +1,114 @@
+r"""The contrastive-center loss of Qi & Su, "Contrastive-center loss for deep neural networks", ICIP 2017.
+
+The baseline (VCC) that the DFACC loss is compared with.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bmrl._checks import check_choice, check_positive
+from bmrl.losses._batches import check_clusters
+from bmrl.losses._initial_centers import CenterInit, random_centers
+
+__all__ = ["ContrastiveCenterLoss", "contrastive_center_loss"]
+
+Reduction = Literal["sum", "mean"]
+_REDUCTIONS = ("sum", "mean")
+
+
+def contrastive_center_loss(
+    embeddings: Tensor, labels: Tensor, centers: Tensor, *, delta: float = 1.0, reduction: Reduction = "sum"
+) -> Tensor:
+    r"""The contrastive-center loss of a labelled batch (Qi & Su, ICIP 2017).
+
+    .. math::
+        L = \frac{1}{2} \sum_u \frac{\lVert y_u - c_{k(u)} \rVert_2^2}
+                                    {\sum_{j \ne k(u)} \lVert y_u - c_j \rVert_2^2 + \delta}
+
+    Args:
+        embeddings: ``(batch, dim)``, floating point, batch >= 1; one row a sample.
+        labels: ``(batch,)`` int64 in 0..num_generators-1. Their range is checked on the CPU alone: a check on a GPU
+            would stall it, and the indexing kernel asserts there.
+        centers: ``(num_generators, dim)``, floating point; row k is the center of generator k.
+        delta: > 0, keeps the denominator from 0; in squared units of the embeddings.
+        reduction: ``"sum"`` over the batch as published, or ``"mean"``, which does not grow with the batch.
+
+    Returns:
+        Scalar >= 0; float32 at least (half inputs are upcast).
+
+    Raises:
+        ShapeError: a wrong number of axes, an empty batch, or sizes that do not match.
+        DTypeError: ``embeddings`` or ``centers`` is not floating point, or ``labels`` is not int64.
+        DeviceError: the tensors are on different devices.
+        RangeError: a label out of range, ``delta`` not positive, or an unknown ``reduction``.
+
+    Example:
+        >>> centers = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> contrastive_center_loss(torch.tensor([[0.0, 0.0]]), torch.tensor([0]), centers)
+        tensor(0.2500)
+    """
+    check_clusters(embeddings, labels, centers)
+    check_positive("delta", delta)
+    check_choice("reduction", reduction, _REDUCTIONS)
+    compute_dtype = torch.promote_types(torch.promote_types(embeddings.dtype, centers.dtype), torch.float32)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        differences = embeddings.to(compute_dtype)[:, None] - centers.to(compute_dtype)[None, :]
+        squares = differences.square().sum(-1)
+        own = squares.gather(1, labels[:, None]).squeeze(1)
+        is_own = labels[:, None] == torch.arange(centers.shape[0], device=labels.device)
+        # Masked, not `squares.sum(-1) - own`, which cancels when a sample is far from its own center.
+        others = squares.masked_fill(is_own, 0.0).sum(-1)
+        ratios = own / (others + delta)
+        return 0.5 * (ratios.sum() if reduction == "sum" else ratios.mean())
+
+
+class ContrastiveCenterLoss(nn.Module):
+    """Module form of :func:`contrastive_center_loss`, which owns the centers.
+
+    Give ``centers`` a learning rate of its own and no weight decay.
+
+    Args:
+        num_generators: number of centers, >= 1.
+        embed_dim: their width, >= 1.
+        delta: see :func:`contrastive_center_loss`.
+        reduction: see :func:`contrastive_center_loss`.
+        init: where centers start: ``"sphere"``, random unit vectors, for L2-normalised embeddings; ``"simplex"``,
+            random probability vectors, for probabilities.
+
+    Raises:
+        RangeError: an argument is out of range.
+
+    Example:
+        >>> loss = ContrastiveCenterLoss(num_generators=7, embed_dim=16)
+        >>> loss(torch.randn(4, 16), torch.tensor([0, 3, 3, 6])).shape
+        torch.Size([])
+    """
+
+    def __init__(
+        self,
+        num_generators: int,
+        embed_dim: int,
+        *,
+        delta: float = 1.0,
+        reduction: Reduction = "sum",
+        init: CenterInit = "sphere",
+    ) -> None:
+        super().__init__()
+        check_positive("delta", delta)
+        check_choice("reduction", reduction, _REDUCTIONS)
+        self.delta = delta
+        self.reduction: Reduction = reduction
+        self.centers = nn.Parameter(random_centers(num_generators, embed_dim, init))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """The loss of ``embeddings`` ``(batch, embed_dim)`` with ``labels`` ``(batch,)``."""
+        return contrastive_center_loss(embeddings, labels, self.centers, delta=self.delta, reduction=self.reduction)
+
+    def extra_repr(self) -> str:
+        """The arguments, as ``print`` shows them."""
+        num_generators, embed_dim = self.centers.shape
+        return f"{num_generators}, {embed_dim}, delta={self.delta}, reduction={self.reduction!r}"

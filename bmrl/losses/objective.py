@@ -1,0 +1,214 @@
+r"""The training objective of BMRL: the weighted sum of eq. 12 of arXiv:2504.14129."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bmrl._checks import check_choice, check_not_negative, check_shape
+from bmrl.errors import ConfigError, RangeError
+from bmrl.losses._batches import check_batch, check_labels
+from bmrl.losses.alignment import Direction, LanguageAlignmentLoss
+from bmrl.losses.center import ContrastiveCenterLoss
+from bmrl.losses.contrastive import CMCLoss, CPCLoss, Targets
+from bmrl.losses.dfacc import DFACCLoss
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bmrl.losses._initial_centers import CenterInit
+
+__all__ = ["BMRLObjective", "ObjectiveResult"]
+
+_TERMS = ("dfa", "dfacc", "vcc", "cmc", "cpc", "kl")
+
+
+class ObjectiveResult(NamedTuple):
+    """What :class:`BMRLObjective` returns.
+
+    Attributes:
+        total: scalar, float32 at least: the sum of the parts times their weights.
+        parts: the terms that were computed, by name and *before* weighting; scalars that carry gradients.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class _Config(Protocol):
+    """What the objective reads of a model's configuration."""
+
+    @property
+    def num_generators(self) -> int: ...
+    @property
+    def embed_dim(self) -> int: ...
+
+
+class _Output(Protocol):
+    """What the objective reads of a model's output."""
+
+    @property
+    def logits(self) -> Tensor: ...
+    @property
+    def probabilities(self) -> Tensor: ...
+    @property
+    def embedding(self) -> Tensor: ...
+    @property
+    def predicted_language(self) -> Tensor | None: ...
+    @property
+    def parsing(self) -> Tensor | None: ...
+    @property
+    def language(self) -> Tensor | None: ...
+
+
+class BMRLObjective(nn.Module):
+    r"""The weighted sum of the terms that train BMRL (eq. 12 of arXiv:2504.14129), and each term by name.
+
+    ========= ============================================================= =================================
+    name      term                                                          computed when the output has
+    ========= ============================================================= =================================
+    ``dfa``   cross-entropy of the logits (eq. 3)                           always
+    ``dfacc`` :class:`DFACCLoss`, if ``metric_loss="dfacc"``                always
+    ``vcc``   :class:`ContrastiveCenterLoss`, if ``metric_loss="vcc"``      always
+    ``cmc``   :class:`CMCLoss` of images and prompts                        ``language``
+    ``cpc``   :class:`CPCLoss` of images and parsing maps                   ``parsing``
+    ``kl``    :class:`LanguageAlignmentLoss`                                ``language``, ``predicted_language``
+    ========= ============================================================= =================================
+
+    A term of weight 0 is not computed and owns no parameters: under distributed training give weight 0 to the terms
+    of a branch that is off. All parameters are centers, temperatures and the attention gate of ``cmc``: put
+    ``objective.parameters()`` into a group with a learning rate of its own (50 times the model's is a good start) and
+    no weight decay, and save the ``state_dict`` beside the model's.
+
+    Args:
+        config: anything with ``num_generators`` and ``embed_dim``, such as a ``BMRLConfig``.
+        weights: weight >= 0 by name of term; those not named weigh 1.
+        margin: of the DFACC loss.
+        inter_weight: of the DFACC loss.
+        dfacc_on: what ``dfacc`` and ``vcc`` act on: ``"embedding"``, the normalised image embedding, or
+            ``"probability"``, the softmax over generators.
+        metric_loss: ``"dfacc"``, ``"vcc"`` or ``"none"``.
+        temperature: where the temperatures of ``cmc`` and ``cpc`` start.
+        contrastive_targets: ``targets`` of :func:`contrastive_loss`, for ``cmc`` and ``cpc``.
+        spa_batch_size: of the CMC loss.
+        kl_direction: ``direction`` of :func:`language_alignment_loss`.
+        kl_detach: ``detach`` of :func:`language_alignment_loss`.
+        label_smoothing: of ``dfa``, in [0, 1).
+
+    Raises:
+        ConfigError: ``weights`` names an unknown term.
+        RangeError: an argument is out of range.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> objective = BMRLObjective(SimpleNamespace(num_generators=7, embed_dim=16), weights={"dfacc": 0.1})
+        >>> output = SimpleNamespace(
+        ...     logits=torch.zeros(4, 7), probabilities=torch.full((4, 7), 1 / 7),
+        ...     embedding=F.normalize(torch.ones(4, 16)), predicted_language=None, parsing=None, language=None)
+        >>> result = objective(output, torch.tensor([0, 3, 3, 6]))
+        >>> sorted(result.parts), round(result.parts["dfa"].item(), 4)
+        (['dfa', 'dfacc'], 1.9459)
+    """
+
+    def __init__(
+        self,
+        config: _Config,
+        *,
+        weights: Mapping[str, float] | None = None,
+        margin: float = 0.7,
+        inter_weight: float = 0.5,
+        dfacc_on: Literal["embedding", "probability"] = "embedding",
+        metric_loss: Literal["dfacc", "vcc", "none"] = "dfacc",
+        temperature: float = 0.07,
+        contrastive_targets: Targets = "diagonal",
+        spa_batch_size: int | None = None,
+        kl_direction: Direction = "forward",
+        kl_detach: bool = False,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_choice("dfacc_on", dfacc_on, ("embedding", "probability"))
+        check_choice("metric_loss", metric_loss, ("dfacc", "vcc", "none"))
+        if not 0 <= label_smoothing < 1:
+            raise RangeError(f"label_smoothing: expected >= 0 and < 1, got {label_smoothing}")
+        self.weights = _all_weights(weights or {})
+        self.num_generators = config.num_generators
+        self.dfacc_on = dfacc_on
+        self.label_smoothing = label_smoothing
+
+        on_embedding = dfacc_on == "embedding"
+        shape = (config.num_generators, config.embed_dim if on_embedding else config.num_generators)
+        init: CenterInit = "sphere" if on_embedding else "simplex"
+        on = {name for name, weight in self.weights.items() if weight > 0}
+        on -= {"dfacc", "vcc"} - {metric_loss}
+        dfacc = DFACCLoss(*shape, margin=margin, inter_weight=inter_weight, init=init)
+        vcc = ContrastiveCenterLoss(*shape, init=init)
+        cmc = CMCLoss(temperature=temperature, targets=contrastive_targets, spa_batch_size=spa_batch_size)
+        cpc = CPCLoss(temperature=temperature, targets=contrastive_targets)
+        kl = LanguageAlignmentLoss(direction=kl_direction, detach=kl_detach)
+        # All are built, so that all arguments are checked; those that are off are dropped with their parameters.
+        self.dfacc = dfacc if "dfacc" in on else None
+        self.vcc = vcc if "vcc" in on else None
+        self.cmc = cmc if "cmc" in on else None
+        self.cpc = cpc if "cpc" in on else None
+        self.kl = kl if "kl" in on else None
+
+    def forward(self, output: _Output, labels: Tensor) -> ObjectiveResult:
+        """The total and its parts for one training batch.
+
+        Args:
+            output: has ``logits`` and ``probabilities`` ``(batch, num_generators)``, ``embedding``
+                ``(batch, embed_dim)``, and ``predicted_language``, ``parsing`` and ``language``, each
+                ``(batch, embed_dim)`` or None. It may have ``parsing_mask``, ``(batch,)`` bool or None: rows where it
+                is False have no parsing map and take no part in ``cpc``, which is 0 if fewer than two are left.
+            labels: ``(batch,)`` int64 in 0..num_generators-1.
+
+        Returns:
+            An :class:`ObjectiveResult`.
+
+        Raises:
+            ShapeError, DTypeError, DeviceError, RangeError: as the terms do.
+        """
+        logits = output.logits
+        check_batch("logits", logits)
+        check_shape("logits", logits, "batch num_generators", num_generators=self.num_generators)
+        check_labels(labels, "logits", logits, num_generators=self.num_generators)
+        points = output.embedding if self.dfacc_on == "embedding" else output.probabilities
+        parts: dict[str, Tensor] = {}
+        if self.weights["dfa"] > 0:
+            parts["dfa"] = self._cross_entropy(logits, labels)
+        if self.dfacc is not None:
+            parts["dfacc"] = self.dfacc(points, labels)
+        if self.vcc is not None:
+            parts["vcc"] = self.vcc(points, labels)
+        if self.cmc is not None and output.language is not None:
+            parts["cmc"] = self.cmc(output.embedding, output.language, labels)
+        if self.cpc is not None and output.parsing is not None:
+            mask = getattr(output, "parsing_mask", None)
+            parts["cpc"] = self.cpc(output.embedding, output.parsing, labels, mask=mask)
+        if self.kl is not None and output.language is not None and output.predicted_language is not None:
+            parts["kl"] = self.kl(output.language, output.predicted_language)
+        total = torch.zeros((), dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
+        for name, part in parts.items():
+            total = total + self.weights[name] * part
+        return ObjectiveResult(total, parts)
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            upcast = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            return F.cross_entropy(upcast, labels, label_smoothing=self.label_smoothing)
+
+    def extra_repr(self) -> str:
+        """The weights, as ``print`` shows them."""
+        return f"weights={self.weights}, dfacc_on={self.dfacc_on!r}, label_smoothing={self.label_smoothing}"
+
+
+def _all_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    for name, weight in weights.items():
+        if name not in _TERMS:
+            raise ConfigError(f"weights: expected names among {', '.join(_TERMS)}, got {name!r}")
+        check_not_negative(f"weights[{name!r}]", weight)
+    return {name: float(weights.get(name, 1.0)) for name in _TERMS}

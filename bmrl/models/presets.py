@@ -1,0 +1,63 @@
+"""Named configurations, each a function that returns a :class:`BMRLConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bmrl.errors import ConfigError
+from bmrl.models.config import BMRLConfig, Generator
+
+__all__ = ["paper", "tiny"]
+
+
+def _generators(num_generators: int | None, generators: Sequence[Generator] | None) -> tuple[Generator, ...]:
+    """Return ``generators``, or numbered stand-ins until data names them."""
+    if (num_generators is None) == (generators is None):
+        raise ConfigError("num_generators: expected either num_generators or generators, got both or neither")
+    if generators is not None:
+        return tuple(generators)
+    assert num_generators is not None
+    if num_generators < 1:
+        raise ConfigError(f"num_generators: expected >= 1, got {num_generators}")
+    return tuple(
+        Generator(name=f"generator_{index}", manipulation="EFS", architecture="GAN") for index in range(num_generators)
+    )
+
+
+def paper(
+    num_generators: int | None = None, *, generators: Sequence[Generator] | None = None, **changes: Any
+) -> BMRLConfig:
+    """Return the paper's sizes: 224 px, p = 112, d = 512, 6 blocks an encoder, 308 word tokens.
+
+    Args:
+        num_generators: how many classes, named ``generator_0`` onwards; or
+        generators: the classes themselves.
+        changes: any field of :class:`BMRLConfig`.
+    """
+    return BMRLConfig(generators=_generators(num_generators, generators), **changes)
+
+
+def tiny(
+    num_generators: int | None = None, *, generators: Sequence[Generator] | None = None, **changes: Any
+) -> BMRLConfig:
+    """Return a small model of the same structure that trains on two CPU cores in minutes: 128 px, d = 128.
+
+    Args:
+        num_generators: how many classes, named ``generator_0`` onwards; or
+        generators: the classes themselves.
+        changes: any field of :class:`BMRLConfig`.
+    """
+    sizes: dict[str, Any] = {
+        "image_size": 128,
+        "embed_dim": 128,
+        "channels": (16, 32, 64, 96, 128),
+        "convs_per_stage": (1, 2, 2, 2, 2),
+        "visual_blocks": 2,
+        "parsing_blocks": 2,
+        "language_blocks": 2,
+        "num_heads": 4,
+        "mlp_dim": 256,
+        "token_patch": 1,
+    }
+    return BMRLConfig(generators=_generators(num_generators, generators), **(sizes | changes))

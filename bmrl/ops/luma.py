@@ -1,0 +1,74 @@
+"""Brightness of a colour image: the greyscale image and its integer grey levels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bmrl._checks import check_images
+
+__all__ = ["Grayscale", "grayscale"]
+
+
+def unit_range(images: Tensor) -> Tensor:
+    """Return images in [0, 1] in at least float32: uint8 is divided by 255, floats are taken as they are."""
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    return images.to(torch.promote_types(images.dtype, torch.float32))
+
+
+def output_dtype(images: Tensor) -> torch.dtype:
+    """Return the dtype of an operator's result: float32 for uint8 images, else the images' own."""
+    return torch.float32 if images.dtype == torch.uint8 else images.dtype
+
+
+def grayscale(images: Tensor) -> Tensor:
+    r"""Return the luma of RGB images, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
+
+    Args:
+        images: ``(batch, 3, height, width)`` RGB, uint8 in 0..255 or floating point in [0, 1]; images of one
+            channel are returned in [0, 1] as they are.
+
+    Returns:
+        ``(batch, 1, height, width)`` in [0, 1]; float32 for uint8 images, else the images' dtype.
+
+    Raises:
+        ShapeError: not four axes, or not 1 or 3 channels.
+        DTypeError: neither uint8 nor floating point.
+
+    Example:
+        >>> grayscale(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).item()
+        1.0
+    """
+    check_images("images", images)
+    return luma(unit_range(images)).to(output_dtype(images))
+
+
+def luma(images: Tensor) -> Tensor:
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.split(1, dim=1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def grey_levels(images: Tensor) -> Tensor:
+    """Return grey levels 0..255 as whole numbers in a floating dtype, ``(batch, height, width)``.
+
+    uint8 images are weighted in integers, ``(299 R + 587 G + 114 B) // 1000``, so that every device agrees to
+    the bit. Floats take ``floor(255 gray + 0.0005)``, which gives the same levels for all images that were
+    uint8 before; plain truncation would lose a level on many greys.
+    """
+    if images.dtype == torch.uint8:
+        if images.shape[1] == 1:
+            return images[:, 0].float()
+        red, green, blue = images.int().unbind(dim=1)
+        return torch.div(299 * red + 587 * green + 114 * blue, 1000, rounding_mode="floor").float()
+    return torch.floor(255 * luma(unit_range(images))[:, 0] + 0.0005)
+
+
+class Grayscale(nn.Module):
+    """Module form of :func:`grayscale`."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See :func:`grayscale`."""
+        return grayscale(images)

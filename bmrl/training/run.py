@@ -1,0 +1,234 @@
+"""A training run: a folder of faces in, a model folder out, resumable after a kill."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from safetensors.torch import save_file
+
+from bmrl._checks import check_choice
+from bmrl.data.dataset import FaceDataset
+from bmrl.data.manifest import Manifest
+from bmrl.errors import ConfigError, DataError, MissingFileError
+from bmrl.models import BMRLConfig, build_model, presets, save_model
+from bmrl.training import recipes
+from bmrl.training._quiet import quiet_lightning
+from bmrl.training.loading import evaluation_loader, training_loader
+from bmrl.training.recipes import TrainingConfig
+from bmrl.training.task import AttributionTask, BMRLTask
+
+__all__ = ["PRESETS", "TrainingRun", "fit", "train"]
+
+_logger = logging.getLogger(__name__)
+
+PRESETS: dict[str, tuple[Callable[..., BMRLConfig], Callable[..., TrainingConfig]]] = {
+    "paper": (presets.paper, recipes.paper),
+    "tiny": (presets.tiny, recipes.tiny),
+}
+"""Presets by name: a model and the recipe that trains it."""
+
+SETTINGS = "training.json"
+LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
+BEST_CHECKPOINT = Path("checkpoints", "best.ckpt")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """What :func:`train` leaves behind.
+
+    Attributes:
+        folder: the model folder, which also holds ``checkpoints/``, ``metrics.csv`` and ``training.json``.
+        skipped: path and reason of each image that could not be read.
+        parsing: whether parsing maps guided the training.
+    """
+
+    folder: Path
+    skipped: tuple[tuple[str, str], ...]
+    parsing: bool
+
+
+def train(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    preset: str = "tiny",
+    resume: bool = False,
+    model_changes: dict[str, Any] | None = None,
+    recipe_changes: dict[str, Any] | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> TrainingRun:
+    """Train BMRL on the seen images of a manifest and write the model into a folder.
+
+    Args:
+        data: a folder with ``manifest.csv``; ``train`` images are learnt, ``val`` images watched.
+        out: the run's folder, which becomes the model folder. Must be new or empty unless ``resume``.
+        preset: ``"tiny"`` or ``"paper"``: the model's sizes and the recipe.
+        resume: continue an interrupted run of ``out`` after its last finished epoch, with that run's settings.
+            A finished run is left as it is.
+        model_changes: fields of :class:`~bmrl.models.BMRLConfig` that differ from the preset.
+        recipe_changes: fields of :class:`~bmrl.training.TrainingConfig` that differ from the preset.
+        device: as Lightning's ``accelerator``: ``"auto"``, ``"cpu"``, ``"gpu"``.
+        progress: show a progress bar.
+
+    Returns:
+        :class:`TrainingRun`.
+
+    Raises:
+        DataError, MissingFileError: the manifest does not hold what it must, or there is nothing to resume.
+        ConfigError: ``out`` is not empty, or a setting does not fit.
+        RangeError: an unknown preset.
+    """
+    folder = Path(out)
+    manifest = Manifest.read(data)
+    config, recipe = (
+        _read_settings(folder, manifest)
+        if resume
+        else _new_settings(folder, manifest, preset, model_changes or {}, recipe_changes or {})
+    )
+    train_set = _dataset(manifest, config, split="train")
+    val_set = _dataset(manifest, config, split="val") if manifest.select(split="val", role="seen") else None
+    if val_set is None:
+        _logger.warning("%s: no validation images; the last weights are kept", manifest.root)
+    if config.parsing and not train_set.num_parsing:
+        _logger.warning("%s: no parsing maps found; the parsing branch is off", manifest.root)
+        config = BMRLConfig.from_dict(config.to_dict() | {"parsing": False})
+    if not resume:
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {"model": config.to_dict(), "recipe": recipe.to_dict()}
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    torch.manual_seed(recipe.seed)
+    task = BMRLTask(build_model(config), recipe)
+    checkpoint = folder / LAST_CHECKPOINT
+    fit(
+        task,
+        train_set,
+        val_set,
+        folder=folder,
+        checkpoint=checkpoint if resume and checkpoint.is_file() else None,
+        device=device,
+        progress=progress,
+    )
+    save_model(task.model, folder)
+    if any(True for _ in task.objective.parameters()):
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in task.objective.state_dict().items()},
+            folder / "objective.safetensors",
+        )
+    skipped = [*train_set.skipped, *(val_set.skipped if val_set is not None else ())]
+    return TrainingRun(folder, tuple(skipped), config.parsing)
+
+
+def fit(
+    task: AttributionTask,
+    train_set: FaceDataset,
+    val_set: FaceDataset | None,
+    *,
+    folder: Path | None = None,
+    checkpoint: Path | None = None,
+    device: str = "auto",
+    progress: bool = True,
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Train a task in place.
+
+    Args:
+        task: holds the model and its recipe; afterwards, the weights to keep.
+        train_set: seen images to learn.
+        val_set: seen images to watch, or None.
+        folder: where ``metrics.csv`` and ``checkpoints/`` go; None writes nothing.
+        checkpoint: where to go on from.
+        device: as Lightning's ``accelerator``.
+        progress: show a progress bar.
+        callbacks: more Lightning callbacks.
+    """
+    recipe = task.recipe
+    watch: list[Callback] = list(callbacks)
+    if recipe.ema_decay:
+        watch.append(EMAWeightAveraging(decay=recipe.ema_decay))
+    if progress:
+        watch.append(TQDMProgressBar(refresh_rate=5, leave=False))
+    if folder is not None:
+        watch += _checkpoints(folder, with_validation=val_set is not None)
+    with quiet_lightning():
+        trainer = L.Trainer(
+            accelerator=device,
+            devices=1,
+            max_epochs=recipe.epochs,
+            precision=recipe.precision,
+            callbacks=watch,
+            logger=CSVLogger(folder, name="", version="log") if folder is not None else False,
+            enable_checkpointing=folder is not None,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+        )
+        loaders = (
+            training_loader(train_set, batch_size=recipe.batch_size, seed=recipe.seed),
+            evaluation_loader(val_set, batch_size=recipe.batch_size) if val_set is not None else None,
+        )
+        trainer.fit(task, *loaders, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    best = folder / BEST_CHECKPOINT if folder is not None else None
+    if recipe.keep == "best" and best is not None and best.is_file():
+        task.load_state_dict(torch.load(best, weights_only=True)["state_dict"])
+    task.to("cpu").eval()
+
+
+def _checkpoints(folder: Path, *, with_validation: bool) -> list[Callback]:
+    """Return the callbacks that keep the last epoch, and the best one if there is validation."""
+    place: dict[str, Any] = {"dirpath": folder / LAST_CHECKPOINT.parent, "enable_version_counter": False}
+    kept: list[Callback] = [ModelCheckpoint(filename=LAST_CHECKPOINT.stem, **place)]
+    if with_validation:
+        kept.append(ModelCheckpoint(filename=BEST_CHECKPOINT.stem, monitor="val_loss", mode="min", **place))
+    return kept
+
+
+def _dataset(manifest: Manifest, config: BMRLConfig, *, split: str) -> FaceDataset:
+    return FaceDataset(
+        manifest, split=split, image_size=config.image_size, generators=config.generators, parsing=config.parsing
+    )
+
+
+def _new_settings(
+    folder: Path, manifest: Manifest, preset: str, model_changes: dict[str, Any], recipe_changes: dict[str, Any]
+) -> tuple[BMRLConfig, TrainingConfig]:
+    check_choice("preset", preset, PRESETS)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        hint = " (give --resume to continue the run in it)" if (folder / SETTINGS).is_file() else ""
+        raise ConfigError(f"out: expected a new or empty folder, got {folder}{hint}")
+    generators = manifest.generators("seen")
+    if len(generators) < 2:
+        raise DataError(f"{manifest.root}: expected at least two seen generators, got {len(generators)}")
+    model_preset, recipe_preset = PRESETS[preset]
+    try:
+        return model_preset(generators=generators, **model_changes), recipe_preset(**recipe_changes)
+    except TypeError as error:  # an unknown field
+        raise ConfigError(f"changes: expected fields of BMRLConfig or TrainingConfig, got {error}") from error
+
+
+def _read_settings(folder: Path, manifest: Manifest) -> tuple[BMRLConfig, TrainingConfig]:
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise MissingFileError(f"out: expected a run to resume with {path}, got no such file")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        config, recipe = BMRLConfig.from_dict(settings["model"]), TrainingConfig.from_dict(settings["recipe"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: expected the settings of a training run, got {error!r}") from error
+    names = [generator.name for generator in manifest.generators("seen")]
+    expected = [generator.name for generator in config.generators]
+    if names != expected:
+        raise DataError(f"{manifest.root}: expected the run's generators {', '.join(expected)}, got {', '.join(names)}")
+    return config, recipe

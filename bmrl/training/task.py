@@ -1,0 +1,126 @@
+"""The training task: what one step of training and one of validation compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bmrl.data.prompts import prompt_tokens
+from bmrl.losses import BMRLObjective
+from bmrl.models import BMRL, BMRLOutput
+from bmrl.training.augmentation import flip, shift
+from bmrl.training.recipes import TrainingConfig
+
+__all__ = ["AttributionTask", "BMRLTask"]
+
+
+class AttributionTask(L.LightningModule):
+    """What every attributor's training shares: augmentation, optimiser, validation and log.
+
+    Args:
+        recipe: the training recipe.
+
+    A subclass gives :meth:`attribute`, :meth:`objective_step` and :meth:`parameter_groups`. Randomness of an epoch
+    depends on the seed and the epoch alone, so that a resumed run repeats an uninterrupted one.
+    """
+
+    def __init__(self, recipe: TrainingConfig) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self._rng = torch.Generator()
+
+    def attribute(self, images: Tensor) -> Tensor:
+        """Return logits ``(batch, num_generators)`` of uint8 images ``(batch, 3, height, width)``."""
+        raise TypeError(f"{type(self).__name__} must define attribute")
+
+    def objective_step(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Return the total loss, its named parts and the logits of an augmented batch."""
+        raise TypeError(f"{type(self).__name__} must define objective_step")
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the optimiser's parameter groups."""
+        raise TypeError(f"{type(self).__name__} must define parameter_groups")
+
+    def configure_optimizers(self) -> Any:
+        """Adam or AdamW, and a tenfold drop every ``drop_every`` epochs."""
+        optimizers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+        optimizer = optimizers[self.recipe.optimizer](
+            self.parameter_groups(), lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay
+        )
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, self.recipe.drop_every)]
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's randomness (augmentation here, dropout in PyTorch's global state) from its number."""
+        seed = self.recipe.seed * 1_000_003 + self.current_epoch
+        self._rng.manual_seed(seed)
+        torch.manual_seed(seed)
+
+    def training_step(self, batch: dict[str, Tensor]) -> Tensor:
+        """One step; logs the total, each part and the accuracy on the batch."""
+        images, parsing = batch["image"], batch["parsing"]
+        if self.recipe.flip:
+            images, parsing = flip(images, parsing, rng=self._rng)
+        if self.recipe.shift:
+            images, parsing = shift(images, parsing, pixels=self.recipe.shift, rng=self._rng)
+        total, parts, logits = self.objective_step(batch | {"image": images, "parsing": parsing})
+        size = len(images)
+        accuracy = (logits.argmax(dim=-1) == batch["label"]).float().mean()
+        self.log("train_loss", total, on_step=False, on_epoch=True, batch_size=size)
+        self.log("train_accuracy", accuracy, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        for name, part in parts.items():
+            self.log(f"train_{name}", part, on_step=False, on_epoch=True, batch_size=size)
+        return total
+
+    def validation_step(self, batch: dict[str, Tensor]) -> None:
+        """Log cross-entropy and accuracy on seen validation images."""
+        logits = self.attribute(batch["image"]).float()
+        labels, size = batch["label"], len(batch["label"])
+        accuracy = (logits.argmax(dim=-1) == labels).float().mean()
+        self.log("val_loss", F.cross_entropy(logits, labels), batch_size=size)
+        self.log("val_accuracy", accuracy, prog_bar=True, batch_size=size)
+
+
+class BMRLTask(AttributionTask):
+    """BMRL with the objective of eq. 12.
+
+    Args:
+        model: built for the data's generators.
+        recipe: the training recipe.
+    """
+
+    tokens: Tensor | None
+
+    def __init__(self, model: BMRL, recipe: TrainingConfig) -> None:
+        super().__init__(recipe)
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.objective = BMRLObjective(model.config, **recipe.objective)
+        tokens = prompt_tokens(model.config.generators) if model.config.language else None
+        self.register_buffer("tokens", tokens, persistent=False)
+
+    def attribute(self, images: Tensor) -> Tensor:
+        """See :meth:`AttributionTask.attribute`."""
+        output: BMRLOutput = self.model(images)
+        return output.logits
+
+    def objective_step(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """See :meth:`AttributionTask.objective_step`."""
+        labels, mask = batch["label"], batch["has_parsing"]
+        output: BMRLOutput = self.model(batch["image"], parsing=batch["parsing"])
+        if self.model.language_encoder is not None:
+            # All images of a generator share their prompts: encode each generator once.
+            output = output._replace(language=self.model.language_encoder(self.tokens)[labels])
+        result = self.objective(output._replace(parsing_mask=mask), labels)
+        return result.total, result.parts, output.logits
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The model; and the objective, faster and without weight decay."""
+        groups: list[dict[str, Any]] = [{"params": list(self.model.parameters())}]
+        own = list(self.objective.parameters())
+        if own:
+            rate = self.recipe.learning_rate * self.recipe.objective_learning_rate_scale
+            groups.append({"params": own, "lr": rate, "weight_decay": 0.0})
+        return groups

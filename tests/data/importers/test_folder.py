@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from bmrl.data.importers.folder import import_folder
+from bmrl.data.manifest import Manifest
+from bmrl.errors import DataError, MissingFileError, RangeError
+
+
+def save(path: Path, seed: int, size: tuple[int, int] = (8, 6)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(array).save(path)
+
+
+def save_map(path: Path, size: tuple[int, int] = (8, 6), level: int = 18) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", size, level).save(path)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Photographs, a generator whose images are named after them, and one to be held out; 20 images each."""
+    folder = tmp_path / "source"
+    for index in range(20):
+        save(folder / "real_faces" / f"{index:02}.png", index)
+        save(folder / "StyleGAN2" / "a" / f"{index:02}.jpg", 100 + index)
+        save(folder / "SD-2.1" / f"{index:02}.webp", 200 + index)
+    return folder
+
+
+def test_imports_a_folder_per_generator(source, tmp_path):
+    (source / "README.txt").write_text("hello")
+    (source / "StyleGAN2" / "notes.md").write_text("hello")
+    (source / "StyleGAN2" / ".hidden.png").write_text("hello")
+    (source / ".cache").mkdir()
+    save_map(source / "parsing" / "StyleGAN2" / "a" / "03.png")
+    before = snapshot(source)
+    out = tmp_path / "out"
+    manifest, report = import_folder(source, out, unseen=["SD-2.1"])
+
+    assert snapshot(source) == before
+    assert Manifest.read(out) == manifest
+    assert [(g.name, g.manipulation, g.architecture) for g in manifest.generators()] == [
+        ("SD-2.1", "EFS", "diffusion"),
+        ("StyleGAN2", "EFS", "GAN"),
+        ("real_faces", "none", "none"),
+    ]
+    images = {path: data for path, data in before.items() if Path(path).suffix in (".jpg", ".webp", ".png")}
+    del images["StyleGAN2/.hidden.png"]
+    written = {path: data for path, data in snapshot(out).items() if not path.endswith((".csv", ".json"))}
+    assert written == images
+    assert {row.path for row in manifest.rows} == {path for path in images if not path.startswith("parsing")}
+    assert manifest.parsing_path(next(r for r in manifest.rows if r.path == "StyleGAN2/a/03.jpg")).exists()
+    expected = {"train": 14, "val": 2, "test": 4}
+    held_out = {"train": 0, "val": 0, "test": 20}
+    assert report.images == {"SD-2.1": held_out, "StyleGAN2": expected, "real_faces": expected}
+    assert report.num_parsing == 1
+    assert report.ignored == {".md": 1, ".txt": 1}
+    assert report.skipped == report.parsing_skipped == report.duplicates == report.mislabelled == report.warnings == []
+    stored = json.loads((out / "import_report.json").read_text(encoding="utf-8"))
+    assert stored["images"] == report.images
+    assert stored["source"] == str(source)
+    assert report.summary() == (
+        "60 images of 3 generators, 1 parsing maps; skipped 0 images and 0 maps, ignored 2 other files, "
+        "0 sets of duplicates (0 across generators)"
+    )
+
+
+def test_the_same_picture_is_in_one_split_for_every_generator(source, tmp_path):
+    manifest, _ = import_folder(source, tmp_path / "out")
+    splits: dict[str, set[str]] = {}
+    for row in manifest.rows:
+        splits.setdefault(Path(row.path).stem, set()).add(row.split)
+        assert row.group == Path(row.path).stem
+    assert all(len(found) == 1 for found in splits.values())
+
+
+def test_is_reproducible(source, tmp_path):
+    first, second, other = (import_folder(source, tmp_path / f"out{i}", seed=i // 2)[0] for i in range(3))
+    assert first.rows == second.rows
+    assert first.rows != other.rows
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    files=st.lists(
+        st.tuples(st.sampled_from(["real", "DDPM", "e4s"]), st.integers(0, 5), st.integers(0, 9), st.integers(0, 12)),
+        min_size=1,
+        max_size=25,
+        unique_by=lambda file: file[:3],
+    ),
+    seed=st.integers(0, 5),
+)
+def test_no_group_and_no_duplicate_crosses_splits(tmp_path_factory, files, seed):
+    """Groups by a pattern, and images of the same bytes under several names, in one or several generators."""
+    root = tmp_path_factory.mktemp("import")
+    for generator, person, shot, content in files:
+        save(root / "source" / generator / f"{person}_{shot}.png", content)
+    families = root / "families.yaml"
+    rules = {"real": "manipulation: none", "DDPM": "manipulation: EFS, architecture: diffusion"}
+    rules["e4s"] = "manipulation: FS, architecture: GAN, role: unseen"
+    used = {generator for generator, *_ in files}
+    families.write_text(
+        "".join(f"{name}: {{{rule}, group: '^(\\d+)_'}}\n" for name, rule in rules.items() if name in used)
+    )
+    manifest, report = import_folder(root / "source", root / "out", families=families, seed=seed, val=0.2, test=0.3)
+
+    assert len(manifest.rows) == len(files)
+    by_person: dict[str, set[str]] = {}
+    by_content: dict[bytes, set[tuple[str, str]]] = {}
+    for row in manifest.rows:
+        by_content.setdefault(manifest.image_path(row).read_bytes(), set()).add((row.path, row.group))
+        if row.role == "seen":
+            by_person.setdefault(Path(row.path).stem.split("_")[0], set()).add(row.split)
+        else:
+            assert row.split == "test"
+    assert all(len(splits) == 1 for splits in by_person.values())
+    assert all(len({group for _, group in found}) == 1 for found in by_content.values())
+    same = sorted(sorted(path for path, _ in found) for found in by_content.values() if len(found) > 1)
+    assert sorted(map(sorted, report.duplicates)) == same
+    assert sorted(map(sorted, report.mislabelled)) == [s for s in same if len({path.split("/")[0] for path in s}) > 1]
+
+
+def test_unreadable_images_and_maps_are_listed(source, tmp_path, caplog):
+    (source / "StyleGAN2" / "a" / "00.jpg").write_bytes(b"")
+    (source / "StyleGAN2" / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    save_map(source / "parsing" / "real_faces" / "00.png", level=19)
+    save_map(source / "parsing" / "real_faces" / "01.png", size=(6, 8))
+    save(source / "real_faces" / "02.jpg", 77)  # beside 02.png
+    save_map(source / "parsing" / "real_faces" / "02.png")
+    _, report = import_folder(source, tmp_path / "out")
+    assert report.skipped == [
+        ("StyleGAN2/broken.png", "expected an image file, got nothing at this path"),
+        ("StyleGAN2/a/00.jpg", "expected an image, got no bytes"),
+    ]
+    assert report.parsing_skipped == [
+        ("real_faces/00.png", "expected class indices 0 to 18, got 19"),
+        ("real_faces/01.png", "expected the image's 8 x 6 pixels, got 6 x 8"),
+        ("real_faces/02.jpg", "expected one image of this name, got several with different suffixes"),
+        ("real_faces/02.png", "expected one image of this name, got several with different suffixes"),
+    ]
+    assert not (tmp_path / "out" / "parsing").exists()
+    assert caplog.messages == [f"{tmp_path / 'out'}: {report.summary()}; see import_report.json"]
+    assert "skipped 2 images and 4 maps" in report.summary()
+
+
+def test_names_that_a_manifest_can_not_hold_are_listed(source, tmp_path):
+    save(source / "StyleGAN2" / "a\\b.png", 1)
+    os.rename(source / "StyleGAN2" / "a" / "00.jpg", os.fsencode(source / "StyleGAN2") + b"/\xff.jpg")
+    _, report = import_folder(source, tmp_path / "out")
+    reason = "expected a name in UTF-8 and without backslashes, got another"
+    assert report.skipped == [("StyleGAN2/a\\b.png", reason), ("StyleGAN2/\udcff.jpg", reason)]
+    stored = json.loads((tmp_path / "out" / "import_report.json").read_text(encoding="utf-8"))
+    assert stored["skipped"] == [["StyleGAN2/a\\b.png", reason], ["StyleGAN2/\udcff.jpg", reason]]
+
+
+def test_warns_of_empty_splits(tmp_path, caplog):
+    save(tmp_path / "source" / "DDPM" / "a.png", 0)
+    _, report = import_folder(tmp_path / "source", tmp_path / "out")
+    assert report.warnings == ["DDPM: no images in test (too few groups)"]
+    assert caplog.messages == [f"{tmp_path / 'out'}: DDPM: no images in test (too few groups)"]
+    _, report = import_folder(tmp_path / "source", tmp_path / "other", unseen=["DDPM"])
+    assert report.warnings == ["no generator is seen, so there is nothing to train on"]
+
+
+def test_links_instead_of_copies(source, tmp_path):
+    save_map(source / "parsing" / "real_faces" / "00.png")
+    manifest, _ = import_folder(source, tmp_path / "out", symlink=True)
+    for row in manifest.rows:
+        assert manifest.image_path(row).is_symlink()
+        assert manifest.image_path(row).samefile(source / row.path)
+    assert (tmp_path / "out" / "parsing" / "real_faces" / "00.png").is_symlink()
+
+
+def test_asks_for_unknown_families(source, tmp_path):
+    save(source / "mygan" / "a.png", 1)
+    save(source / "other" / "a.png", 2)
+    with pytest.raises(DataError) as caught:
+        import_folder(source, tmp_path / "out")
+    entry = "{manipulation: EFS, architecture: GAN}"
+    assert str(caught.value) == (
+        "families: expected the manipulation (none, EFS, FS, AM) and architecture (GAN, diffusion) of mygan, other, "
+        f"got none; correct this and pass it as a YAML file: {{mygan: {entry}, other: {entry}}}"
+    )
+    families = tmp_path / "families.yaml"
+    families.write_text(str(caught.value).split("YAML file: ")[1])  # what the error says is a valid file
+    manifest, _ = import_folder(source, tmp_path / "out", families=families)
+    assert {row.generator for row in manifest.rows} == {"mygan", "other", "real_faces", "StyleGAN2", "SD-2.1"}
+
+
+def test_rejects_names_and_patterns_that_do_not_fit(source, tmp_path):
+    names = "SD-2.1, StyleGAN2, real_faces"
+    with pytest.raises(DataError, match=f"^unseen: expected generators among {names}, got 'sd21'$"):
+        import_folder(source, tmp_path / "out", unseen=["sd21"])
+    families = tmp_path / "families.yaml"
+    families.write_text("real: {manipulation: none}")
+    with pytest.raises(DataError) as caught:
+        import_folder(source, tmp_path / "out", families=families)
+    assert str(caught.value) == f"{families}: expected generators among {names}, got 'real'"
+    families.write_text(r"real_faces: {manipulation: none, group: '^(\d+)_'}")
+    with pytest.raises(DataError) as caught:
+        import_folder(source, tmp_path / "out", families=families)
+    assert str(caught.value) == r"real_faces/00.png: expected the group pattern '^(\\d+)_' to find a name, got nothing"
+    assert not (tmp_path / "out").exists()
+
+
+def test_rejects_folders_without_images(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "out"
+    with pytest.raises(
+        MissingFileError, match=r"source: expected a folder with a folder per generator, got none at this"
+    ):
+        import_folder(source, out)
+    (source / "parsing").mkdir(parents=True)
+    save(source / "a.png", 1)
+    with pytest.raises(DataError, match=r"source: expected a folder per generator, got no folders$"):
+        import_folder(source, out)
+    (source / "DDPM").mkdir()
+    with pytest.raises(DataError, match=r"source: expected images \(\.bmp .*\) in the generators' folders, got none$"):
+        import_folder(source, out)
+    (source / "DDPM" / "a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"source: expected at least one readable image, got none of 1$"):
+        import_folder(source, out)
+    assert not out.exists()
+
+
+def test_rejects_destinations(source, tmp_path):
+    out = tmp_path / "out"
+    for inside in (source, source / "new"):
+        with pytest.raises(
+            DataError, match=r"expected a folder outside .*source, which an import leaves as it is, got one"
+        ):
+            import_folder(source, inside)
+    out.write_text("a file")
+    with pytest.raises(DataError, match=r"out: expected a new or empty folder, got a file$"):
+        import_folder(source, out)
+    with pytest.raises(DataError, match=r"expected a new or empty folder, got one that holds files$"):
+        import_folder(source, tmp_path)
+    assert out.read_text() == "a file"
+    out.unlink()
+    out.mkdir()
+    import_folder(source, out)  # an empty one is fine
+
+
+def test_rejects_shares(source, tmp_path):
+    with pytest.raises(RangeError, match=r"val, test: expected a sum below 1, got 0\.6 \+ 0\.4"):
+        import_folder(source, tmp_path / "out", val=0.6, test=0.4)
+
+
+def test_a_failure_on_the_way_leaves_nothing(source, tmp_path):
+    save(source / "StyleGAN2" / "import_report.json" / "a.png", 1)  # fine below a generator
+    import_folder(source, tmp_path / "fine")
+    (source / "import_report.json").mkdir()
+    save(source / "import_report.json" / "a.png", 1)  # takes the place of the report
+    families = tmp_path / "families.yaml"
+    families.write_text("import_report.json: {manipulation: none}")
+    with pytest.raises(IsADirectoryError):
+        import_folder(source, tmp_path / "out", families=families)
+    assert not (tmp_path / "out").exists()

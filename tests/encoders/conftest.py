@@ -1,0 +1,82 @@
+"""Small encoders, each with inputs that it accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bmrl.encoders import (
+    AppearanceEncoder,
+    EdgeEncoder,
+    LanguageEncoder,
+    MultiPerspectiveVisualEncoder,
+    NoiseEncoder,
+    ParsingEncoder,
+)
+
+SMALL = {
+    "embed_dim": 16,
+    "channels": (4, 6, 8),
+    "convs_per_stage": (1, 2, 1),
+    "num_blocks": 2,
+    "num_heads": 4,
+    "mlp_dim": 24,
+}
+TEXT = {"embed_dim": 16, "vocab_size": 50, "context_length": 6, "num_blocks": 2, "num_heads": 4, "mlp_dim": 24}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An encoder, how to build it, and how to draw a batch for it."""
+
+    build: Callable[[], nn.Module]
+    draw: Callable[[int], Tensor]
+
+
+def texts(batch: int, *, levels: int = 4, length: int = 6) -> Tensor:
+    """Random prompts as CLIP writes them: start 48, words, end 49 (the largest id), zeros."""
+    tokens = torch.zeros(batch, levels, length, dtype=torch.int64)
+    for row in tokens.flatten(0, 1):
+        words = int(torch.randint(1, length - 1, ()))
+        row[0] = 48
+        row[1 : 1 + words] = torch.randint(1, 48, (words,))
+        row[1 + words] = 49
+    return tokens
+
+
+def visual(**options: object) -> Case:
+    return Case(
+        lambda: MultiPerspectiveVisualEncoder(32, **SMALL, **options),
+        lambda batch: torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8),
+    )
+
+
+CASES = {
+    "appearance": Case(lambda: AppearanceEncoder(32, **SMALL), lambda b: torch.rand(b, 3, 32, 32)),
+    "appearance, a token a position": Case(
+        lambda: AppearanceEncoder(32, token_patch=1, **SMALL), lambda b: torch.rand(b, 3, 32, 32)
+    ),
+    "edge": Case(lambda: EdgeEncoder(24, **SMALL), lambda b: torch.rand(b, 1, 24, 24)),
+    "noise": Case(lambda: NoiseEncoder(16, token_patch=1, **SMALL), lambda b: torch.randn(b, 3, 16, 16)),
+    "parsing": Case(
+        lambda: ParsingEncoder(32, **SMALL), lambda b: torch.randint(0, 19, (b, 32, 32), dtype=torch.uint8)
+    ),
+    "language": Case(lambda: LanguageEncoder(**TEXT), texts),
+    "language, first level": Case(lambda: LanguageEncoder(readout="first_level", **TEXT), texts),
+    "visual, sum": visual(),
+    "visual, cross-attention": visual(fusion="cross_attention"),
+    "visual, small patch": visual(patch_size=12),
+    "visual, appearance alone": visual(edge=False, noise=False),
+    "visual, edge and noise": visual(appearance=False),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    """Each encoder in turn."""
+    torch.manual_seed(0)
+    return CASES[request.param]

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from bmrl import __version__
+from bmrl.data.manifest import Manifest
+from bmrl.errors import DataError, MissingFileError
+from bmrl.evaluation.evaluate import evaluate
+from bmrl.models import build_model, save_model
+
+
+def test_writes_both_files(model, manifest, tmp_path, expected_probabilities):
+    out = tmp_path / "deep" / "out"
+    metrics = evaluate(model, manifest.root, out)
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "report.html"]
+    assert json.loads((out / "metrics.json").read_text(encoding="utf-8")) == metrics
+    assert (out / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
+    assert metrics["format"] == 1
+    assert metrics["bmrl_version"] == __version__
+    assert metrics["model"] == {
+        "name": "ColourJudge", "folder": None, "image_size": 32,
+        "generators": [
+            {"name": "red", "manipulation": "EFS", "architecture": "GAN"},
+            {"name": "green", "manipulation": "FS", "architecture": "diffusion"},
+            {"name": "photo", "manipulation": "none", "architecture": "none"},
+        ],
+    }  # fmt: skip
+    assert metrics["data"] == {"root": str(manifest.root), "split": "test", "num_images": 9, "num_skipped": 0}
+    # one of the "red" images is green, so 5 of 6 seen ones are right; gray and dark gray are near 1/3
+    assert metrics["seen"]["accuracy"] == pytest.approx(5 / 6)
+    assert metrics["seen"]["confusion"] == [[2, 1, 0], [0, 2, 0], [0, 0, 1]]
+    scores = {path: max(row) for path, row in expected_probabilities.items()}
+    seen = [score for path, score in scores.items() if path.split("/")[0] in ("red", "green", "photo")]
+    for entry, threshold in zip(metrics["thresholds"], (0.7, 0.9), strict=True):
+        assert entry["threshold"] == threshold
+        assert entry["seen_acceptance"] == pytest.approx(sum(score >= threshold for score in seen) / 6)
+    assert metrics["thresholds"][0]["unseen_rejection"] == pytest.approx(2 / 3)
+    assert metrics["detection"]["all"]["accuracy"] == 1.0
+    assert metrics["baselines"] == {}
+
+
+def test_shortcut_stands_beside(model, manifest, tmp_path):
+    metrics = evaluate(model, manifest, tmp_path / "out")
+    assert metrics["shortcut_reason"] is None
+    assert metrics["shortcut"]["seen"]["num_images"] == 6
+    assert "Colour and spectrum alone" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    without = evaluate(model, manifest, tmp_path / "out", shortcut=False)
+    assert without["shortcut"] is None
+    assert without["shortcut_reason"] == "not asked for"
+    test_only = Manifest(manifest.root, tuple(manifest.select(split="test")))
+    reason = evaluate(model, test_only, tmp_path / "out")["shortcut_reason"]
+    assert reason == "manifest: expected train images of two seen generators at least, got 0"
+
+
+def test_skipped_images_are_reported(model, manifest, tmp_path):
+    (manifest.root / "red/test1.png").write_bytes(b"no picture")
+    metrics = evaluate(model, manifest, tmp_path / "out", shortcut=False)
+    assert metrics["data"]["num_images"] == 8
+    assert metrics["data"]["num_skipped"] == 1
+    (entry,) = metrics["skipped"]
+    assert (entry["path"], entry["generator"]) == ("red/test1.png", "red")
+    assert "red/test1.png: expected" in entry["reason"]
+    assert "red/test1.png" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_options(model, manifest, tmp_path):
+    metrics = evaluate(model, manifest, tmp_path / "a", thresholds=[0.5], shortcut=False, batch_size=2)
+    assert [entry["threshold"] for entry in metrics["thresholds"]] == [0.5]
+    beside = evaluate(model, manifest, tmp_path / "b", shortcut=False, baselines={"earlier": metrics})
+    assert beside["baselines"] == {"earlier": metrics}
+    assert "earlier" in (tmp_path / "b" / "report.html").read_text(encoding="utf-8")
+    only_seen = evaluate(model, manifest, tmp_path / "c", split="train", shortcut=False)
+    assert only_seen["unseen"] is None
+
+
+def test_a_saved_model(manifest, tmp_path, small_config):
+    save_model(build_model(small_config()), tmp_path / "mine")
+    metrics = evaluate(tmp_path / "mine", manifest, tmp_path / "out", device="cpu", shortcut=False)
+    assert metrics["model"]["name"] == "mine"
+    assert metrics["model"]["folder"] == str(tmp_path / "mine")
+
+
+def test_same_input_same_files_but_for_the_date(model, manifest, tmp_path):
+    texts = []
+    for name in ("a", "b"):
+        metrics = evaluate(model, manifest, tmp_path / name)
+        report = (tmp_path / name / "report.html").read_text(encoding="utf-8")
+        texts.append((report.replace(metrics.pop("created"), ""), metrics))
+    assert texts[0] == texts[1]
+
+
+def test_failure_leaves_existing_files_alone(model, manifest, tmp_path):
+    out = tmp_path / "out"
+    evaluate(model, manifest, out, shortcut=False)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / "report.html").unlink()
+    (out / "report.html").mkdir()  # the report can't be written over a folder
+    with pytest.raises(OSError, match=r"report\.html"):
+        evaluate(model, manifest, out, shortcut=False)
+    assert sorted(path.name for path in out.iterdir()) == sorted(before)
+    torch.nn.init.constant_(model.sharpness, float("nan"))
+    changed = (out / "metrics.json").read_bytes()
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        evaluate(model, manifest, out, shortcut=False)
+    assert (out / "metrics.json").read_bytes() == changed
+
+
+def test_rejects(model, manifest, tmp_path):
+    with pytest.raises(
+        DataError, match=r"baselines: expected the result of evaluate for 'x', got one without 'unseen'"
+    ):
+        evaluate(model, manifest, tmp_path / "out", baselines={"x": {"seen": {"accuracy": 1.0}}})
+    with pytest.raises(MissingFileError, match="nowhere"):
+        evaluate(model, tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(MissingFileError, match="nowhere"):
+        evaluate(tmp_path / "nowhere", manifest, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

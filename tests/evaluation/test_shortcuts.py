@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+
+from bmrl.data.manifest import Manifest, Row
+from bmrl.errors import DataError, MissingExtraError, RangeError
+from bmrl.evaluation.image_statistics import colour_spectrum_statistics
+from bmrl.evaluation.shortcuts import shortcut_baseline
+from bmrl.images import read_image
+from bmrl.models import Generator
+
+BRIGHTNESS = {"dark": 60, "light": 190, "mid": 125}
+
+
+@pytest.fixture
+def noisy(tmp_path):
+    """Grey noise whose brightness gives the generator away, and nothing else."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for name, level in BRIGHTNESS.items():
+        for number in range(14):
+            split, role = ("train" if number < 8 else "test"), "seen"
+            pixels = np.clip(rng.normal(level, 12, (32, 32, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{name}{number}.png")
+            rows.append(Row(f"{name}{number}.png", name, "EFS", "GAN", role, split, f"{name}{number}"))
+    for number in range(3):
+        Image.new("RGB", (32, 32), (250, 0, 0)).save(tmp_path / f"other{number}.png")
+        rows.append(Row(f"other{number}.png", "other", "FS", "GAN", "unseen", "test", f"other{number}"))
+    return Manifest(tmp_path, tuple(rows))
+
+
+def test_finds_the_shortcut(noisy):
+    found = shortcut_baseline(noisy, image_size=32)
+    assert [generator.name for generator in found.generators] == ["dark", "light", "mid"]
+    assert len(found.rows) == 21
+    named = [found.generators[label].name for label in found.probabilities.argmax(dim=1)]
+    assert named[:18] == [row.generator for row in found.rows[:18]]
+    assert found.embeddings.shape == (21, 26)
+
+
+def test_equals_a_regression_fitted_by_hand(noisy):
+    def statistics(split):
+        rows = noisy.select(split=split)
+        images = torch.stack([read_image(noisy.image_path(row), 32) for row in rows])
+        return rows, colour_spectrum_statistics(images).double().numpy()
+
+    train, x = statistics("train")
+    _, test_x = statistics("test")
+    center, scale = x.mean(axis=0), x.std(axis=0)
+    regression = LogisticRegression(C=1.0, class_weight="balanced", max_iter=2000)
+    regression.fit((x - center) / scale, [row.generator for row in train])
+    expected = regression.predict_proba((test_x - center) / scale)
+    found = shortcut_baseline(noisy, image_size=32)
+    np.testing.assert_allclose(found.probabilities.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(found.embeddings.numpy(), (test_x - center) / scale, atol=1e-9)
+
+
+def test_classes_come_in_the_given_order_and_an_untrained_one_gets_nothing(noisy):
+    classes = [
+        Generator(name=name, manipulation="EFS", architecture="GAN") for name in ("mid", "empty", "light", "dark")
+    ]
+    found = shortcut_baseline(noisy, classes, image_size=32)
+    plain = shortcut_baseline(noisy, image_size=32)
+    torch.testing.assert_close(found.probabilities[:, [3, 2, 0]], plain.probabilities, rtol=1e-4, atol=1e-5)
+    assert (found.probabilities[:, 1] == 0).all()
+
+
+def test_number_of_train_images_is_limited_evenly(noisy):
+    kept = {"dark0", "dark2", "dark4", "dark6"} | {"light0", "light2", "light4", "light6"}
+    kept |= {"mid0", "mid2", "mid4", "mid6"}
+    rows = [row for row in noisy.rows if row.split == "test" or row.path.removesuffix(".png") in kept]
+    expected = shortcut_baseline(Manifest(noisy.root, tuple(rows)), image_size=32)
+    found = shortcut_baseline(noisy, image_size=32, max_per_generator=4)
+    torch.testing.assert_close(found.probabilities, expected.probabilities)
+    assert not torch.allclose(found.probabilities, shortcut_baseline(noisy, image_size=32).probabilities)
+
+
+def test_skips_unreadable_images(noisy):
+    (noisy.root / "dark0.png").write_bytes(b"")  # train
+    (noisy.root / "dark9.png").write_bytes(b"")  # test
+    found = shortcut_baseline(noisy, image_size=32)
+    assert len(found.rows) == 20
+    assert [entry.row.path for entry in found.skipped] == ["dark9.png"]
+
+
+def test_rejects(noisy, monkeypatch):
+    one = Manifest(noisy.root, tuple(row for row in noisy.rows if row.generator in ("dark", "other")))
+    with pytest.raises(DataError, match=r"manifest: expected train images of two seen generators at least, got 1"):
+        shortcut_baseline(one, image_size=32)
+    test_only = Manifest(noisy.root, tuple(noisy.select(split="test")))
+    with pytest.raises(DataError, match=r"manifest: expected train images of two seen generators at least, got 0"):
+        shortcut_baseline(test_only, image_size=32)
+    with pytest.raises(DataError, match=r"manifest: expected images to read in .*, got none"):
+        shortcut_baseline(noisy, image_size=32, split="val")
+    with pytest.raises(RangeError, match=r"max_per_generator: expected > 0, got 0"):
+        shortcut_baseline(noisy, max_per_generator=0)
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(MissingExtraError, match=r"scikit-learn: not installed; run: pip install 'bmrl\[train\]'"):
+        shortcut_baseline(noisy)

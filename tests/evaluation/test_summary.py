@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from scipy.stats import binomtest
+
+from bmrl.data.manifest import Row
+from bmrl.errors import DataError, RangeError
+from bmrl.evaluation.predictions import Predictions
+from bmrl.evaluation.summary import headline, summarise
+
+
+def row(name, number, manipulation="EFS", architecture="GAN", role="seen"):
+    return Row(f"{name}{number}.png", name, manipulation, architecture, role, "test", f"{name}{number}")
+
+
+@pytest.fixture
+def predictions(classes):
+    """Six seen and three unseen images; each is worked through in the tests below."""
+    rows = [
+        (row("red", 0), [0.8, 0.1, 0.1]),
+        (row("red", 1), [0.6, 0.3, 0.1]),
+        (row("red", 2), [0.1, 0.9, 0.0]),  # wrong
+        (row("red", 3), [1.0, 0.0, 0.0]),
+        (row("photo", 0, "none", "none"), [0.0, 0.25, 0.75]),
+        (row("photo", 1, "none", "none"), [0.5, 0.1, 0.4]),  # wrong
+        (row("gray", 0, "AM", "GAN", "unseen"), [0.4, 0.3, 0.3]),
+        (row("snapshot", 0, "none", "none", "unseen"), [0.05, 0.15, 0.8]),
+        (row("snapshot", 1, "none", "none", "unseen"), [0.3, 0.1, 0.6]),
+    ]
+    probabilities = torch.tensor([values for _, values in rows], dtype=torch.float64)
+    return Predictions(classes, tuple(made for made, _ in rows), probabilities, torch.zeros(9, 2))
+
+
+def wilson(successes, total):
+    interval = binomtest(successes, total).proportion_ci(method="wilson")
+    return pytest.approx([interval.low, interval.high], abs=1e-9)
+
+
+def test_seen(predictions):
+    seen = summarise(predictions, [0.7])["seen"]
+    assert seen["num_images"] == 6
+    assert seen["accuracy"] == pytest.approx(4 / 6)
+    assert seen["accuracy_interval"] == wilson(4, 6)
+    assert seen["balanced_accuracy"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert seen["confusion"] == [[3, 1, 0], [0, 0, 0], [1, 0, 1]]
+    red, green, photo = seen["per_generator"]
+    assert red == {
+        "generator": "red", "manipulation": "EFS", "architecture": "GAN", "num_images": 4, "num_correct": 3,
+        "recall": 0.75, "recall_interval": wilson(3, 4),
+    }  # fmt: skip
+    assert (green["num_images"], green["recall"], green["recall_interval"]) == (0, None, None)
+    assert (photo["generator"], photo["recall"]) == ("photo", 0.5)
+
+
+def test_unseen(predictions):
+    unseen = summarise(predictions, [0.5, 0.7])["unseen"]
+    # scores: seen 0.8 0.6 0.9 1.0 0.75 0.5, unseen 0.4 0.8 0.6
+    assert unseen["num_images"] == 3
+    assert unseen["auroc"] == pytest.approx((2.5 + 1.5 + 3 + 3 + 2 + 1) / 18)
+    assert unseen["fpr95"] == pytest.approx(2 / 3)
+    assert unseen["oscr"] == pytest.approx((2.5 + 1.5 + 0 + 3 + 2 + 0) / 18)
+    assert unseen["aupr_seen"] == pytest.approx((1 + 1 + 3 / 4 + 4 / 5 + 5 / 7 + 6 / 8) / 6)
+    assert unseen["aupr_unseen"] == pytest.approx((1 / 1 + 2 / 4 + 3 / 7) / 3)
+    gray, snapshot = unseen["per_generator"]
+    assert gray == {
+        "generator": "gray", "manipulation": "AM", "architecture": "GAN", "num_images": 1, "auroc": 1.0,
+        "rejection": [1.0, 1.0], "rejection_interval": [wilson(1, 1), wilson(1, 1)], "named": [1, 0, 0],
+    }  # fmt: skip
+    assert snapshot["rejection"] == [0.0, 0.5]
+    assert snapshot["rejection_interval"] == [wilson(0, 2), wilson(1, 2)]
+    assert snapshot["named"] == [0, 0, 2]
+    assert snapshot["auroc"] == pytest.approx((1.5 + 0.5 + 2 + 2 + 1 + 0) / 12)
+
+
+def test_thresholds(predictions):
+    low, high = summarise(predictions, [0.5, 0.75])["thresholds"]
+    assert low["threshold"] == 0.5
+    assert low["seen_acceptance"] == 1.0
+    assert low["seen_accepted_and_right"] == pytest.approx(4 / 6)
+    assert high["seen_acceptance"] == pytest.approx(4 / 6)  # 0.75 itself is accepted
+    assert high["seen_acceptance_interval"] == wilson(4, 6)
+    assert high["seen_accepted_and_right"] == pytest.approx(3 / 6)
+    assert high["unseen_rejection"] == pytest.approx(2 / 3)
+    assert high["unseen_rejection_interval"] == wilson(2, 3)
+    assert high["unseen_rejection_mean"] == pytest.approx((1 + 1 / 2) / 2)
+
+
+def test_detection(predictions):
+    detection = summarise(predictions, [0.7])["detection"]
+    assert detection["reason"] is None
+    # p(real): fake 0.1 0.1 0 0, real 0.75 0.4; unseen: fake 0.3, real 0.8 0.6
+    assert detection["seen"] == {
+        "num_real": 2, "num_fake": 4, "accuracy": pytest.approx(5 / 6), "balanced_accuracy": pytest.approx(0.75),
+        "auroc": 1.0,
+    }  # fmt: skip
+    assert detection["all"]["num_real"] == 4
+    assert detection["all"]["accuracy"] == pytest.approx(8 / 9)
+    assert detection["all"]["auroc"] == 1.0
+
+
+def test_without_real_classes_detection_says_why(predictions, classes):
+    fakes = Predictions(classes[:2], predictions.rows[:3], torch.tensor([[0.9, 0.1]] * 3), torch.zeros(3, 2))
+    detection = summarise(fakes, [0.7])["detection"]
+    assert detection["seen"] is None
+    assert detection["all"] is None
+    assert detection["reason"] == "generators: expected real and generated classes, got generated ones only"
+
+
+def test_without_unseen_images(predictions, classes):
+    seen = Predictions(classes, predictions.rows[:6], predictions.probabilities[:6], predictions.embeddings[:6])
+    figures = summarise(seen, [0.7])
+    assert figures["unseen"] is None
+    assert figures["thresholds"][0]["unseen_rejection"] is None
+    assert headline(figures)["auroc"] is None
+    assert headline(figures)["accuracy"] == pytest.approx(4 / 6)
+
+
+def test_headline_and_json(predictions):
+    figures = summarise(predictions, [0.7, 0.9])
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    found = headline(figures)
+    assert list(found) == [
+        "accuracy", "balanced_accuracy", "auroc", "fpr95", "aupr_seen", "aupr_unseen", "oscr",
+        "acceptance@0.7", "rejection@0.7", "acceptance@0.9", "rejection@0.9",
+    ]  # fmt: skip
+    assert found["oscr"] == figures["unseen"]["oscr"]
+    assert found["acceptance@0.9"] == pytest.approx(2 / 6)
+    assert found["rejection@0.9"] == 1.0
+
+
+def test_rejects(predictions, classes):
+    unseen = Predictions(classes, predictions.rows[6:], predictions.probabilities[6:], predictions.embeddings[6:])
+    with pytest.raises(DataError, match=r"predictions: expected at least one image of a seen generator, got unseen"):
+        summarise(unseen, [0.7])
+    with pytest.raises(RangeError, match=r"thresholds: expected at least one, got none"):
+        summarise(predictions, [])
+    with pytest.raises(RangeError, match=r"thresholds: expected 0 .. 1, got nan"):
+        summarise(predictions, [0.7, math.nan])

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+from tritonclient.utils import InferenceServerException
+
+from bmrl.errors import MissingFileError, ModelFolderError, RangeError, ServerError
+from bmrl.export import TritonClient, TritonServer
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture(params=["grpc", "http"])
+def raw(request, server):
+    """Return tritonclient's module and connection: what any other client may send."""
+    module = getattr(tritonclient, request.param)
+    url = server.grpc_url if request.param == "grpc" else server.http_url
+    with module.InferenceServerClient(url) as connection:
+        yield module, connection
+
+
+def ask(raw, images, kind="UINT8", model="bmrl", name="images", **options):
+    module, connection = raw
+    request = module.InferInput(name, list(images.shape), kind)
+    request.set_data_from_numpy(images)
+    return connection.infer(model, [request], **options)
+
+
+BLACK = np.zeros((1, 3, 32, 32), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": BLACK[:, :, :31]}, "unexpected shape for input 'images'"),
+        ({"images": BLACK[0]}, "unexpected shape for input 'images'"),
+        ({"images": BLACK.repeat(9, 0)}, "batch-size must be <= 8"),
+        ({"images": BLACK.astype(np.float32), "kind": "FP32"}, "data-type is 'FP32', but model 'bmrl' expects 'UINT8'"),
+        ({"model": "bmrl2"}, "unknown model: 'bmrl2'"),
+        ({"name": "pictures"}, "unexpected inference input 'pictures'"),
+    ],
+)
+def test_a_wrong_request_is_refused_and_the_next_one_answered(raw, eager, images, change, message):
+    with pytest.raises(InferenceServerException, match=message):
+        ask(raw, **({"images": BLACK} | change))
+    answer = ask(raw, images[:2].numpy())
+    np.testing.assert_allclose(answer.as_numpy("probabilities"), eager[0][:2].numpy(), rtol=0, atol=1e-4)
+
+
+def test_classification_extension_gives_the_class_names(raw, images, eager, model):
+    module, _ = raw
+    outputs = [module.InferRequestedOutput("probabilities", class_count=2)]
+    answer = ask(raw, images[:3].numpy(), outputs=outputs).as_numpy("probabilities")
+    for row, expected in zip(answer, eager[0][:3], strict=True):
+        for entry, index in zip(row, expected.argsort(descending=True)[:2].tolist(), strict=True):
+            probability, got, label = entry.decode().split(":", 2)
+            assert (int(got), label) == (index, model.config.generators[index].name)
+            assert float(probability) == pytest.approx(expected[index].item(), abs=1e-4)
+
+
+def test_metrics_count_the_answers(server, images):
+    def successes():
+        with urllib.request.urlopen(f"http://{server.metrics_url}/metrics", timeout=10) as page:
+            text = page.read().decode()
+        return int(re.search(r'nv_inference_request_success\{model="bmrl",version="1"\} (\d+)', text)[1])
+
+    before = successes()
+    with TritonClient(server.grpc_url) as client:
+        client.infer(images[:1])
+    assert successes() == before + 1
+
+
+def free_ports():
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def is_zombie(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def children(pid):
+    table = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], check=True, capture_output=True, text=True).stdout
+    return [int(child) for child, parent in map(str.split, table.splitlines()) if int(parent) == pid]
+
+
+def test_takes_the_ports_it_is_given_and_stops_cleanly(repository, images, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ports = free_ports()
+    with TritonServer(repository, **ports) as server:
+        urls = (server.http_url, server.grpc_url, server.metrics_url)
+        assert urls == tuple(f"127.0.0.1:{port}" for port in ports.values())
+        with pytest.raises(ServerError, match="models: expected a server that is stopped, got one that runs"):
+            server.start()
+        processes = [server.pid, *children(server.pid)]
+        assert len(processes) == 2
+        with TritonClient(server.http_url, "http") as client:
+            client.infer(images[:1])
+        assert server.stop() == 0
+        assert server.stop() is None
+    assert not any(map(is_running, processes))
+    assert not list(tmp_path.iterdir())
+    for port in ports.values():
+        socket.create_server(("127.0.0.1", port)).close()  # fails if someone still listens
+
+
+def test_a_killed_server_is_noticed_and_cleaned_up(repository, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with TritonServer(repository) as server:
+        (stub,) = children(server.pid)
+        (scratch,) = (entry.name for entry in tmp_path.iterdir())
+        assert list(Path("/dev/shm").glob(f"{scratch}*"))
+        server.check_alive()
+        os.kill(server.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(
+            ServerError, match=r"^tritonserver: expected a server that answers right, got exit code -9\n"
+        ):
+            server.check_alive()
+        assert server.stop() == -9
+        with pytest.raises(ServerError, match="models: expected a running server, got one that is stopped"):
+            server.check_alive()
+    assert not is_running(stub) or is_zombie(stub)  # its new parent may take a moment to bury it
+    assert not list(Path("/dev/shm").glob(f"{scratch}*"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["http_port", "grpc_port", "metrics_port"])
+def test_names_a_port_that_is_in_use(repository, option):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        server = TritonServer(repository, **{option: port})
+        with pytest.raises(
+            ServerError, match=rf"^{option}: expected a free port on 127.0.0.1, got {port} \(.*in use\)$"
+        ):
+            server.start()
+
+
+def test_names_a_port_that_is_none_or_given_twice(repository):
+    with pytest.raises(ServerError, match=r"^http_port: expected a free port on 127.0.0.1, got 70000 \(.*0-65535.*\)$"):
+        TritonServer(repository, http_port=70000).start()
+    port = free_ports()["http_port"]
+    with pytest.raises(ServerError, match=rf"^grpc_port: expected a free port on 127.0.0.1, got {port} \(.*in use\)$"):
+        TritonServer(repository, http_port=port, grpc_port=port).start()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "options", "message"),
+    [
+        ("import torch\n", "import torhc\n", {}, "got exit code 1: failed to load 'bmrl' .*No module named 'torhc'"),
+        ("= self.graph(", "= self.wrong(", {}, "expected an answer to infer, got .*no attribute 'wrong'"),
+        ("output.split(sizes)", "output.flip(1).split(sizes)", {}, "got probabilities with a sum of 1 that differ by"),
+        (
+            "import json",
+            "import json, time; time.sleep(60)",
+            {"startup_timeout": 2, "exit_timeout": 1},
+            "got none in time",
+        ),
+    ],
+    ids=["fails to load", "fails to answer", "answers wrongly", "hangs"],
+)
+def test_a_broken_repository_is_an_error_with_its_reason(repository, tmp_path, old, new, options, message):
+    folder = tmp_path / "models"
+    shutil.copytree(repository, folder)
+    file = folder / "bmrl" / "1" / "model.py"
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new))
+    config = folder / "bmrl" / "config.pbtxt"  # the warm-up would find "fails to answer" first
+    config.write_text(re.sub(r"model_warmup \{.*?\n\}\n", "", config.read_text(), flags=re.DOTALL))
+    server = TritonServer(folder, **options)
+    with pytest.raises(ServerError, match=f"^tritonserver: expected a server that answers right, .*{message}") as error:
+        server.start()
+    assert "\n" not in str(error.value)
+    assert "The server's log ends with:\n" in error.value.__notes__[0]
+    with pytest.raises(ServerError, match="got one that is stopped"):
+        server.grpc_url  # noqa: B018
+
+
+def test_names_what_is_missing_in_a_folder(repository, tmp_path):
+    with pytest.raises(ModelFolderError, match=r"expected a Triton repository, got no bmrl/config.pbtxt"):
+        TritonServer(tmp_path).start()
+    shutil.copytree(repository, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "bmrl" / "1" / "model.pt").unlink()
+    with pytest.raises(MissingFileError, match=r"model.pt: expected a TorchScript file, got nothing there"):
+        TritonServer(tmp_path).start()
+
+
+@pytest.mark.parametrize("option", ["startup_timeout", "exit_timeout"])
+def test_refuses_timeouts_that_are_not_positive(tmp_path, option):
+    with pytest.raises(RangeError, match=f"{option}: expected > 0, got 0"):
+        TritonServer(tmp_path, **{option: 0})
+
+
+SERVE = """
+import sys
+from bmrl.export import serve
+print("begin", flush=True)
+serve(sys.argv[1], http_port=None, grpc_port=None, metrics_port=None)
+"""
+
+
+def test_serve_prints_its_urls_and_stops_on_sigterm(repository, images, eager):
+    with subprocess.Popen([sys.executable, "-c", SERVE, str(repository)], stdout=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout.readline() == "begin\n"
+            line = program.stdout.readline()
+            url = re.fullmatch(r"ready: gRPC (127\.0\.0\.1:\d+), HTTP \S+:\d+, metrics \S+:\d+\n", line)[1]
+            with TritonClient(url) as client:
+                answer = client.infer(images[:1])
+            np.testing.assert_allclose(answer.probabilities, eager[0][:1].numpy(), rtol=0, atol=1e-4)
+            processes = children(program.pid)
+            program.send_signal(signal.SIGTERM)
+            assert program.wait(60) == 0
+        finally:
+            program.kill()
+    assert len(processes) == 1
+    assert not any(map(is_running, processes))
+
+
+def test_serve_stops_on_sigint_while_it_starts(repository):
+    with subprocess.Popen([sys.executable, "-c", SERVE, str(repository)], stdout=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout.readline() == "begin\n"
+            while not (processes := children(program.pid)):
+                assert program.poll() is None
+            program.send_signal(signal.SIGINT)
+            assert program.wait(60) == 0
+            assert program.stdout.read() == ""
+        finally:
+            program.kill()
+    assert not any(map(is_running, processes))
+
+
+def test_names_the_command_that_installs_the_server(repository, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytriton", None)
+    expected = r"^nvidia-pytriton: not installed; run: pip install --no-deps nvidia-pytriton==0\.7\.0$"
+    with pytest.raises(ServerError, match=expected):
+        TritonServer(repository).start()

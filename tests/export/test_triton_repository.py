@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import ast
+import dataclasses
+import sys
+
+import pytest
+import torch
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+
+from bmrl.errors import BMRLError, ConfigError, MissingExtraError, MissingFileError, ModelFolderError, RangeError
+from bmrl.export import TritonClient, load_torchscript, write_triton_repository
+from bmrl.export.triton_repository import read_triton_config
+from bmrl.models import Generator, build_model
+
+
+def files(folder):
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]  # a server adds bytecode
+    return sorted(str(path.relative_to(folder)) for path in paths)
+
+
+LAYOUT = ["bmrl/1/model.pt", "bmrl/1/model.py", "bmrl/config.pbtxt", "bmrl/labels.txt"]
+
+
+def test_layout(repository):
+    assert files(repository) == LAYOUT
+    assert list(repository.parent.iterdir()) == [repository]
+
+
+def test_configuration_parses_strictly_and_agrees_with_the_model(repository, model):
+    text = (repository / "bmrl" / "config.pbtxt").read_text()
+    config = text_format.Parse(text, ModelConfig())  # an unknown field or a wrong type raises
+    assert (config.name, config.backend, config.max_batch_size) == ("bmrl", "python", 8)
+    (images,) = config.input
+    assert (images.name, images.data_type, list(images.dims)) == ("images", 2, [3, 32, 32])  # 2 = TYPE_UINT8
+    outputs = [(output.name, output.data_type, list(output.dims)) for output in config.output]
+    assert outputs == [("probabilities", 11, [4]), ("embedding", 11, [24])]  # 11 = TYPE_FP32
+    assert [group.kind for group in config.instance_group] == [ModelInstanceGroup.KIND_CPU]
+    assert config.HasField("dynamic_batching")
+    assert not config.HasField("response_cache")  # the server's cache replays errors as successes
+    (warmup,) = config.model_warmup
+    assert warmup.inputs["images"].zero_data
+    assert list(warmup.inputs["images"].dims) == [3, 32, 32]
+    assert config.parameters["num_threads"].string_value == "1"
+
+
+def test_labels_are_the_classes_in_order(repository, model):
+    config = read_triton_config(repository)
+    assert [output.label_filename for output in config.output] == ["labels.txt", ""]
+    labels = (repository / "bmrl" / "labels.txt").read_text(encoding="utf-8").splitlines()
+    assert labels == [generator.name for generator in model.config.generators]
+
+
+def test_graph_answers_as_the_model(repository, images, eager):
+    outputs = load_torchscript(repository / "bmrl" / "1" / "model.pt")(images)
+    for output, expected in zip(outputs, eager, strict=True):
+        torch.testing.assert_close(output, expected, rtol=0, atol=1e-4)
+
+
+def test_model_file_needs_torch_alone(repository):
+    tree = ast.parse((repository / "bmrl" / "1" / "model.py").read_text())
+    imported = {alias.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
+    imported |= {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert imported - sys.stdlib_module_names == {"torch"}
+
+
+def test_defaults_and_replacing_an_own_repository(model, tmp_path):
+    folder = tmp_path / "models"
+    write_triton_repository(model, folder, max_batch_size=2)
+    write_triton_repository(model, folder)
+    config = read_triton_config(folder)
+    assert config.max_batch_size == 64
+    assert "num_threads" not in config.parameters
+    assert files(folder) == LAYOUT
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_failed_export_leaves_the_old_repository(model, tmp_path):
+    folder = write_triton_repository(model, tmp_path / "models", max_batch_size=3)
+    broken = build_model(model.config)
+    broken.head[-1].bias.data[0] = torch.nan
+    with pytest.raises(BMRLError, match="got a difference of nan"):
+        write_triton_repository(broken, folder)
+    assert read_triton_config(folder).max_batch_size == 3
+    assert files(folder) == LAYOUT
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "got"),
+    [
+        ("thesis.txt", "", "got 'thesis.txt' in it"),
+        ("bmrl/notes.txt", "", "got a model of another origin"),
+        ("bmrl/config.pbtxt", 'name: "bmrl" backend: "python"', "got a model of another origin"),
+        ("bmrl/config.pbtxt", "not a configuration", "got a model of another origin"),
+    ],
+)
+def test_refuses_a_foreign_folder(model, tmp_path, file, text, got):
+    path = tmp_path / "folder" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(
+        ModelFolderError, match=f"folder: expected an empty folder or a repository written by bmrl, {got}"
+    ):
+        write_triton_repository(model, tmp_path / "folder")
+    assert path.read_text() == text
+
+
+def test_refuses_a_file_and_a_missing_parent(model, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelFolderError, match="file: expected a folder, got a file"):
+        write_triton_repository(model, tmp_path / "file")
+    with pytest.raises(MissingFileError, match="a/b: expected an existing parent folder"):
+        write_triton_repository(model, tmp_path / "a" / "b")
+
+
+def test_accepts_an_empty_folder(model, tmp_path):
+    assert files(write_triton_repository(model, tmp_path)) == LAYOUT
+
+
+@pytest.mark.parametrize("option", ["max_batch_size", "num_threads"])
+def test_refuses_numbers_that_are_not_positive(model, tmp_path, option):
+    with pytest.raises(RangeError, match=f"{option}: expected > 0, got 0"):
+        write_triton_repository(model, tmp_path / "models", **{option: 0})
+
+
+def test_refuses_a_class_name_of_two_lines(model, tmp_path):
+    generator = Generator(name="one\ntwo", manipulation="EFS", architecture="GAN")
+    config = dataclasses.replace(model.config, generators=(generator, *model.config.generators[1:]))
+    with pytest.raises(ConfigError, match=r"generators: expected names of one line, got 'one\\ntwo'"):
+        write_triton_repository(build_model(config), tmp_path / "models")
+
+
+def test_reading_names_line_and_column_of_an_unknown_field(tmp_path):
+    with pytest.raises(ModelFolderError, match=r"expected a Triton repository, got no bmrl/config.pbtxt"):
+        read_triton_config(tmp_path)
+    (tmp_path / "bmrl").mkdir()
+    (tmp_path / "bmrl" / "config.pbtxt").write_text('name: "bmrl"\nmax_bath_size: 3\n')
+    with pytest.raises(
+        ModelFolderError, match=r'config.pbtxt: expected a model configuration, got 2:1 : .*max_bath_size"'
+    ):
+        read_triton_config(tmp_path)
+
+
+def test_names_the_extra_that_brings_tritonclient(monkeypatch, repository):
+    for name in ("tritonclient", "tritonclient.grpc", "tritonclient.grpc.model_config_pb2"):
+        monkeypatch.setitem(sys.modules, name, None)  # any import of it fails
+    for call in (lambda: TritonClient("127.0.0.1:1"), lambda: read_triton_config(repository)):
+        with pytest.raises(MissingExtraError, match=r"^tritonclient: not installed; run: pip install 'bmrl\[serve\]'$"):
+            call()

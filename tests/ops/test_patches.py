@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from skimage.feature import graycomatrix, graycoprops
+
+from bmrl.errors import ShapeError
+from bmrl.ops import PatchHomogeneity, RichestPatch, patch_homogeneity, richest_patch
+
+UINT8 = hnp.arrays(
+    np.uint8, st.tuples(st.integers(1, 2), st.sampled_from([1, 3]), st.integers(4, 9), st.integers(4, 9))
+)
+
+
+def oracle(images: np.ndarray, patch_size: int) -> np.ndarray:
+    """scikit-image's co-occurrence matrix of every patch."""
+    if images.shape[1] == 3:
+        red, green, blue = images.astype(np.int64).transpose(1, 0, 2, 3)
+        levels = ((299 * red + 587 * green + 114 * blue) // 1000).astype(np.uint8)
+    else:
+        levels = images[:, 0]
+    rows, columns = levels.shape[1] // patch_size, levels.shape[2] // patch_size
+    result = np.zeros((len(levels), rows, columns))
+    for b, r, q in np.ndindex(result.shape):
+        patch = levels[b, r * patch_size : (r + 1) * patch_size, q * patch_size : (q + 1) * patch_size]
+        matrix = graycomatrix(patch, [1], [0], levels=256, symmetric=True, normed=True)
+        result[b, r, q] = graycoprops(matrix, "homogeneity")[0, 0]
+    return result
+
+
+@given(UINT8, st.integers(2, 4))
+def test_equals_scikit_image(images, patch_size):
+    expected = torch.from_numpy(oracle(images, patch_size))
+    tensor = torch.from_numpy(images)
+    torch.testing.assert_close(
+        patch_homogeneity(tensor, patch_size=patch_size).double(), expected, rtol=1e-6, atol=1e-7
+    )
+    exact = patch_homogeneity(tensor.double() / 255, patch_size=patch_size)
+    torch.testing.assert_close(exact, expected, rtol=1e-12, atol=1e-12)
+
+
+@given(UINT8, st.integers(2, 4))
+def test_richest_is_the_least_homogeneous(images, patch_size):
+    patches, indices = richest_patch(torch.from_numpy(images), patch_size=patch_size)
+    homogeneity = oracle(images, patch_size).reshape(len(images), -1)
+    columns = images.shape[3] // patch_size
+    for row, index in enumerate(indices.tolist()):
+        # float32 sums: another patch may be chosen only if it is as rich to rounding
+        assert homogeneity[row, index] <= homogeneity[row].min() + 1e-6
+        y, x = index // columns * patch_size, index % columns * patch_size
+        expected = images[row, :, y : y + patch_size, x : x + patch_size]
+        assert np.array_equal(patches[row].numpy(), expected)
+
+
+def test_a_tie_goes_to_the_lowest_index():
+    tile = torch.randint(0, 256, (1, 3, 4, 4), dtype=torch.uint8)
+    _, indices = richest_patch(tile.repeat(1, 1, 3, 2), patch_size=4)
+    assert indices.tolist() == [0]
+
+
+def test_remainder_is_ignored():
+    images = torch.zeros(1, 3, 9, 11, dtype=torch.uint8)
+    images[..., 8:, :] = torch.randint(0, 256, (1, 3, 1, 11), dtype=torch.uint8)
+    images[..., 8:] = torch.randint(0, 256, (1, 3, 9, 3), dtype=torch.uint8)
+    assert torch.equal(patch_homogeneity(images, patch_size=4), torch.ones(1, 2, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32, torch.float64])
+def test_patches_keep_the_images_dtype(dtype):
+    patches, indices = richest_patch(torch.ones(2, 3, 8, 8).to(dtype), patch_size=4)
+    assert (patches.dtype, indices.dtype, tuple(patches.shape)) == (dtype, torch.int64, (2, 3, 4, 4))
+
+
+def test_layouts(laid_out):
+    patches, indices = richest_patch(laid_out, patch_size=5)
+    expected_patches, expected_indices = richest_patch(laid_out.contiguous().clone(), patch_size=5)
+    assert torch.equal(patches, expected_patches)
+    assert torch.equal(indices, expected_indices)
+
+
+def test_gradient_reaches_the_chosen_patch_only():
+    images = torch.rand(1, 3, 4, 8, requires_grad=True)
+    patches, indices = richest_patch(images, patch_size=4)
+    patches.sum().backward()
+    chosen = indices.item()
+    assert images.grad[..., 4 * chosen : 4 * chosen + 4].eq(1).all()
+    assert images.grad.sum() == 3 * 16
+
+
+def test_compiles_and_traces():
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    expected = richest_patch(images, patch_size=4)
+    compiled = torch.compile(RichestPatch(patch_size=4), fullgraph=True, backend="aot_eager")(images)
+    traced = torch.jit.trace(RichestPatch(patch_size=4), images)(images[:1])
+    assert torch.equal(compiled[0], expected[0])
+    assert torch.equal(traced[0], expected[0][:1])
+    assert torch.equal(PatchHomogeneity(patch_size=4)(images), patch_homogeneity(images, patch_size=4))
+
+
+@pytest.mark.parametrize("operator", [patch_homogeneity, richest_patch])
+def test_rejects_patches_that_do_not_fit(operator):
+    images = torch.zeros(1, 3, 4, 8)
+    with pytest.raises(ShapeError, match=r"patch_size: expected at most height and width of \(1, 3, 4, 8\), got 5"):
+        operator(images, patch_size=5)
+    with pytest.raises(ShapeError, match=r"patch_size: expected >= 2 .*, got 1"):
+        operator(images, patch_size=1)
