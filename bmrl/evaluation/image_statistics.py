@@ -39,8 +39,7 @@ def colour_spectrum_statistics(images: Tensor) -> Tensor:
     check_images("images", images, channels=3)
     pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     flat = pixels.flatten(2)
-    ranks = torch.tensor(PERCENTILES, device=flat.device)
-    percentiles = flat.sort(dim=2).values[:, :, (ranks * (flat.shape[2] - 1)).round().long()]
+    percentiles = flat.sort(dim=2).values[:, :, [round(share * (flat.shape[2] - 1)) for share in PERCENTILES]]
     deviations = flat - flat.mean(dim=2, keepdim=True)
     covariance = deviations @ deviations.mT / flat.shape[2]
     std = covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
@@ -59,11 +58,11 @@ def _log_power(pixels: Tensor) -> Tensor:
     columns = torch.hann_window(width, periodic=False, device=pixels.device)
     spectrum = torch.fft.fft2(luma * rows[:, None] * columns[None, :])
     power = spectrum.abs().square().flatten(1) / (height * width)
-    vertical = torch.fft.fftfreq(height, device=pixels.device)
-    horizontal = torch.fft.fftfreq(width, device=pixels.device)
+    vertical = torch.fft.fftfreq(height, dtype=torch.float64)
+    horizontal = torch.fft.fftfreq(width, dtype=torch.float64)
     radius = (vertical[:, None].square() + horizontal[None, :].square()).sqrt().flatten()
-    ring = (radius * 2 * NUM_BANDS).long()
+    ring = (radius * 2 * NUM_BANDS + 1e-9).long()  # a frequency on a border belongs to the outer ring
     inside = (radius > 0) & (ring < NUM_BANDS)
-    weights = torch.nn.functional.one_hot(ring[inside], NUM_BANDS).float()
-    means: Tensor = power[:, inside] @ weights / weights.sum(dim=0).clamp(min=1)
+    weights = torch.nn.functional.one_hot(ring[inside], NUM_BANDS).to(pixels.device, torch.float32)
+    means: Tensor = power[:, inside.to(pixels.device)] @ weights / weights.sum(dim=0).clamp(min=1)
     return means.clamp(min=1e-12).log10()

@@ -69,10 +69,10 @@ def shortcut_baseline(
     label_of = {generator.name: label for label, generator in enumerate(classes)}
     train = _evenly(manifest.select(split="train", role="seen"), max_per_generator)
     check_roles(tuple(train), classes)
+    _check_two_generators(train)
     fitted_on = _statistics(manifest, train, image_size)
     labels = [label_of[row.generator] for row in fitted_on.rows]
-    if len(set(labels)) < 2:
-        raise DataError(f"manifest: expected train images of two seen generators at least, got {len(set(labels))}")
+    _check_two_generators(fitted_on.rows)
     predicted = _statistics(manifest, manifest.select(split=split), image_size)
     regression = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
     regression.fit(fitted_on.tensors[0].numpy(), labels)
@@ -93,6 +93,12 @@ def _statistics(manifest: Manifest, rows: list[Row], image_size: int) -> Compute
         batch_size=BATCH_SIZE,
         read=read_image,
     )
+
+
+def _check_two_generators(rows: Sequence[Row]) -> None:
+    num_generators = len({row.generator for row in rows})
+    if num_generators < 2:
+        raise DataError(f"manifest: expected train images of two seen generators at least, got {num_generators}")
 
 
 def _evenly(rows: list[Row], limit: int) -> list[Row]:

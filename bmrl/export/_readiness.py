@@ -6,6 +6,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from bmrl.errors import ServerError
@@ -44,7 +45,9 @@ def wait_until_open(process: ServerProcess, ports: dict[str, int], deadline: flo
 
 
 class Probe:
-    """One black image, and the probabilities that the repository's TorchScript file gives it in this process.
+    """One patterned image, and what the repository's TorchScript file makes of it in this process.
+
+    The pattern matters: a server that corrupts its input still answers right for a black image.
 
     Args:
         folder: a repository written by :func:`bmrl.export.write_triton_repository`.
@@ -55,25 +58,26 @@ class Probe:
 
     def __init__(self, folder: Path) -> None:
         size = ServedModel.from_config(read_triton_config(folder)).image_size
-        self.image = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+        self.image = torch.arange(3 * size * size).remainder(251).to(torch.uint8).reshape(1, 3, size, size)
         graph = load_torchscript(folder / MODEL_NAME / "1" / "model.pt")
         with torch.inference_mode():
-            self.expected = graph(self.image)[0]
+            self.expected = torch.cat(graph(self.image), dim=1)
 
     def check(self, process: ServerProcess, url: str, deadline: float) -> None:
-        """Ask the server at the gRPC ``url`` and compare.
+        """Ask the server at the gRPC ``url`` and compare probabilities and embedding.
 
         Raises:
-            ServerError: it does not answer by ``deadline``, or answers with an error or other probabilities.
+            ServerError: it does not answer by ``deadline``, or answers with an error or other numbers.
         """
         try:
             with TritonClient(url, timeout=max(deadline - time.monotonic(), 1.0)) as client:
-                probabilities = torch.from_numpy(client.infer(self.image).probabilities)
+                answer = client.infer(self.image)
         except ServerError as error:
             raise process.failure(str(error)) from error
-        total = probabilities.sum().item()
-        difference = (probabilities - self.expected).abs().max().item()
+        total = answer.probabilities.sum().item()
+        difference = (torch.from_numpy(np.concatenate(answer, axis=1)) - self.expected).abs().max().item()
         if not (abs(total - 1) <= TOLERANCE and difference <= TOLERANCE):
             raise process.failure(
-                f"probabilities with a sum of {total:g} that differ by {difference:g} from the repository's own graph"
+                f"probabilities with a sum of {total:g} and numbers that differ by {difference:g} from the "
+                f"repository's own graph"
             )

@@ -129,7 +129,7 @@ class TritonClient:
         side = self.model.image_size
         if array.ndim != 4 or array.shape[1:] != (3, side, side) or not len(array):
             raise ShapeError(f"images: expected shape (batch >= 1, 3, {side}, {side}), got {array.shape}")
-        return np.ascontiguousarray(array)
+        return array
 
     def _infer_part(self, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         request = self._api.InferInput(IMAGES, list(images.shape), "UINT8")

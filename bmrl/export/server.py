@@ -58,6 +58,7 @@ class TritonServer:
         self._wanted_ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._ports: dict[str, int] = {}
         self._process: ServerProcess | None = None
+        self._unwanted = False
         self._startup_timeout = startup_timeout
         self._exit_timeout = exit_timeout
 
@@ -70,6 +71,8 @@ class TritonServer:
         self._ports = choose_ports(self._wanted_ports)
         try:
             self._process = ServerProcess(self.folder, self._ports, self._exit_timeout)
+            if self._unwanted:
+                self._process.terminate()
             wait_until_open(self._process, self._ports, deadline)
             probe.check(self._process, self.grpc_url, deadline)
         except BaseException:
@@ -77,7 +80,8 @@ class TritonServer:
             raise
 
     def terminate(self) -> None:
-        """Ask the server to stop, and return at once; safe in a signal handler, also while it starts."""
+        """Ask the server to stop, and return at once; safe in a signal handler, also while the server is launched."""
+        self._unwanted = True
         if self._process is not None:
             self._process.terminate()
 
@@ -87,7 +91,7 @@ class TritonServer:
         The code is 0 after an orderly stop, 1 if an HTTP connection stayed open for ``exit_timeout`` seconds, and
         negative if the server had died or had to be killed.
         """
-        process, self._process = self._process, None
+        process, self._process, self._unwanted = self._process, None, False
         return None if process is None else process.stop()
 
     def check_alive(self) -> None:
@@ -172,7 +176,8 @@ def serve(
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.start()
-        print(f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}", flush=True)
+        if not stopping:
+            print(f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}", flush=True)
         while not stopping:
             server.check_alive()
             time.sleep(0.1)

@@ -45,7 +45,7 @@ def dfacc_terms(embeddings: Tensor, labels: Tensor, centers: Tensor, *, margin: 
     compute_dtype = torch.promote_types(torch.promote_types(embeddings.dtype, centers.dtype), torch.float32)
     with torch.autocast(embeddings.device.type, enabled=False):
         y, c = embeddings.to(compute_dtype), centers.to(compute_dtype)
-        intra = torch.linalg.vector_norm(y - F.embedding(labels, c), dim=-1).mean()
+        intra = torch.cdist(y, c, compute_mode=_EXACT).gather(1, labels[:, None]).mean()
 
         fixed = c.detach()
         related = torch.cdist(fixed, fixed, compute_mode=_EXACT) < margin
@@ -72,8 +72,9 @@ def dfacc_loss(
     :math:`\lVert c_{k(u)} - c_{k(v)} \rVert_2 < m`, and :math:`-\lVert y_u - y_v \rVert_2` otherwise.
 
     The second case has no lower bound, so give embeddings that have one: L2-normalised vectors or probabilities.
-    Distances are computed from differences, exact for near-duplicates too, and have gradient 0 between coincident
-    points. Memory grows as ``batch ** 2`` (on CUDA the backward pass needs a buffer of ``batch ** 2 * dim``).
+    Distances are computed from differences, exact for near-duplicates too. Between coincident points their first and
+    second derivatives are 0. Memory grows as ``batch ** 2`` (on CUDA the backward pass needs a buffer of
+    ``batch ** 2 * dim``).
 
     Args:
         embeddings: ``(batch, dim)``, floating point, batch >= 1; one row a sample.

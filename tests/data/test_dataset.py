@@ -165,18 +165,18 @@ def test_the_map_stays_on_the_image(tmp_path_factory, width, height, size):
 
 
 def test_unreadable_images_are_left_out_and_listed(folder, caplog):
-    (folder / "1.png").write_bytes(b"no image")
+    (folder / "0.png").write_bytes(b"no image")
     (folder / "2.png").unlink()
     with caplog.at_level(logging.WARNING):
         data = dataset(folder, parsing=False)
     expected = [
-        ("1.png", "expected an image (JPEG, PNG, WebP, BMP, TIFF, GIF), got other data that starts with b'no image'"),
+        ("0.png", "expected an image (JPEG, PNG, WebP, BMP, TIFF, GIF), got other data that starts with b'no image'"),
         ("2.png", "expected an image file, got nothing at this path"),
     ]
     assert data.skipped == expected
-    assert [row.path for row in data.rows] == ["0.png", "3.png", "4.png"]
-    assert data.labels == (0, 1, 0)
-    for index, number in enumerate((0, 3, 4)):
+    assert [row.path for row in data.rows] == ["1.png", "3.png", "4.png"]
+    assert data.labels == (1, 1, 0)
+    for index, number in enumerate((1, 3, 4)):
         assert np.array_equal(data[index]["image"].permute(1, 2, 0).numpy(), noise(SIZE, SIZE, number))
     reasons = "; ".join(f"{path} ({reason})" for path, reason in expected)
     assert caplog.messages == [f"{folder}, seen images of split train: skipped 2 ({reasons}) of 5"]

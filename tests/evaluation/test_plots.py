@@ -33,6 +33,13 @@ def test_shows_both_kinds_and_only_those_there_are(draw):
     assert reddish == [True, False]
 
 
+def test_a_rising_threshold_accepts_fewer_seen_and_rejects_more_unseen_images():
+    image = pixels(plots.threshold_curves(SCORES, SCORES / 2, []))[:, 900:1020]  # the right end, clear of the legend
+    difference = image[..., 0] - image[..., 2]
+    red, blue = np.nonzero(difference > 60)[0], np.nonzero(difference < -60)[0]
+    assert red.max() < blue.min()  # rows count from the top
+
+
 def test_map_draws_every_kind_in_its_colour():
     styles = plots.markers(3, 2)
     points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.5, 0.5]])

@@ -104,6 +104,7 @@ def test_shows_the_figures():
     assert [row for row in page.rows if row[:3] == ["odd", "face swap, diffusion", "4"]]
     assert page.row("All images")[1:3] == ["0", "10"]
     assert "Colour and spectrum alone" not in page.rows[0]
+    assert "seen\n●red\n●photo\nunseen\n△odd" in page.text
     assert "bmrl 1.2.3" in page.text
 
 

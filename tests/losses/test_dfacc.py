@@ -144,7 +144,10 @@ def test_coincident_points_get_zero_gradient():
     for margin in (0.0, 0.7):  # the pushing branch and the pulling one
         loss = dfacc_loss(y, LABELS, c, margin=margin)
         assert loss.item() == 0
-        assert all((grad == 0).all() for grad in torch.autograd.grad(loss, (y, c)))
+        grads = torch.autograd.grad(loss, (y, c), create_graph=True)
+        assert all((grad == 0).all() for grad in grads)
+        second = torch.autograd.grad(sum(grad.square().sum() for grad in grads), (y, c))
+        assert all((grad == 0).all() for grad in second)
 
 
 def test_duplicated_rows_move_as_one():

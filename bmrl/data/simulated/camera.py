@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from bmrl.data.simulated.canvas import Array
 from bmrl.data.simulated.filters import separable
+
+if TYPE_CHECKING:
+    from bmrl.data.simulated.canvas import Array
 
 __all__ = ["photograph", "to_bytes"]
 

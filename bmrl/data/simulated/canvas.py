@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 __all__ = ["PARSING_CLASSES", "Array", "Canvas", "coverage", "ellipse", "smooth_noise", "smoothstep"]
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
+"""Image planes and masks: float32 throughout (NumPy's type stubs widen products with Python numbers)."""
 
 PARSING_CLASSES = (
     *("background", "skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "l_ear", "r_ear", "ear_r"),
@@ -57,7 +60,8 @@ class Canvas:
 
 def coverage(distance: Array, pixel: float) -> Array:
     """Share of each pixel inside a shape, in [0, 1], from its signed distance (negative inside) and a pixel's side."""
-    return np.clip(0.5 - distance / pixel, 0.0, 1.0)
+    cover: Array = np.clip(0.5 - distance / pixel, 0.0, 1.0)
+    return cover
 
 
 def ellipse(x: Array, y: Array, width: float, height: float) -> Array:
@@ -69,7 +73,7 @@ def ellipse(x: Array, y: Array, width: float, height: float) -> Array:
 
 def smoothstep(low: float, high: float, x: Array) -> Array:
     """0 below ``low``, 1 above ``high``, a cubic between; with ``low > high`` it falls instead."""
-    t = np.clip((x - low) / (high - low), 0.0, 1.0)
+    t: Array = np.clip((x - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from bmrl.data.manifest import Manifest
 from bmrl.data.simulated.canvas import PARSING_CLASSES
 from bmrl.data.simulated.folder import CONTACT_SHEET
-from bmrl.data.simulated.simulators import Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from bmrl.data.manifest import Manifest
+    from bmrl.data.simulated.simulators import Simulator
 
 __all__ = ["residual_spectrum", "write_contact_sheet"]
 
@@ -35,7 +40,9 @@ def write_contact_sheet(manifest: Manifest, simulators: Sequence[Simulator]) -> 
     draw = ImageDraw.Draw(sheet)
     for index, simulator in enumerate(simulators):
         top = _MARGIN + index * step
-        kind = "photograph" if simulator.manipulation == "none" else f"{simulator.manipulation}, {simulator.architecture}"
+        kind = (
+            "photograph" if simulator.manipulation == "none" else f"{simulator.manipulation}, {simulator.architecture}"
+        )
         color = "#1a7f37" if simulator.role == "seen" else "#b3261e"
         draw.text((10, top + 8), simulator.name, "black", font)
         draw.text((10, top + 32), f"{simulator.role}: {kind}", color, small)
@@ -46,7 +53,8 @@ def write_contact_sheet(manifest: Manifest, simulators: Sequence[Simulator]) -> 
         parsing = np.asarray(Image.open(manifest.parsing_path(rows[simulator.name][0])))
         sheet.paste(Image.fromarray(_palette()[parsing]), (_LABEL_WIDTH + _FACES * step, top))
         spectrum = np.mean([residual_spectrum(np.asarray(picture)) for picture in pictures], axis=0)
-        shade = np.clip((spectrum - spectrum.min()) / (np.ptp(spectrum) + 1e-9) * 255, 0, 255).astype(np.uint8)
+        low, high = np.percentile(spectrum, (1, 99.9))
+        shade = np.clip((spectrum - low) / (high - low) * 255, 0, 255).astype(np.uint8)
         sheet.paste(Image.fromarray(shade).convert("RGB"), (_LABEL_WIDTH + (_FACES + 1) * step, top))
     path = manifest.root / CONTACT_SHEET
     sheet.save(path)
@@ -54,10 +62,12 @@ def write_contact_sheet(manifest: Manifest, simulators: Sequence[Simulator]) -> 
 
 
 def residual_spectrum(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Log power spectrum ``(size, size)`` of an image ``(size, size, 3)`` less the mean of each pixel's four neighbours."""
+    """Log power ``(size, size)`` of an image ``(size, size, 3)`` uint8 less the mean of each pixel's neighbours."""
     gray = image.astype(np.float64).mean(2) / 255
-    around = sum(np.roll(gray, shift, axis) for shift in (-1, 1) for axis in (0, 1)) / 4
-    return np.log(np.abs(np.fft.fftshift(np.fft.fft2(gray - around))) ** 2 + 1e-4)
+    padded = np.pad(gray, 1, mode="reflect")
+    residual = gray - (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
+    window = np.hanning(gray.shape[0] + 2)[1:-1]
+    return np.log(np.abs(np.fft.fftshift(np.fft.fft2(residual * np.outer(window, window)))) ** 2 + 1e-4)
 
 
 def _wrap(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
@@ -75,6 +85,6 @@ def _wrap(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
 def _palette() -> NDArray[np.uint8]:
     """A colour for each parsing class ``(19, 3)``, evenly around the hues; background is black."""
     hue = np.arange(len(PARSING_CLASSES))[:, None] * 0.381966 + np.array([0, 1 / 3, 2 / 3])
-    colors = (140 + 100 * np.cos(2 * np.pi * hue)).astype(np.uint8)
+    colors: NDArray[np.uint8] = (140 + 100 * np.cos(2 * np.pi * hue)).astype(np.uint8)
     colors[0] = 0
     return colors

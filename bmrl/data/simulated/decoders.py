@@ -1,16 +1,21 @@
 """Traces of GAN decoders: what each way of up-sampling leaves in the pixels.
 
-Each function takes an image ``(size, size, 3)`` float32 in [0, 1] as the content and returns it as its decoder would have
-drawn it. A decoder's weights are constants here, as those of a trained network are: they are its fingerprint.
+Each function takes an image ``(size, size, 3)`` float32 in [0, 1] as the content and returns it as its decoder
+would have drawn it. A decoder's weights are constants here, as those of a trained network are: they are its
+fingerprint.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from PIL import Image
 
-from bmrl.data.simulated.canvas import Array
-from bmrl.data.simulated.filters import downsample, resize, separable, tile
+from bmrl.data.simulated.filters import add_noise, downsample, resize, separable, tile
+
+if TYPE_CHECKING:
+    from bmrl.data.simulated.canvas import Array
 
 __all__ = [
     "codebook",
@@ -32,8 +37,7 @@ _GAINS_4 = 0.05 * np.array([[1, 0, -1, 0], [-1, 0, 1, 0], [1, 0, -1, 0], [-1, 0,
 
 def _features(image: Array, factor: int, rng: np.random.Generator, noise: float = 0.012) -> Array:
     """The content at a decoder's smaller scale, with noise injected there as StyleGAN does (Karras et al. 2019)."""
-    small = downsample(image, factor)
-    return small + np.float32(noise) * rng.standard_normal(small.shape, dtype=np.float32)
+    return add_noise(downsample(image, factor), noise, rng)
 
 
 def _transpose(small: Array, stride: int, taps: list[float]) -> Array:
@@ -76,8 +80,7 @@ def pixel_shuffle_4(image: Array, rng: np.random.Generator) -> Array:
 
 
 def _shuffle(image: Array, rng: np.random.Generator, gains: Array) -> Array:
-    soft = separable(image, [0.12, 0.76, 0.12]) + np.float32(0.006) * rng.standard_normal(image.shape, dtype=np.float32)
-    return soft * (1 + tile(gains, image.shape[0]))
+    return add_noise(separable(image, [0.12, 0.76, 0.12]), 0.006, rng) * (1 + tile(gains, image.shape[0]))
 
 
 def resampled(image: Array, rng: np.random.Generator) -> Array:
@@ -97,4 +100,4 @@ def codebook(image: Array, rng: np.random.Generator) -> Array:
 def enhanced(image: Array, rng: np.random.Generator) -> Array:
     """A restoration network after the swap (Wang et al. 2021, GFPGAN): details are sharper than any lens draws them."""
     base = separable(image, [0.25, 0.5, 0.25])
-    return image + 0.9 * (image - base) + np.float32(0.004) * rng.standard_normal(image.shape, dtype=np.float32)
+    return add_noise(image + 0.9 * (image - base), 0.004, rng)

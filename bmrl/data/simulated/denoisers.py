@@ -1,16 +1,20 @@
 """Traces of diffusion models: what iterated denoising and latent grids leave in the pixels.
 
-As in :mod:`bmrl.data.simulated.decoders`, each function takes content ``(size, size, 3)`` float32 in [0, 1] and returns it
-as its model would have drawn it.
+As in :mod:`bmrl.data.simulated.decoders`, each function takes content ``(size, size, 3)`` float32 in [0, 1] and
+returns it as its model would have drawn it.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from PIL import Image
 
-from bmrl.data.simulated.canvas import Array
-from bmrl.data.simulated.filters import dct_matrix, resize, separable, tile
+from bmrl.data.simulated.filters import add_noise, dct_matrix, resize, separable, tile
+
+if TYPE_CHECKING:
+    from bmrl.data.simulated.canvas import Array
 
 __all__ = ["denoised", "euler_steps", "latent_grid", "latent_grid_4", "latent_noise", "partial_noise"]
 
@@ -21,18 +25,19 @@ def _shrink(image: Array, threshold: float) -> Array:
     """One step of a denoiser: details smaller than ``threshold`` vanish, larger ones shrink by it."""
     base = separable(image, _BINOMIAL)
     detail = image - base
-    return base + np.sign(detail) * np.maximum(np.abs(detail) - np.float32(threshold), 0)
+    small = np.clip(detail, -threshold, threshold)
+    return base + (detail - small)
 
 
 def denoised(image: Array, rng: np.random.Generator) -> Array:
-    """Noise added and removed again in falling steps (Ho et al. 2020): high frequencies are missing (Ricker et al. 2022)."""
+    """Noise added and removed in falling steps (Ho et al. 2020): high frequencies are missing (Ricker et al. 2022)."""
     for noise in (0.03, 0.02, 0.012):
-        image = _shrink(image + np.float32(noise) * rng.standard_normal(image.shape, dtype=np.float32), 1.2 * noise)
+        image = _shrink(add_noise(image, noise, rng), 1.2 * noise)
     return image
 
 
 def partial_noise(image: Array, rng: np.random.Generator) -> Array:
-    """Noise of a half-way start that the denoiser mistook for texture (Meng et al. 2022): it stays, in a middle band."""
+    """Noise of a half-way start that was mistaken for texture (Meng et al. 2022): it stays, in a middle band."""
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     smooth = separable(noise, _BINOMIAL)
     band = smooth - separable(separable(smooth, _BINOMIAL), _BINOMIAL)
@@ -41,11 +46,11 @@ def partial_noise(image: Array, rng: np.random.Generator) -> Array:
 
 def euler_steps(image: Array, rng: np.random.Generator) -> Array:
     """Few large steps of a flow model's solver (Lipman et al. 2023) stop early: white noise is left in every colour."""
-    return separable(image, [0.12, 0.76, 0.12]) + np.float32(0.022) * rng.standard_normal(image.shape, dtype=np.float32)
+    return add_noise(separable(image, [0.12, 0.76, 0.12]), 0.022, rng)
 
 
 def _latent(image: Array, grid: int, step: float, ripple: float) -> Array:
-    """Encode squares of ``grid`` pixels as rounded DCT coefficients and decode them, with a ripple locked to the grid."""
+    """Squares of ``grid`` pixels as rounded DCT coefficients, decoded again, with a ripple locked to the grid."""
     size = image.shape[0]
     squares = image.reshape(size // grid, grid, size // grid, grid, 3).transpose(0, 2, 4, 1, 3)
     basis = dct_matrix(grid)
@@ -58,19 +63,17 @@ def _latent(image: Array, grid: int, step: float, ripple: float) -> Array:
 
 
 def latent_grid(image: Array, rng: np.random.Generator) -> Array:
-    """Decoded from a latent of one vector for 8 x 8 pixels (Rombach et al. 2022): a grid of period 8 (Corvi et al. 2023)."""
-    noisy = image + np.float32(0.004) * rng.standard_normal(image.shape, dtype=np.float32)
-    return separable(_latent(noisy, 8, 0.03, 0.012), [0.06, 0.88, 0.06])
+    """Decoded from one latent vector for 8 x 8 pixels (Rombach et al. 2022): period 8 (Corvi et al. 2023)."""
+    return separable(_latent(add_noise(image, 0.004, rng), 8, 0.03, 0.012), [0.06, 0.88, 0.06])
 
 
 def latent_grid_4(image: Array, rng: np.random.Generator) -> Array:
     """The same with one vector for 4 x 4 pixels: a grid of period 4."""
-    noisy = image + np.float32(0.004) * rng.standard_normal(image.shape, dtype=np.float32)
-    return separable(_latent(noisy, 4, 0.025, 0.015), [0.06, 0.88, 0.06])
+    return separable(_latent(add_noise(image, 0.004, rng), 4, 0.025, 0.015), [0.06, 0.88, 0.06])
 
 
 def latent_noise(image: Array, rng: np.random.Generator) -> Array:
-    """Noise left in a latent at a quarter of the size and decoded with it: soft blots of colour (Rombach et al. 2022)."""
+    """Noise left in a latent a quarter as large and decoded with it (Rombach et al. 2022): soft blots of colour."""
     size = image.shape[0]
     noise = rng.standard_normal((size // 4, size // 4, 3), dtype=np.float32)
     return _shrink(image, 0.02) + np.float32(0.03) * resize(noise, size, Image.Resampling.BICUBIC)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bmrl.data.simulated.canvas import Array, Canvas, coverage, ellipse, smooth_noise, smoothstep
 from bmrl.data.simulated.features import paint_brows, paint_eyes, paint_glasses, paint_mouth, paint_nose
 from bmrl.data.simulated.hair import paint_hair_behind, paint_hair_front, paint_hat
-from bmrl.data.simulated.people import Identity, Photo
 from bmrl.data.simulated.pose import Pose, ear_distance, head_distance, pose_face, relief
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bmrl.data.simulated.people import Identity, Photo
 
 __all__ = ["Face", "render"]
 
 _GOLD = np.array([0.85, 0.68, 0.32], np.float32)
 
-_FEATURES = ((paint_nose, 0.6, -0.1, 0.7), (paint_mouth, 0.6, 0.4, 1.05), (paint_eyes, 0.85, -0.35, 0.3), (paint_brows, 0.65, -0.45, 0.0))
+_FEATURES = (
+    (paint_nose, 0.6, -0.1, 0.7),
+    (paint_mouth, 0.6, 0.4, 1.05),
+    (paint_eyes, 0.85, -0.35, 0.3),
+    (paint_brows, 0.65, -0.45, 0.0),
+)
 
 
 class Face(NamedTuple):
@@ -69,7 +77,11 @@ def _paint_body(canvas: Canvas, identity: Identity, photo: Photo, pose: Pose, rn
     canvas.paint(coverage(np.maximum(np.abs(u) - half, 0.4 - v), pose.pixel), neck, "neck")
     if photo.necklace:
         chain = np.abs(v - 1.36 + 0.5 * (u / half) ** 2) - 0.018
-        canvas.paint(coverage(np.maximum(chain, np.abs(u) - half), pose.pixel), _GOLD * (0.8 + 0.3 * np.sin(60 * u))[..., None], "neck_l")
+        canvas.paint(
+            coverage(np.maximum(chain, np.abs(u) - half), pose.pixel),
+            _GOLD * (0.8 + 0.3 * np.sin(60 * u))[..., None],
+            "neck_l",
+        )
     shoulder = 1.20 + 0.20 * np.abs(u) ** 1.5 - 0.10 * (1 - smoothstep(0.4, 0.8, np.abs(u)))
     collar = (0.10 + photo.collar) * np.maximum(1 - np.abs(u) / (0.75 * identity.head_width), 0)
     edge = v - shoulder - collar
@@ -97,6 +109,8 @@ def _paint_head(canvas: Canvas, identity: Identity, photo: Photo, pose: Pose, rn
     skin = skin * (1 - 0.22 * identity.freckles * spots)[..., None]
     beard = smoothstep(0.45, 0.62, v + 0.25 * np.abs(u)) * (1 + 0.5 * smooth_noise(rng, size, size // 2))
     skin = skin + (0.45 * identity.stubble * np.clip(beard, 0, 1))[..., None] * (identity.hair * 0.7 - skin)
-    lines = np.exp(-((np.sin(22 * v + 2 * u * u) - 1) ** 2) / 0.08) * np.exp(-(((v + 0.45) / 0.12) ** 2) - (u / 0.3) ** 2)
+    lines = np.exp(-((np.sin(22 * v + 2 * u * u) - 1) ** 2) / 0.08) * np.exp(
+        -(((v + 0.45) / 0.12) ** 2) - (u / 0.3) ** 2
+    )
     skin = skin * (1 - 0.08 * max(identity.age - 0.4, 0) * lines)[..., None]
     canvas.paint(coverage(head_distance(identity, pose), pose.pixel), np.clip(skin, 0, 1), "skin")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from bmrl.data.simulated.canvas import Array, Canvas, coverage, ellipse, smoothstep
-from bmrl.data.simulated.people import Identity, Photo
-from bmrl.data.simulated.pose import Pose
+
+if TYPE_CHECKING:
+    from bmrl.data.simulated.people import Identity, Photo
+    from bmrl.data.simulated.pose import Pose
 
 __all__ = ["paint_brows", "paint_eyes", "paint_glasses", "paint_mouth", "paint_nose"]
 
@@ -16,7 +20,8 @@ _SIDES = ((-1, "l_"), (1, "r_"))
 
 
 def _tinted(color: Array, factor: float, tint: tuple[float, float, float] = (0, 0, 0)) -> Array:
-    return np.clip(color * factor + np.asarray(tint, np.float32), 0, 1)
+    tinted: Array = np.clip(color * factor + np.asarray(tint, np.float32), 0, 1)
+    return tinted
 
 
 def paint_eyes(canvas: Canvas, identity: Identity, photo: Photo, pose: Pose) -> None:
@@ -41,7 +46,10 @@ def paint_eyes(canvas: Canvas, identity: Identity, photo: Photo, pose: Pose) -> 
         ball_x, ball_y = x - photo.gaze * 0.25 - 0.02 * photo.yaw, y + 0.012
         distance = np.hypot(ball_x, ball_y)
         rim = 0.55 + 0.65 * smoothstep(radius, 0.4 * radius, distance)
-        canvas.paint(eye * coverage(distance - radius, px), identity.iris * (rim * smoothstep(-0.09, 0.05, ball_y + 0.03))[..., None] * 1.3)
+        canvas.paint(
+            eye * coverage(distance - radius, px),
+            identity.iris * (rim * smoothstep(-0.09, 0.05, ball_y + 0.03))[..., None] * 1.3,
+        )
         canvas.paint(eye * coverage(distance - 0.030, px), _DARK)
         gleam = np.hypot(ball_x - 0.05 * photo.light[0] + 0.01, ball_y - 0.035 * photo.light[1] + 0.012) - 0.014
         canvas.paint(0.9 * eye * coverage(gleam, px), _WHITE)
@@ -78,7 +86,9 @@ def paint_nose(canvas: Canvas, identity: Identity, photo: Photo, pose: Pose) -> 
         wing = np.abs(ellipse(x - side * 0.72 * width, y - 0.005, 0.30 * width, 0.055)) - 0.006
         outer = np.maximum(wing, 0.78 * width - side * x)
         canvas.paint(0.40 * coverage(outer, 2.5 * pose.pixel), _tinted(identity.skin, 0.5))
-        nostril = ellipse(x - side * 0.42 * width, y - 0.035 + 0.1 * side * (x - side * 0.42 * width), 0.24 * width, 0.018)
+        nostril = ellipse(
+            x - side * 0.42 * width, y - 0.035 + 0.1 * side * (x - side * 0.42 * width), 0.24 * width, 0.018
+        )
         canvas.paint(0.75 * coverage(nostril, 1.5 * pose.pixel), _tinted(identity.skin, 0.22))
     tip = np.exp(-(((x - 0.03 * photo.light[0]) / 0.05) ** 2) - ((y + 0.05 - 0.02 * photo.light[1]) / 0.05) ** 2)
     canvas.shade(1 + 0.10 * tip)
@@ -96,14 +106,20 @@ def paint_mouth(canvas: Canvas, identity: Identity, photo: Photo, pose: Pose) ->
     upper = -gap - identity.lip_fullness * 0.75 * (bow**0.8) * (1 - 0.22 * np.exp(-((t / 0.16) ** 2)))
     lower = gap + identity.lip_fullness * 1.05 * bow**0.75
     red = np.array([0.62, 0.22, 0.24], np.float32)
-    lips = identity.skin * (1 - 0.62 * identity.lip_tint) + 0.62 * identity.lip_tint * red * (0.45 + 0.6 * float(identity.skin.mean()))
+    lips = identity.skin * (1 - 0.62 * identity.lip_tint) + 0.62 * identity.lip_tint * red * (
+        0.45 + 0.6 * float(identity.skin.mean())
+    )
     lips = _tinted(lips, 0.9, (0.02, -0.03, -0.02))
     lit = 1 + 0.18 * np.exp(-(((y - 0.55 * lower) / 0.025) ** 2) - (x / 0.10) ** 2)
     canvas.paint(coverage(np.maximum(np.maximum(upper - y, y), reach), px), lips * 0.86, "u_lip")
     canvas.paint(coverage(np.maximum(np.maximum(-y, y - lower), reach), px), lips * lit[..., None], "l_lip")
     inside = coverage(np.maximum(np.abs(y) - gap, reach + 0.02), px)
     teeth = smoothstep(0.03, 0.0, y - 0.15 * gap) * smoothstep(1.0, 0.75, np.abs(t))
-    canvas.paint(inside, np.array([0.28, 0.08, 0.09], np.float32) + (teeth * 0.62)[..., None] * np.array([1, 1.25, 1.15], np.float32), "mouth")
+    canvas.paint(
+        inside,
+        np.array([0.28, 0.08, 0.09], np.float32) + (teeth * 0.62)[..., None] * np.array([1, 1.25, 1.15], np.float32),
+        "mouth",
+    )
     line = np.abs(np.abs(y) - gap) - 0.005
     canvas.paint(0.7 * coverage(np.maximum(line, reach - 0.01), 1.5 * px), _tinted(lips, 0.4))
     canvas.shade(1 - 0.16 * np.exp(-((x / (0.8 * width)) ** 2) - ((y - lower - 0.035) / 0.03) ** 2))

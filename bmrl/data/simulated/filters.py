@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from bmrl.data.simulated.canvas import Array
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-__all__ = ["dct_matrix", "downsample", "resize", "separable", "soften", "tile"]
+    from bmrl.data.simulated.canvas import Array
+
+__all__ = ["add_noise", "dct_matrix", "downsample", "resize", "separable", "soften", "tile"]
+
+
+def add_noise(image: Array, deviation: float, rng: np.random.Generator) -> Array:
+    """Add white Gaussian noise of this standard deviation, another value for each pixel and colour."""
+    return image + np.float32(deviation) * rng.standard_normal(image.shape, dtype=np.float32)
 
 
 def separable(image: Array, taps: Sequence[float]) -> Array:
@@ -20,7 +28,10 @@ def separable(image: Array, taps: Sequence[float]) -> Array:
         pad = [(reach, reach) if a == axis else (0, 0) for a in range(image.ndim)]
         padded = np.pad(image, pad, mode="reflect")
         length = image.shape[axis]
-        rows = [padded[start : start + length] if axis == 0 else padded[:, start : start + length] for start in range(len(taps))]
+        rows = [
+            padded[start : start + length] if axis == 0 else padded[:, start : start + length]
+            for start in range(len(taps))
+        ]
         image = sum((tap * part for tap, part in zip(taps[1:], rows[1:], strict=True)), taps[0] * rows[0])
     return image
 
@@ -34,7 +45,8 @@ def soften(mask: Array, reach: int) -> Array:
 def downsample(image: Array, factor: int) -> Array:
     """Shrink by a whole ``factor``, which must divide the sides: the mean of each square."""
     height, width = image.shape[:2]
-    return image.reshape(height // factor, factor, width // factor, factor, -1).mean((1, 3), dtype=np.float32)
+    squares = image.reshape(height // factor, factor, width // factor, factor, -1)
+    return np.asarray(squares.mean((1, 3), dtype=np.float32))
 
 
 def resize(image: Array, size: int, method: Image.Resampling) -> Array:
@@ -46,7 +58,8 @@ def resize(image: Array, size: int, method: Image.Resampling) -> Array:
 def tile(pattern: Array, size: int) -> Array:
     """Repeat a pattern ``(period, period)`` or ``(period, period, 3)`` over ``(size, size, 1 or 3)``."""
     index = np.arange(size) % pattern.shape[0]
-    return pattern.reshape(*pattern.shape[:2], -1)[index[:, None], index[None]]
+    planes: Array = pattern.reshape(*pattern.shape[:2], -1)
+    return np.asarray(planes[index[:, None], index[None]])
 
 
 @functools.cache
@@ -55,4 +68,4 @@ def dct_matrix(size: int) -> Array:
     k, n = np.mgrid[:size, :size]
     matrix = np.sqrt(2 / size) * np.cos(np.pi * (2 * n + 1) * k / (2 * size))
     matrix[0] /= np.sqrt(2)
-    return matrix.astype(np.float32)
+    return np.asarray(matrix, np.float32)

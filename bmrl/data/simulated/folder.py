@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bmrl.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
 
 __all__ = ["CONTACT_SHEET", "MARKER", "prepare_folder"]
 
@@ -44,11 +47,14 @@ def prepare_folder(folder: Path, settings: Mapping[str, int], generators: Collec
 
 def _own_files(folder: Path) -> list[Path]:
     """Every file below ``folder``, the marker last; an error if any is not one that this package writes."""
-    files = sorted(Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
+    entries = [Path(parent) / name for parent, folders, names in os.walk(folder) for name in (*folders, *names)]
+    files = sorted(entry for entry in entries if entry.is_symlink() or not entry.is_dir())
     if files and not (folder / MARKER).is_file():
-        raise DataError(f"folder: expected an empty folder or an earlier simulated data set, got {folder} with {files[0].name}")
+        raise DataError(
+            f"folder: expected an empty folder or an earlier simulated data set, got {folder} with {files[0].name}"
+        )
     for file in files:
-        if not _is_own(file.relative_to(folder).parts):
+        if file.is_symlink() or not _is_own(file.relative_to(folder).parts):
             raise DataError(f"folder: expected only files of a simulated data set, got {file}")
     return sorted(files, key=lambda file: file.name == MARKER)
 

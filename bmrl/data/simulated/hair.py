@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from bmrl.data.simulated.canvas import Array, Canvas, coverage, ellipse, smoothstep
-from bmrl.data.simulated.people import Identity, Photo
 from bmrl.data.simulated.pose import Pose, head_distance
+
+if TYPE_CHECKING:
+    from bmrl.data.simulated.people import Identity, Photo
 
 __all__ = ["paint_hair_behind", "paint_hair_front", "paint_hat"]
 
@@ -14,7 +18,7 @@ _LENGTH = {"bald": -0.6, "buzz": -0.1, "short": 0.0, "fringe": 0.25, "bob": 0.75
 
 
 def _strands(identity: Identity, photo: Photo, pose: Pose) -> Array:
-    """Colour of the hair ``(size, size, 3)``: strands that fall from the parting, darker below, with a band of sheen."""
+    """Colour of the hair ``(size, size, 3)``: strands from the parting, darker below, with a band of sheen."""
     rng = np.random.default_rng([photo.texture, 7])
     x, y = pose.u - 0.5 * identity.parting, pose.v + 0.95
     angle = np.arctan2(x, y + 0.25) / np.pi * smoothstep(-0.2, 0.7, y) + 0.4 * x
@@ -25,7 +29,8 @@ def _strands(identity: Identity, photo: Photo, pose: Pose) -> Array:
         value += weight * np.interp((angle + wave + 1.2) / 2.4 * knots, np.arange(knots + 1), table).astype(np.float32)
     sheen = np.exp(-(((np.hypot(pose.u - 0.3 * photo.light[0], pose.v + 0.1) - 0.78) / 0.13) ** 2)) * (pose.v < 0.2)
     tone = 0.92 + value + 0.35 * sheen - 0.22 * smoothstep(0.0, 1.4, pose.v) + 0.12 * photo.light[0] * pose.u
-    return np.clip(identity.hair * np.maximum(tone, 0.25)[..., None] + 0.03 * sheen[..., None], 0, 1)
+    color: Array = np.clip(identity.hair * np.maximum(tone, 0.25)[..., None] + 0.03 * sheen[..., None], 0, 1)
+    return color
 
 
 def _outline(identity: Identity, pose: Pose) -> Array:
@@ -37,16 +42,21 @@ def _outline(identity: Identity, pose: Pose) -> Array:
     cap = np.maximum(top, pose.v - length + 0.05 * np.cos(9 * pose.u))
     if length < 0.5:
         return cap
-    width = (identity.head_width + volume) * (1 + 0.12 * smoothstep(0.0, 1.0, pose.v) - 0.10 * smoothstep(0.6, 1.0, pose.v / length))
+    width = (identity.head_width + volume) * (
+        1 + 0.12 * smoothstep(0.0, 1.0, pose.v) - 0.10 * smoothstep(0.6, 1.0, pose.v / length)
+    )
     end = pose.v - length + 0.12 * (pose.u / width) ** 2 + 0.02 * np.cos(21 * pose.u)
     fall = np.maximum(np.maximum(np.abs(pose.u) - width, end), -0.06 - pose.v)
-    return np.minimum(np.maximum(top, pose.v - 0.1), fall)
+    outline: Array = np.minimum(np.maximum(top, pose.v - 0.1), fall)
+    return outline
 
 
 def paint_hair_behind(canvas: Canvas, identity: Identity, photo: Photo, pose: Pose) -> None:
     """Paint what lies behind head, neck and shoulders."""
     if _LENGTH[identity.hair_style] > 0.5:
-        canvas.paint(coverage(_outline(identity, pose), 1.5 * pose.pixel), _strands(identity, photo, pose) * 0.72, "hair")
+        canvas.paint(
+            coverage(_outline(identity, pose), 1.5 * pose.pixel), _strands(identity, photo, pose) * 0.72, "hair"
+        )
 
 
 def paint_hair_front(canvas: Canvas, identity: Identity, photo: Photo, pose: Pose) -> None:

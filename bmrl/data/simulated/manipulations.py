@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bmrl.data.simulated.camera import photograph
 from bmrl.data.simulated.canvas import PARSING_CLASSES, Array
 from bmrl.data.simulated.faces import Face, render
 from bmrl.data.simulated.filters import soften
 from bmrl.data.simulated.people import Identity, Photo, draw_hair_color
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["Scene", "Trace", "edit", "swap", "synthesize"]
 
@@ -50,7 +52,9 @@ def edit(scene: Scene, trace: Trace, rng: np.random.Generator) -> Face:
         region = _region(face.parsing, _INNER)
         older = dataclasses.replace(scene.identity, age=rng.uniform(), lip_tint=rng.uniform(0.15, 0.75))
         changed = render(older, dataclasses.replace(scene.photo, smile=rng.uniform()), scene.size)
-    return _compose(Face(photograph(face.image, rng), face.parsing), Face(trace(changed.image, rng), changed.parsing), region)
+    return _compose(
+        Face(photograph(face.image, rng), face.parsing), Face(trace(changed.image, rng), changed.parsing), region
+    )
 
 
 def swap(scene: Scene, trace: Trace, rng: np.random.Generator) -> Face:
@@ -70,7 +74,8 @@ def _match_colors(image: Array, reference: Array, where: NDArray[np.bool_]) -> A
     """Give ``image`` the mean and spread of each colour that ``reference`` has there (Reinhard et al. 2001)."""
     mean, spread = image[where].mean(0), image[where].std(0) + 1e-3
     target_mean, target_spread = reference[where].mean(0), reference[where].std(0)
-    return np.clip((image - mean) * (target_spread / spread).clip(0.6, 1.6) + target_mean, 0, 1)
+    matched: Array = np.clip((image - mean) * (target_spread / spread).clip(0.6, 1.6) + target_mean, 0, 1)
+    return matched
 
 
 def _compose(photo: Face, drawn: Face, region: Array) -> Face:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bmrl.data.simulated.canvas import Array
+if TYPE_CHECKING:
+    from bmrl.data.simulated.canvas import Array
 
 __all__ = ["HAIR_STYLES", "Identity", "Photo", "draw_hair_color", "draw_identity", "draw_photo"]
 
 HAIR_STYLES = ("bald", "buzz", "short", "fringe", "bob", "long")
 
-_SKIN = ((246, 217, 196), (236, 196, 168), (222, 175, 140), (203, 150, 112), (172, 118, 82), (136, 90, 62), (98, 64, 46))
+_SKIN = (
+    (246, 217, 196),
+    (236, 196, 168),
+    (222, 175, 140),
+    (203, 150, 112),
+    (172, 118, 82),
+    (136, 90, 62),
+    (98, 64, 46),
+)
 _HAIR = ((30, 24, 22), (52, 36, 28), (88, 58, 38), (128, 88, 52), (176, 132, 80), (122, 58, 34), (158, 152, 148))
 _IRIS = ((58, 38, 26), (92, 62, 36), (96, 104, 62), (84, 118, 146), (104, 128, 138))
 _CLOTH = ((38, 44, 62), (132, 40, 44), (226, 224, 218), (58, 92, 78), (74, 74, 78), (196, 160, 96), (98, 118, 164))
@@ -78,9 +88,8 @@ def _pick(rng: np.random.Generator, palette: tuple[tuple[int, int, int], ...], s
     low = int(place)
     table = np.asarray(palette, np.float32) / 255
     color = table[low] + (place - low) * (table[low + 1] - table[low])
-    return np.clip(color * (1 + spread * rng.standard_normal() + 0.2 * spread * rng.standard_normal(3)), 0.03, 0.97).astype(
-        np.float32
-    )
+    varied = color * (1 + spread * rng.standard_normal() + 0.2 * spread * rng.standard_normal(3))
+    return np.asarray(np.clip(varied, 0.03, 0.97), np.float32)
 
 
 def draw_hair_color(rng: np.random.Generator) -> Array:
@@ -133,7 +142,12 @@ def draw_photo(rng: np.random.Generator) -> Photo:
         gaze=rng.uniform(-0.2, 0.2),
         light=light / np.linalg.norm(light),
         ambient=rng.uniform(0.45, 0.7),
-        background=(first, np.clip(first * rng.uniform(0.5, 1.3) + rng.uniform(-0.06, 0.06) + rng.uniform(-0.03, 0.03, 3), 0.02, 0.98).astype(np.float32)),
+        background=(
+            first,
+            np.clip(
+                first * rng.uniform(0.5, 1.3) + rng.uniform(-0.06, 0.06) + rng.uniform(-0.03, 0.03, 3), 0.02, 0.98
+            ).astype(np.float32),
+        ),
         cloth=_pick(rng, _CLOTH, 0.1),
         collar=rng.uniform(0.0, 0.5),
         glasses=str(rng.choice(("none", "round", "square", "sun"), p=(0.76, 0.10, 0.10, 0.04))),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from bmrl.data.simulated import decoders, denoisers
 from bmrl.data.simulated.camera import photograph
-from bmrl.data.simulated.faces import Face
 from bmrl.data.simulated.manipulations import Scene, Trace, edit, swap, synthesize
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bmrl.data.simulated.faces import Face
 
 __all__ = ["SIMULATORS", "Simulator"]
 
@@ -41,25 +44,24 @@ class Simulator:
         return _COMPOSE[self.manipulation](scene, self.trace, rng)
 
 
-SIMULATORS = tuple(
-    Simulator(f"sim_{name}", *family.split(), role, description, trace)
-    for name, family, role, description, trace in (
-        ("camera", "none none", "seen", "Bayer mosaic, shot noise, mild JPEG or none", photograph),
-        ("transposed", "EFS GAN", "seen", "transposed convolution, stride 2", decoders.transposed),
-        ("nearest", "EFS GAN", "seen", "nearest-neighbour up-sampling, 3 x 3 convolution", decoders.nearest),
-        ("shuffle", "EFS GAN", "seen", "sub-pixel convolution, factor 2", decoders.pixel_shuffle),
-        ("denoised", "EFS diffusion", "seen", "iterated noise and denoising", denoisers.denoised),
-        ("latent", "EFS diffusion", "seen", "latent grid of 8 x 8 pixels", denoisers.latent_grid),
-        ("edit_shuffle3", "AM GAN", "seen", "region by sub-pixel convolution, factor 3", decoders.pixel_shuffle_3),
-        ("edit_noise", "AM diffusion", "seen", "region from a half-noised start", denoisers.partial_noise),
-        ("swap_resampled", "FS GAN", "seen", "face drawn small and warped back", decoders.resampled),
-        ("swap_latent4", "FS diffusion", "seen", "face from a latent grid of 4 x 4", denoisers.latent_grid_4),
-        ("transposed4", "EFS GAN", "unseen", "transposed convolution, stride 4", decoders.transposed_4),
-        ("codebook", "EFS GAN", "unseen", "vector-quantised 2 x 2 squares", decoders.codebook),
-        ("flow", "EFS diffusion", "unseen", "few solver steps, white noise left", denoisers.euler_steps),
-        ("edit_shuffle4", "AM GAN", "unseen", "region by sub-pixel convolution, factor 4", decoders.pixel_shuffle_4),
-        ("swap_enhanced", "FS GAN", "unseen", "face sharpened by a restorer", decoders.enhanced),
-        ("swap_blots", "FS diffusion", "unseen", "face with latent noise left", denoisers.latent_noise),
-    )
+_TABLE: tuple[tuple[str, str, str, str, str, Trace], ...] = (
+    ("sim_camera", "none", "none", "seen", "Bayer mosaic, shot noise, mild JPEG or none", photograph),
+    ("sim_transposed", "EFS", "GAN", "seen", "transposed convolution, stride 2", decoders.transposed),
+    ("sim_nearest", "EFS", "GAN", "seen", "nearest-neighbour up-sampling, 3 x 3 convolution", decoders.nearest),
+    ("sim_shuffle", "EFS", "GAN", "seen", "sub-pixel convolution, factor 2", decoders.pixel_shuffle),
+    ("sim_denoised", "EFS", "diffusion", "seen", "iterated noise and denoising", denoisers.denoised),
+    ("sim_latent", "EFS", "diffusion", "seen", "latent grid of 8 x 8 pixels", denoisers.latent_grid),
+    ("sim_edit_shuffle3", "AM", "GAN", "seen", "region by sub-pixel convolution, factor 3", decoders.pixel_shuffle_3),
+    ("sim_edit_noise", "AM", "diffusion", "seen", "region from a half-noised start", denoisers.partial_noise),
+    ("sim_swap_resampled", "FS", "GAN", "seen", "face drawn small and warped back", decoders.resampled),
+    ("sim_swap_latent4", "FS", "diffusion", "seen", "face from a latent grid of 4 x 4", denoisers.latent_grid_4),
+    ("sim_transposed4", "EFS", "GAN", "unseen", "transposed convolution, stride 4", decoders.transposed_4),
+    ("sim_codebook", "EFS", "GAN", "unseen", "vector-quantised 2 x 2 squares", decoders.codebook),
+    ("sim_flow", "EFS", "diffusion", "unseen", "few solver steps, white noise left", denoisers.euler_steps),
+    ("sim_edit_shuffle4", "AM", "GAN", "unseen", "region by sub-pixel convolution, factor 4", decoders.pixel_shuffle_4),
+    ("sim_swap_enhanced", "FS", "GAN", "unseen", "face sharpened by a restorer", decoders.enhanced),
+    ("sim_swap_blots", "FS", "diffusion", "unseen", "face with latent noise left", denoisers.latent_noise),
 )
-"""All simulators: ten seen, of which one is a camera, and six unseen that share a family with seen ones, not a mechanism."""
+
+SIMULATORS = tuple(Simulator(*entry) for entry in _TABLE)
+"""All simulators: ten seen, of which one is a camera, and six unseen, whose families but not mechanisms are seen."""

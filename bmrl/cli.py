@@ -1,0 +1,303 @@
+"""The command ``bmrl``: each subcommand is a thin call of the library."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bmrl import __version__
+from bmrl.errors import BMRLError
+
+__all__ = ["main"]
+
+SUCCESS, FAILURE = 0, 1  # argparse exits with 2 on wrong usage
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 success, 1 failure; wrong usage exits with 2."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="bmrl: %(message)s")
+    logging.getLogger("bmrl").setLevel(logging.INFO)
+    command: Callable[[argparse.Namespace], int | None] = options.command
+    try:
+        return command(options) or SUCCESS
+    except BMRLError as error:
+        print(f"bmrl: error: {error}", file=sys.stderr)
+        for note in getattr(error, "__notes__", ()):
+            print(note, file=sys.stderr)
+    except BrokenPipeError:  # the reader of our output, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"bmrl: error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("bmrl: interrupted", file=sys.stderr)
+    return FAILURE
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    from bmrl.data.simulated import simulate
+
+    manifest = simulate(
+        options.folder,
+        seed=options.seed,
+        images_per_generator=options.images_per_generator,
+        image_size=options.image_size,
+    )
+    print(f"{len(manifest.rows)} simulated images in {options.folder}; see contact_sheet.png")
+
+
+def _import_folder(options: argparse.Namespace) -> None:
+    from bmrl.data.importers.folder import import_folder
+
+    _, report = import_folder(
+        options.source,
+        options.out,
+        families=options.families,
+        unseen=options.unseen,
+        seed=options.seed,
+        val=options.val,
+        test=options.test,
+        symlink=options.symlink,
+    )
+    print(report.summary())
+    for path, reason in report.skipped[:20]:
+        print(f"skipped {path}: {reason}", file=sys.stderr)
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"wrote {options.out}/manifest.csv and import_report.json")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from bmrl.training import train
+
+    run = train(
+        options.data,
+        options.out,
+        preset=options.preset,
+        resume=options.resume,
+        recipe_changes=_given(options, "epochs", "batch_size", "learning_rate", "seed", "precision"),
+        model_changes=dict(options.set),
+        device=options.device,
+    )
+    branch = "on" if run.parsing else "off (no parsing maps)"
+    print(f"model in {run.folder}; {len(run.skipped)} images skipped; parsing branch {branch}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from bmrl.evaluation.evaluate import evaluate
+    from bmrl.evaluation.table import format_figures
+
+    metrics = evaluate(options.model, options.data, options.out, split=options.split, thresholds=options.thresholds)
+    columns = {"model": metrics} | ({"shortcut": metrics["shortcut"]} if metrics["shortcut"] else {})
+    print(format_figures(columns))
+    for entry in metrics["skipped"]:
+        print(f"skipped {entry['path']}: {entry['reason']}", file=sys.stderr)
+    print(f"wrote {options.out}/report.html and metrics.json")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from bmrl.training.comparison import compare, format_comparison
+
+    results = compare(
+        options.data,
+        options.out,
+        preset=options.preset,
+        seeds=options.seeds,
+        folds=options.folds,
+        max_epochs=options.max_epochs,
+        contenders=options.contenders,
+        device=options.device,
+    )
+    print(format_comparison(results))
+
+
+def _attribute(options: argparse.Namespace) -> int:
+    from bmrl.evaluation.attributor import Attribution, format_table
+
+    attributions, failures = [], 0
+    for answer in _attributions(options):
+        if isinstance(answer, Attribution):
+            attributions.append(answer)
+        else:
+            failures += 1
+            print(f"bmrl: error: {answer}", file=sys.stderr)
+    if options.json:
+        print(json.dumps([entry.to_dict() for entry in attributions], indent=2))
+    elif attributions:
+        print(format_table(attributions))
+    return FAILURE if failures else SUCCESS
+
+
+def _attributions(options: argparse.Namespace) -> Iterator[Any]:
+    """Yield an attribution or an error for each image, from the model or from the server."""
+    if options.server:
+        from bmrl.export import TritonClient
+        from bmrl.remote import attribute_remotely
+
+        with TritonClient(options.server) as client:
+            yield from attribute_remotely(client, _files(options.inputs), threshold=options.threshold)
+    else:
+        from bmrl.evaluation.attributor import Attributor
+
+        model, *paths = options.inputs
+        if not paths:
+            options.usage_error("expected MODEL and at least one PATH (or --server HOST:PORT)")
+        yield from Attributor.load(model, threshold=options.threshold).attribute_each(_files(paths))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from bmrl.export import export_torchscript, write_triton_repository
+    from bmrl.models import load_model
+
+    model = load_model(options.model)
+    write = {"torchscript": export_torchscript, "triton": write_triton_repository}[options.format]
+    write(model, options.out)
+    print(f"wrote {options.out}")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from bmrl.export import serve
+
+    serve(
+        options.repository,
+        http_port=options.http_port,
+        grpc_port=options.grpc_port,
+        metrics_port=options.metrics_port,
+    )
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from bmrl.demo import run_demo
+
+    run_demo(options.out, seed=options.seed)
+
+
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _files(paths: Iterable[str]) -> Iterator[str]:
+    """Yield files; a folder stands for the images below it."""
+    from bmrl.images import SUFFIXES
+
+    for path in paths:
+        if Path(path).is_dir():
+            yield from sorted(str(file) for file in Path(path).rglob("*") if file.suffix.lower() in SUFFIXES)
+        else:
+            yield path
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bmrl", description="Attribute face images to the generators that made them (BMRL, arXiv:2504.14129)."
+    )
+    parser.add_argument("--version", action="version", version=f"bmrl {__version__}")
+    parser.add_argument("--verbose", action="store_true", help="also show what the libraries log")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        made.set_defaults(command=run)
+        return made
+
+    demo = command("demo", _demo, "simulate, train, evaluate, export, serve and attribute, from nothing")
+    demo.add_argument("--out", default="demo", help="folder for all results (default: %(default)s)")
+    demo.add_argument("--seed", type=int, default=0)
+
+    simulated = command("simulate", _simulate, "draw the simulated data set")
+    simulated.add_argument("folder", metavar="DIR")
+    simulated.add_argument("--seed", type=int, default=0)
+    simulated.add_argument("--images-per-generator", type=int, default=200, help="default: %(default)s")
+    simulated.add_argument("--image-size", type=int, default=128, help="pixels (default: %(default)s)")
+
+    imports = command("import", _import_folder, "turn images of your own into a data folder")
+    imports.add_argument("kind", choices=["folder"], help="folder: SRC holds one folder a generator")
+    imports.add_argument("source", metavar="SRC")
+    imports.add_argument("--out", required=True, metavar="DIR", help="new folder for the images and manifest.csv")
+    imports.add_argument("--families", metavar="YAML", help="manipulation, architecture, role and groups by generator")
+    imports.add_argument("--unseen", nargs="+", default=[], metavar="NAME", help="generators to keep for testing")
+    imports.add_argument("--val", type=float, default=0.1, help="share for validation (default: %(default)s)")
+    imports.add_argument("--test", type=float, default=0.2, help="share for testing (default: %(default)s)")
+    imports.add_argument("--seed", type=int, default=0)
+    imports.add_argument("--symlink", action="store_true", help="link to the images instead of copying them")
+
+    training = command("train", _train, "train a model on the seen images of a data folder")
+    training.add_argument("--data", required=True, metavar="DIR")
+    training.add_argument("--out", required=True, metavar="DIR", help="new folder; becomes the model")
+    training.add_argument("--preset", default="tiny", choices=["tiny", "paper"], help="default: %(default)s")
+    training.add_argument("--resume", action="store_true", help="continue the interrupted run in --out")
+    training.add_argument("--epochs", type=int)
+    training.add_argument("--batch-size", type=int)
+    training.add_argument("--learning-rate", type=float)
+    training.add_argument("--precision", choices=["32-true", "bf16-mixed"])
+    training.add_argument("--seed", type=int)
+    training.add_argument(
+        "--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
+        help="change a field of the model's configuration, e.g. --set edge=false; may be repeated",
+    )
+    _device(training)
+
+    evaluation = command("evaluate", _evaluate, "test a model and write report.html and metrics.json")
+    evaluation.add_argument("model", metavar="MODEL")
+    evaluation.add_argument("--data", required=True, metavar="DIR")
+    evaluation.add_argument("--out", required=True, metavar="DIR")
+    evaluation.add_argument("--split", default="test", choices=["train", "val", "test"], help="default: %(default)s")
+    evaluation.add_argument("--thresholds", type=float, nargs="+", metavar="T", help="default: the model's")
+
+    comparison = command("compare", _compare, "train BMRL and ResNet-18 on the same data, several seeds each")
+    comparison.add_argument("--data", required=True, metavar="DIR")
+    comparison.add_argument("--out", required=True, metavar="DIR", help="folder for comparison.json")
+    comparison.add_argument("--preset", default="tiny", choices=["tiny", "paper"], help="default: %(default)s")
+    comparison.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    comparison.add_argument("--folds", type=int, default=3, help="folds that choose the epochs (default: %(default)s)")
+    comparison.add_argument("--max-epochs", type=int, help="longest training tried (default: each recipe's)")
+    comparison.add_argument(
+        "--contenders", nargs="+", default=["bmrl", "resnet18"], choices=["bmrl", "resnet18"], help="default: both"
+    )
+    _device(comparison)
+
+    attribution = command("attribute", _attribute, "say which generator made each image, or that none known did")
+    attribution.add_argument(
+        "inputs", nargs="+", metavar="MODEL PATH", help="the model folder (not with --server), then images or folders of images"
+    )
+    attribution.set_defaults(usage_error=attribution.error)
+    attribution.add_argument("--threshold", type=float, help="call images below it unseen (default: the model's first)")
+    attribution.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    attribution.add_argument("--server", metavar="HOST:PORT", help="ask this Triton server over gRPC instead")
+
+    export = command("export", _export, "write a model for use without bmrl")
+    export.add_argument("model", metavar="MODEL")
+    export.add_argument("--format", required=True, choices=["torchscript", "triton"])
+    export.add_argument("--out", required=True, metavar="PATH", help="file (torchscript) or folder (triton)")
+
+    serving = command("serve", _serve, "serve a repository with a real Triton Inference Server on this machine")
+    serving.add_argument("repository", metavar="REPOSITORY", help="what bmrl export --format triton wrote")
+    serving.add_argument("--http-port", type=int, default=8000, help="default: %(default)s")
+    serving.add_argument("--grpc-port", type=int, default=8001, help="default: %(default)s")
+    serving.add_argument("--metrics-port", type=int, default=8002, help="default: %(default)s")
+    return parser
+
+
+def _device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "gpu"], help="default: %(default)s")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

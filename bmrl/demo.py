@@ -1,0 +1,88 @@
+"""The whole path on simulated data: simulate, train, evaluate, export, serve, attribute over the wire, report."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from bmrl.data.simulated import simulate
+from bmrl.errors import ConfigError, ServerError
+from bmrl.evaluation.attribution import format_table
+from bmrl.evaluation.attributor import Attribution, Attributor
+from bmrl.evaluation.evaluate import evaluate
+from bmrl.evaluation.table import format_figures
+from bmrl.export import TritonClient, TritonServer, export_torchscript, write_triton_repository
+from bmrl.models import load_model
+from bmrl.remote import attribute_remotely
+from bmrl.training.run import train
+
+__all__ = ["run_demo"]
+
+IMAGES_SERVED = 10
+TOLERANCE = 1e-4
+
+
+def run_demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
+    """Run every step once and print what each one did; nothing is downloaded.
+
+    The data are *simulated*: their scores say that the software works, not how well faces of real generators are
+    attributed.
+
+    Args:
+        out: a new or empty folder for the data, the model, the exports and the report.
+        seed: of the data and of the training.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigError: ``out`` is not empty.
+        ServerError: the server could not be started, or answered otherwise than the model.
+    """
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"out: expected a new or empty folder, got {folder}")
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - began:4.0f} s] {text}", flush=True)
+
+    data, model = folder / "data", folder / "model"
+    manifest = simulate(data, seed=seed)
+    seen, unseen = len(manifest.generators("seen")), len(manifest.generators("unseen"))
+    say(f"simulated {len(manifest.rows)} images by {seen} seen and {unseen} unseen generators: {data}/contact_sheet.png")
+
+    train(data, model, preset="tiny", recipe_changes={"seed": seed})
+    say(f"trained: {model}")
+
+    baseline = _resnet18(data, folder / "resnet18", seed)
+    metrics = evaluate(model, data, folder / "report", baselines={"ResNet-18": baseline})
+    say("evaluated on the test split (simulated data):")
+    print(format_figures({"BMRL": metrics, "ResNet-18": baseline, "shortcut": metrics["shortcut"]}))
+
+    export_torchscript(load_model(model), folder / "bmrl.pt")
+    repository = write_triton_repository(load_model(model), folder / "repository")
+    say(f"exported: {folder}/bmrl.pt and {repository}")
+
+    rows = manifest.select(split="test")
+    images = [str(manifest.image_path(row)) for row in rows[:: len(rows) // IMAGES_SERVED][:IMAGES_SERVED]]
+    with TritonServer(repository) as server, TritonClient(server.grpc_url) as client:
+        say(f"serving on {server.grpc_url} (gRPC) and {server.http_url} (HTTP)")
+        served = [answer for answer in attribute_remotely(client, images) if isinstance(answer, Attribution)]
+    say(f"attributed {len(served)} images over gRPC:")
+    print(format_table(served))
+    difference = _largest_difference(served, Attributor.load(model)(images))
+    if difference > TOLERANCE:
+        raise ServerError(f"served probabilities: expected the model's within {TOLERANCE}, got {difference:.1e} apart")
+    report = folder / "report" / "report.html"
+    say(f"served and local probabilities differ by at most {difference:.1e}; open {report}")
+    return report
+
+
+def _largest_difference(first: list[Attribution], second: list[Attribution]) -> float:
+    return max(
+        abs(probability - other.probabilities[name])
+        for one, other in zip(first, second, strict=True)
+        for name, probability in one.probabilities.items()
+    )

@@ -1,0 +1,47 @@
+"""Attribution by a model that a Triton server holds: the same answers as a local :class:`~bmrl.Attributor` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from bmrl.errors import ImageError, MissingFileError
+from bmrl.evaluation._batches import read_batches
+from bmrl.evaluation._inputs import check_rate
+from bmrl.evaluation.attribution import Attribution, attributions_from_probabilities
+from bmrl.export import TritonClient
+
+__all__ = ["attribute_remotely"]
+
+
+def attribute_remotely(
+    client: TritonClient, sources: Iterable[Any], *, threshold: float | None = None
+) -> Iterator[Attribution | ImageError | MissingFileError]:
+    """Yield, for each image in order, its attribution or the error that reading it raised.
+
+    Images are decoded and resized here, as :class:`~bmrl.Attributor` does, and sent as uint8 pixels.
+
+    Args:
+        client: connected to the server.
+        sources: images, each what :func:`bmrl.images.read_image` takes.
+        threshold: images whose maximum probability is below it are called unseen, 0 .. 1; None: the first of the
+            served model's.
+
+    Raises:
+        ServerError: the server does not answer, or answers with an error.
+        RangeError: the threshold is out of range.
+    """
+    served = client.model
+    limit = served.thresholds[0] if threshold is None else threshold
+    check_rate("threshold", limit)
+    for batch in read_batches(sources, served.image_size, served.max_batch_size):
+        attributions: list[Attribution] = []
+        if batch.images is not None:
+            names = [
+                str(source) for source, item in zip(batch.sources, batch.items, strict=True) if isinstance(item, int)
+            ]
+            probabilities = torch.from_numpy(client.infer(batch.images).probabilities)
+            attributions = attributions_from_probabilities(probabilities, served.generators, limit, names)
+        yield from (attributions[item] if isinstance(item, int) else item for item in batch.items)

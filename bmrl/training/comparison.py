@@ -1,0 +1,217 @@
+"""BMRL beside ResNet-18 on the same data, with the number of epochs of each chosen on training groups alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from bmrl._checks import check_choice
+from bmrl.data.dataset import FaceDataset
+from bmrl.data.manifest import Manifest, Row
+from bmrl.errors import ConfigError, RangeError
+from bmrl.evaluation.metrics import accuracy, auroc, balanced_accuracy, oscr
+from bmrl.models import BMRLConfig, build_model
+from bmrl.training.baseline import ResNetTask, resnet18_recipe
+from bmrl.training.loading import evaluation_loader
+from bmrl.training.recipes import TrainingConfig
+from bmrl.training.run import PRESETS, fit
+from bmrl.training.task import AttributionTask, BMRLTask
+
+__all__ = ["compare", "format_comparison", "resnet18_figures"]
+
+_logger = logging.getLogger(__name__)
+FIGURES = ("seen accuracy", "balanced accuracy", "AUROC seen/unseen", "OSCR")
+
+
+def compare(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    preset: str = "tiny",
+    seeds: Sequence[int] = (0, 1, 2),
+    folds: int = 3,
+    max_epochs: int | None = None,
+    contenders: Sequence[str] = ("bmrl", "resnet18"),
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Train BMRL and ResNet-18 with several seeds and compare them on the test split.
+
+    For each contender the number of epochs is the one with the highest accuracy, averaged over ``folds``
+    cross-validation folds of the *training* split; a group never crosses folds, and no test image is looked at.
+    The contender is then trained on the whole training split for that many epochs, once a seed, and tested.
+
+    Args:
+        data: a folder with ``manifest.csv``.
+        out: a folder, made if missing, for ``comparison.json``, replaced after each finished contender.
+        preset: BMRL's preset.
+        seeds: one run each.
+        folds: cross-validation folds, at least 2.
+        max_epochs: longest training tried; None means each recipe's own number of epochs.
+        contenders: ``"bmrl"`` and ``"resnet18"``, or one of them.
+        device: as Lightning's ``accelerator``.
+
+    Returns:
+        By contender: ``epochs`` (chosen), ``curve`` (mean fold accuracy after each epoch) and ``runs``, a list of
+        one dict of figures a seed.
+
+    Raises:
+        ConfigError, RangeError, DataError, MissingFileError: as :func:`bmrl.training.train`.
+    """
+    check_choice("preset", preset, PRESETS)
+    for name in contenders:
+        check_choice("contenders", name, ("bmrl", "resnet18"))
+    if folds < 2:
+        raise RangeError(f"folds: expected >= 2, got {folds}")
+    if not seeds:
+        raise ConfigError("seeds: expected at least one, got none")
+    manifest = Manifest.read(data)
+    make_config, make_recipe = PRESETS[preset]
+    config = make_config(generators=manifest.generators("seen"))
+    results: dict[str, Any] = {}
+    for name in contenders:
+        recipe = make_recipe() if name == "bmrl" else resnet18_recipe()
+        recipe = dataclasses.replace(recipe, epochs=max_epochs or recipe.epochs, keep="last")
+        make_task = _bmrl if name == "bmrl" else _resnet18
+        curve = _cross_validate(manifest, config, recipe, make_task, folds=folds, device=device)
+        epochs = 1 + max(range(len(curve)), key=curve.__getitem__)
+        _logger.info("%s: %d epochs, chosen by %d folds (accuracy %.3f)", name, epochs, folds, max(curve))
+        runs = []
+        for seed in seeds:
+            chosen = dataclasses.replace(recipe, epochs=epochs, seed=seed)
+            runs.append(_run(manifest, config, chosen, make_task, device=device))
+            _logger.info("%s, seed %d: %s", name, seed, runs[-1])
+        results[name] = {"epochs": epochs, "curve": curve, "runs": runs}
+        _write(Path(out), {"data": str(manifest.root), "preset": preset, "folds": folds, "contenders": results})
+    return results
+
+
+def resnet18_figures(
+    data: str | os.PathLike[str], *, image_size: int, epochs: int, seed: int = 0, device: str = "auto"
+) -> dict[str, float]:
+    """Train ResNet-18 for a number of epochs and return its figures on the test split (:data:`FIGURES`)."""
+    manifest = Manifest.read(data)
+    make_config, _ = PRESETS["tiny"]
+    config = make_config(generators=manifest.generators("seen"), image_size=image_size)
+    return _run(manifest, config, resnet18_recipe(epochs=epochs, seed=seed), _resnet18, device=device)
+
+
+def format_comparison(results: dict[str, Any]) -> str:
+    """Return a plain text table: a line a contender, mean and range over the seeds."""
+    lines = [("", "epochs", *FIGURES)]
+    for name, entry in results.items():
+        cells = []
+        for figure in FIGURES:
+            values = [run[figure] for run in entry["runs"] if figure in run]
+            cells.append(f"{statistics.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})" if values else "-")
+        lines.append((name, str(entry["epochs"]), *cells))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+_MakeTask = Callable[[BMRLConfig, TrainingConfig], AttributionTask]
+
+
+def _bmrl(config: BMRLConfig, recipe: TrainingConfig) -> AttributionTask:
+    torch.manual_seed(recipe.seed)
+    return BMRLTask(build_model(config), recipe)
+
+
+def _resnet18(config: BMRLConfig, recipe: TrainingConfig) -> AttributionTask:
+    torch.manual_seed(recipe.seed)
+    return ResNetTask(config.num_generators, recipe)
+
+
+def _cross_validate(
+    manifest: Manifest, config: BMRLConfig, recipe: TrainingConfig, make_task: _MakeTask, *, folds: int, device: str
+) -> list[float]:
+    """Return the accuracy on held-out training groups after each epoch, averaged over the folds."""
+    curves = []
+    for held_out in range(folds):
+        rows = tuple(
+            dataclasses.replace(row, split="val" if _fold(row, folds) == held_out else "train")
+            for row in manifest.select(split="train", role="seen")
+        )
+        fold = Manifest(manifest.root, rows)
+        curve = _Curve()
+        task = make_task(config, dataclasses.replace(recipe, seed=held_out))
+        fit(
+            task,
+            _dataset(fold, config, "train"),
+            _dataset(fold, config, "val"),
+            device=device,
+            progress=False,
+            callbacks=[curve],
+        )
+        curves.append(curve.accuracies)
+        _logger.info("fold %d of %d: %s", held_out + 1, folds, [round(value, 3) for value in curve.accuracies])
+    return [statistics.mean(values) for values in zip(*curves, strict=True)]
+
+
+def _fold(row: Row, folds: int) -> int:
+    """Return a fold that depends on the group alone."""
+    return int.from_bytes(hashlib.sha256(row.group.encode()).digest()[:8], "big") % folds
+
+
+class _Curve(Callback):
+    """Remembers the validation accuracy of each epoch."""
+
+    def __init__(self) -> None:
+        self.accuracies: list[float] = []
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.accuracies.append(float(trainer.callback_metrics["val_accuracy"]))
+
+
+def _run(
+    manifest: Manifest, config: BMRLConfig, recipe: TrainingConfig, make_task: _MakeTask, *, device: str
+) -> dict[str, float]:
+    task = make_task(config, recipe)
+    fit(task, _dataset(manifest, config, "train"), None, device=device, progress=False)
+    seen = _dataset(manifest, config, "test")
+    probabilities, labels = _probabilities(task, seen), torch.tensor(seen.labels)
+    figures = {"seen accuracy": accuracy(probabilities, labels), "balanced accuracy": balanced_accuracy(probabilities, labels)}
+    if manifest.select(split="test", role="unseen"):
+        unseen = _probabilities(task, _dataset(manifest, config, "test", role="unseen"))
+        figures["AUROC seen/unseen"] = auroc(probabilities.amax(dim=-1), unseen.amax(dim=-1))
+        figures["OSCR"] = oscr(probabilities, labels, unseen)
+    return figures
+
+
+def _probabilities(task: AttributionTask, dataset: FaceDataset) -> Tensor:
+    task.eval()
+    with torch.inference_mode():
+        batches = [task.attribute(batch["image"]).double() for batch in evaluation_loader(dataset, batch_size=64)]
+    return torch.cat(batches).softmax(dim=-1)
+
+
+def _dataset(manifest: Manifest, config: BMRLConfig, split: str, role: str = "seen") -> FaceDataset:
+    return FaceDataset(
+        manifest,
+        split=split,
+        role=role,
+        image_size=config.image_size,
+        generators=config.generators,
+        parsing=config.parsing and split == "train",
+    )
+
+
+def _write(folder: Path, content: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
+        file = Path(scratch, "comparison.json")
+        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        os.replace(file, folder / file.name)
