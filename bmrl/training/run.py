@@ -47,7 +47,8 @@ class TrainingRun:
     """What :func:`train` leaves behind.
 
     Attributes:
-        folder: the model folder, which also holds ``checkpoints/``, ``metrics.csv`` and ``training.json``.
+        folder: the model folder, which also holds ``training.json``, ``checkpoints/`` and, for each start of the
+            run, ``log/version_N/metrics.csv``.
         skipped: path and reason of each image that could not be read.
         parsing: whether parsing maps guided the training.
     """
@@ -103,6 +104,10 @@ def train(
     if config.parsing and not train_set.num_parsing:
         _logger.warning("%s: no parsing maps found; the parsing branch is off", manifest.root)
         config = BMRLConfig.from_dict(config.to_dict() | {"parsing": False})
+    skipped = (*train_set.skipped, *(val_set.skipped if val_set is not None else ()))
+    if resume and (folder / "config.json").is_file():  # written last
+        _logger.info("%s: the run is finished", folder)
+        return TrainingRun(folder, skipped, config.parsing)
     if not resume:
         folder.mkdir(parents=True, exist_ok=True)
         settings = {"model": config.to_dict(), "recipe": recipe.to_dict()}
@@ -120,14 +125,11 @@ def train(
         device=device,
         progress=progress,
     )
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in task.objective.state_dict().items()}
+    if state:
+        save_file(state, folder / "objective.safetensors")
     save_model(task.model, folder)
-    if any(True for _ in task.objective.parameters()):
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in task.objective.state_dict().items()},
-            folder / "objective.safetensors",
-        )
-    skipped = [*train_set.skipped, *(val_set.skipped if val_set is not None else ())]
-    return TrainingRun(folder, tuple(skipped), config.parsing)
+    return TrainingRun(folder, skipped, config.parsing)
 
 
 def fit(
@@ -147,7 +149,7 @@ def fit(
         task: holds the model and its recipe; afterwards, the weights to keep.
         train_set: seen images to learn.
         val_set: seen images to watch, or None.
-        folder: where ``metrics.csv`` and ``checkpoints/`` go; None writes nothing.
+        folder: where ``log/`` and ``checkpoints/`` go; None writes nothing.
         checkpoint: where to go on from.
         device: as Lightning's ``accelerator``.
         progress: show a progress bar.
@@ -168,7 +170,7 @@ def fit(
             max_epochs=recipe.epochs,
             precision=recipe.precision,
             callbacks=watch,
-            logger=CSVLogger(folder, name="", version="log") if folder is not None else False,
+            logger=CSVLogger(folder, name="log") if folder is not None else False,
             enable_checkpointing=folder is not None,
             enable_progress_bar=progress,
             enable_model_summary=False,
@@ -188,7 +190,11 @@ def fit(
 
 def _checkpoints(folder: Path, *, with_validation: bool) -> list[Callback]:
     """Return the callbacks that keep the last epoch, and the best one if there is validation."""
-    place: dict[str, Any] = {"dirpath": folder / LAST_CHECKPOINT.parent, "enable_version_counter": False}
+    place: dict[str, Any] = {
+        "dirpath": folder / LAST_CHECKPOINT.parent,
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": True,  # after validation: a run resumes at the start of an epoch
+    }
     kept: list[Callback] = [ModelCheckpoint(filename=LAST_CHECKPOINT.stem, **place)]
     if with_validation:
         kept.append(ModelCheckpoint(filename=BEST_CHECKPOINT.stem, monitor="val_loss", mode="min", **place))

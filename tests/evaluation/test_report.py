@@ -23,11 +23,11 @@ VOID = {"meta", "img", "br"}
 
 
 class Page(HTMLParser):
-    """Checks that elements are closed in order, and collects tags, attributes and the text of every table row."""
+    """Checks that elements are closed in order, and collects tags, attributes and the text of table rows and list items."""
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags, self.attributes, self.rows, self.text = [], [], [], [], ""
+        self.open, self.tags, self.attributes, self.rows, self.items, self.text = [], [], [], [], [], ""
         self.feed(text)
         self.close()
         assert self.open == []
@@ -39,6 +39,8 @@ class Page(HTMLParser):
             self.open.append(tag)
         if tag == "tr":
             self.rows.append([])
+        if tag == "li":
+            self.items.append("")
         if tag in ("td", "th"):
             self.rows[-1].append("")
 
@@ -49,6 +51,8 @@ class Page(HTMLParser):
         if "style" in self.open:
             return
         self.text += data
+        if "li" in self.open:
+            self.items[-1] += data
         if "td" in self.open or "th" in self.open:
             self.rows[-1][-1] = " ".join((self.rows[-1][-1] + " " + data).split())
 
@@ -104,7 +108,7 @@ def test_shows_the_figures():
     assert [row for row in page.rows if row[:3] == ["odd", "face swap, diffusion", "4"]]
     assert page.row("All images")[1:3] == ["0", "10"]
     assert "Colour and spectrum alone" not in page.rows[0]
-    assert "seen\n●red\n●photo\nunseen\n△odd" in page.text
+    assert page.items == ["seen", "●red", "●photo", "unseen", "△odd"]
     assert "bmrl 1.2.3" in page.text
 
 

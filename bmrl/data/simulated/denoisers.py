@@ -31,8 +31,8 @@ def _shrink(image: Array, threshold: float) -> Array:
 
 def denoised(image: Array, rng: np.random.Generator) -> Array:
     """Noise added and removed in falling steps (Ho et al. 2020): high frequencies are missing (Ricker et al. 2022)."""
-    for noise in (0.03, 0.02, 0.012):
-        image = _shrink(add_noise(image, noise, rng), 1.2 * noise)
+    for noise in (0.03, 0.02, 0.01):
+        image = _shrink(add_noise(image, noise, rng), 1.6 * noise)
     return image
 
 

@@ -86,9 +86,9 @@ def paint_hat(canvas: Canvas, identity: Identity, photo: Photo, pose: Pose) -> N
     """Paint a knitted hat with a turned-up brim."""
     if not photo.hat:
         return
-    bulge = identity.head_width + max(0.04, 0.6 * identity.hair_volume)
+    bulge = identity.head_width + max(0.06, identity.hair_volume + 0.02)
     brim = -0.42 - 0.10 * (1 - (pose.u / bulge) ** 2)
-    crown = np.maximum(ellipse(pose.u, pose.v + 0.25, bulge, 1.0), pose.v - brim)
+    crown = np.maximum(ellipse(pose.u, pose.v + 0.25, bulge, 1.04), pose.v - brim)
     round_shade = 0.75 + 0.3 * np.sqrt(np.maximum(1 - (pose.u / bulge) ** 2, 0)) + 0.2 * photo.light[0] * pose.u
     ribs = 1 + 0.06 * np.sin(38 * np.arcsin(np.clip(pose.u / bulge, -1, 1)))
     color = np.clip(photo.cloth[::-1] * 0.9 + 0.05, 0, 1)

@@ -75,7 +75,6 @@ def test_thumbnails_do_not_tell_the_generator(images):
     labels = np.repeat(np.arange(len(SIMULATORS)), PEOPLE)
     chance = 1 / len(SIMULATORS)
     deviation = np.sqrt(chance * (1 - chance) / len(labels))
-    print(cross_val_score(thumbnail_classifier(), features, labels, cv=5).mean(), chance + 4 * deviation)
     assert cross_val_score(thumbnail_classifier(), features, labels, cv=5).mean() < chance + 4 * deviation
 
 

@@ -1,0 +1,43 @@
+# Everything runs in .venv, which is made from nothing but Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+
+.PHONY: install demo test lint types check clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    simulate, train, evaluate, export, serve and attribute; results in $(DEMO)/"
+	@echo "make test    run the tests"
+	@echo "make lint    check style; make types: check types; make check: both and the tests"
+	@echo "make clean   remove $(VENV)"
+
+install: $(VENV)/.installed
+
+# nvidia-pytriton carries the server itself; what it declares to need (numpy < 2) is for another use of it.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("bmrl: expected Python 3.11 or newer, got %d.%d; run: make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,serve,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0
+	touch $@
+
+demo: install
+	rm -rf $(DEMO)
+	$(BIN)/bmrl demo --out $(DEMO)
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+check: lint types test
+
+clean:
+	rm -rf $(VENV)

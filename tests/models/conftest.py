@@ -1,0 +1,34 @@
+"""A model small enough to build in every test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from bmrl.models import BMRL, build_model, presets
+
+SMALL: dict[str, Any] = {
+    "image_size": 32,
+    "embed_dim": 16,
+    "channels": (4, 6, 8),
+    "convs_per_stage": (1, 1, 1),
+    "visual_blocks": 1,
+    "parsing_blocks": 1,
+    "language_blocks": 1,
+    "mlp_dim": 16,
+    "vocab_size": 50,
+    "context_length": 6,
+}
+
+
+@pytest.fixture
+def make_model():
+    """Return a function that builds a small model of three classes in evaluation mode."""
+
+    def make(**changes: Any) -> BMRL:
+        torch.manual_seed(0)
+        return build_model(presets.tiny(num_generators=3, **(SMALL | changes))).eval()
+
+    return make

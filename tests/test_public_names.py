@@ -1,0 +1,61 @@
+"""Names that other people's code depends on, and what importing them costs."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+PUBLIC = {
+    "bmrl": "Attribution Attributor BMRL BMRLConfig BMRLOutput Generator __version__ build_model load_model models save_model",
+    "bmrl.ops": "Grayscale PatchHomogeneity RichestPatch SRM Sobel ViewExtractor Views grayscale patch_homogeneity "
+    "richest_patch sobel srm views",
+    "bmrl.losses": "BMRLObjective CMCLoss CPCLoss ContrastiveCenterLoss DFACCLoss DFACCTerms LanguageAlignmentLoss "
+    "ObjectiveResult contrastive_center_loss contrastive_loss dfacc_loss dfacc_terms language_alignment_loss",
+    "bmrl.encoders": "AppearanceEncoder ConvBackbone ConvTransformer EdgeEncoder LanguageEncoder "
+    "MultiPerspectiveVisualEncoder NoiseEncoder PARSING_CLASSES PARSING_COLORS ParsingEncoder SelfAttention "
+    "TransformerBlock TransformerEncoder color_parsing tokenize",
+    "bmrl.models": "BMRL BMRLConfig BMRLOutput Generator build_model load_model presets save_model",
+    "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",
+    "bmrl.export": "ServedModel TritonClient TritonServer export_torchscript load_torchscript serve write_triton_repository",
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_inventory(module):
+    loaded = importlib.import_module(module)
+    assert sorted(loaded.__all__) == sorted(PUBLIC[module].split())
+    for name in loaded.__all__:
+        assert getattr(loaded, name) is not None
+
+
+def modules_after(statement: str) -> set[str]:
+    """Every module that a fresh interpreter holds after a statement."""
+    code = f"{statement}; import sys; print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_import_bmrl_is_lazy():
+    loaded = modules_after("import bmrl")
+    assert {name for name in loaded if name.startswith("bmrl")} == {"bmrl"}
+    assert "torch" not in loaded
+
+
+def test_ops_need_torch_and_einops_alone():
+    # what torch itself brings in is its own affair
+    added = modules_after("import bmrl.ops") - modules_after("import torch, einops")
+    assert {name.split(".")[0] for name in added} <= {"bmrl"}
+    ours = {name for name in added if name.count(".") == 1}
+    assert ours == {"bmrl.ops", "bmrl.errors", "bmrl._checks"}
+
+
+def test_models_know_no_losses_and_no_data():
+    loaded = modules_after("import bmrl.models")
+    assert not {name for name in loaded if name.startswith(("bmrl.losses", "bmrl.data", "bmrl.training", "lightning"))}
+
+
+def test_attributing_needs_no_training_packages():
+    loaded = modules_after("from bmrl import Attributor")
+    assert not {"lightning", "open_clip", "matplotlib", "sklearn", "torchvision"} & loaded

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from bmrl.data.manifest import Manifest
+from bmrl.errors import ConfigError, DataError, MissingFileError, RangeError
+from bmrl.models import load_model
+from bmrl.training import train
+
+FAST = {"epochs": 2, "batch_size": 8, "precision": "32-true"}
+
+
+def metrics(folder: Path) -> dict[int, dict[str, str]]:
+    """The training figures of each epoch, of all starts of the run."""
+    found: dict[int, dict[str, str]] = {}
+    for file in sorted(folder.glob("log/version_*/metrics.csv")):
+        for row in csv.DictReader(file.open()):
+            if row["train_loss"]:
+                found[int(row["epoch"])] = {name: value for name, value in row.items() if name.startswith("train")}
+    return found
+
+
+def test_trains_every_branch_and_writes_a_model_folder(data, small, tmp_path):
+    run = train(data, tmp_path / "run", model_changes=small, recipe_changes=FAST, device="cpu", progress=False)
+    assert run.parsing
+    assert run.skipped == ()
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {"config.json", "model.safetensors", "objective.safetensors", "training.json", "checkpoints", "log"}
+    assert {path.name for path in (run.folder / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    model = load_model(run.folder)
+    assert [generator.name for generator in model.config.generators] == ["camera", "noise", "stripes"]
+    figures = metrics(run.folder)
+    assert sorted(figures) == [0, 1]
+    parts = {"train_dfa", "train_dfacc", "train_cmc", "train_cpc", "train_kl", "train_loss", "train_accuracy"}
+    assert set(figures[0]) == parts
+    assert float(figures[1]["train_loss"]) == pytest.approx(
+        sum(float(figures[1][f"train_{part}"]) for part in ("dfa", "dfacc", "cmc", "cpc", "kl")), rel=1e-5
+    )
+
+
+def test_learns(data, small, tmp_path):
+    recipe = FAST | {"epochs": 30, "learning_rate": 3e-3, "ema_decay": 0.8}
+    run = train(data, tmp_path / "run", model_changes=small, recipe_changes=recipe, device="cpu", progress=False)
+    assert float(metrics(run.folder)[29]["train_accuracy"]) > 0.9
+
+
+def test_same_seed_same_model_and_another_seed_another(data, small, tmp_path):
+    def weights(name: str, seed: int) -> dict[str, torch.Tensor]:
+        recipe = FAST | {"epochs": 1, "seed": seed}
+        return load_model(
+            train(data, tmp_path / name, model_changes=small, recipe_changes=recipe, device="cpu", progress=False).folder
+        ).state_dict()
+
+    first, again, other = weights("a", 0), weights("b", 0), weights("c", 1)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["head.2.weight"], other["head.2.weight"])
+
+
+def test_parsing_maps_missing(data_without_parsing, small, tmp_path, caplog):
+    run = train(
+        data_without_parsing, tmp_path / "run", model_changes=small, recipe_changes=FAST, device="cpu", progress=False
+    )
+    assert not run.parsing
+    assert "no parsing maps found; the parsing branch is off" in caplog.text
+    assert not load_model(run.folder).config.parsing
+    assert "train_cpc" not in metrics(run.folder)[0]
+
+
+def test_unreadable_images_are_skipped_and_listed(data_without_parsing, small, tmp_path, caplog):
+    (data_without_parsing / "noise" / "train_0.png").write_text("no image")
+    run = train(
+        data_without_parsing, tmp_path / "run", model_changes=small, recipe_changes=FAST, device="cpu", progress=False
+    )
+    ((path, reason),) = run.skipped
+    assert path == "noise/train_0.png"
+    assert reason
+    assert "noise/train_0.png" in caplog.text
+
+
+def _start(data: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
+    sizes = ["image_size=64", "embed_dim=16", "channels=[4,8,8]", "convs_per_stage=[1,1,1]", "mlp_dim=16"]
+    blocks = ["visual_blocks=1", "parsing_blocks=1", "language_blocks=1", "dropout=0.2"]
+    settings = [part for setting in sizes + blocks for part in ("--set", setting)]
+    command = [sys.executable, "-m", "bmrl.cli", "train", "--data", str(data), "--out", str(out), "--device", "cpu"]
+    started = [] if "--resume" in more else ["--epochs", "6", "--batch-size", "8", "--precision", "32-true", *settings]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*command, *started, *more], env=environment, stderr=subprocess.DEVNULL)
+
+
+def test_a_killed_run_resumes_with_the_losses_of_an_uninterrupted_one(data, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert _start(data, whole).wait(120) == 0
+
+    process = _start(data, killed)
+    checkpoint, deadline = killed / "checkpoints" / "last.ckpt", time.monotonic() + 120
+    while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed / "model.safetensors").exists()
+
+    assert _start(data, killed, "--resume").wait(120) == 0
+    resumed = metrics(killed)
+    expected = metrics(whole)
+    assert sorted(expected) == list(range(6))
+    assert {epoch: expected[epoch] for epoch in resumed} == resumed
+    assert 5 in resumed
+    first, second = load_model(whole).state_dict(), load_model(killed).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_resuming_a_finished_run_leaves_it_alone(data, small, tmp_path):
+    out = tmp_path / "run"
+    train(data, out, model_changes=small, recipe_changes=FAST, device="cpu", progress=False)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    train(data, out, resume=True, device="cpu", progress=False)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_refuses_a_folder_that_is_not_empty(data, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"out: expected a new or empty folder, got .*"):
+        train(data, tmp_path, progress=False)
+    (tmp_path / "training.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"\(give --resume to continue the run in it\)"):
+        train(data, tmp_path, progress=False)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_refuses_to_resume_what_is_not_there_or_does_not_fit(data, small, tmp_path):
+    with pytest.raises(MissingFileError, match=r"out: expected a run to resume with .*training.json, got no such file"):
+        train(data, tmp_path / "none", resume=True)
+    out = tmp_path / "run"
+    train(data, out, model_changes=small, recipe_changes=FAST | {"epochs": 1}, device="cpu", progress=False)
+    settings = json.loads((out / "training.json").read_text())
+    settings["model"]["generators"][0]["name"] = "elsewhere"
+    (out / "training.json").write_text(json.dumps(settings))
+    with pytest.raises(DataError, match=r"expected the run's generators elsewhere, noise, stripes, got camera, noise"):
+        train(data, out, resume=True)
+    (out / "training.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"training.json: expected the settings of a training run, got KeyError"):
+        train(data, out, resume=True)
+
+
+def test_refuses_bad_settings_and_data(data, tmp_path):
+    with pytest.raises(RangeError, match=r"preset: expected 'paper' or 'tiny', got 'huge'"):
+        train(data, tmp_path / "a", preset="huge")
+    with pytest.raises(ConfigError, match=r"changes: expected fields of .*'depth'"):
+        train(data, tmp_path / "a", model_changes={"depth": 1})
+    rows = [row for row in Manifest.read(data).rows if row.generator == "noise"]
+    alone = Manifest(tmp_path / "one", tuple(rows))
+    alone.write()
+    with pytest.raises(DataError, match=r"expected at least two seen generators, got 1"):
+        train(alone.root, tmp_path / "a")
+    with pytest.raises(MissingFileError, match=r"manifest.csv: expected a CSV file, got nothing at this path"):
+        train(tmp_path, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
