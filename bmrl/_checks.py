@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from bmrl.errors import DeviceError, DTypeError, RangeError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 def check_shape(name: str, tensor: Tensor, axes: str, **sizes: int | Collection[int]) -> None:

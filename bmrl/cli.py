@@ -7,12 +7,14 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bmrl import __version__
 from bmrl.errors import BMRLError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = ["main"]
 
@@ -24,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="bmrl: %(message)s")
     logging.getLogger("bmrl").setLevel(logging.INFO)
-    command: Callable[[argparse.Namespace], int | None] = options.command
     try:
+        command: Callable[[argparse.Namespace], int | None] = options.command
         return command(options) or SUCCESS
     except BMRLError as error:
         print(f"bmrl: error: {error}", file=sys.stderr)
@@ -156,8 +158,10 @@ def _export(options: argparse.Namespace) -> None:
     from bmrl.models import load_model
 
     model = load_model(options.model)
-    write = {"torchscript": export_torchscript, "triton": write_triton_repository}[options.format]
-    write(model, options.out)
+    if options.format == "torchscript":
+        export_torchscript(model, options.out)
+    else:
+        write_triton_repository(model, options.out)
     print(f"wrote {options.out}")
 
 
@@ -249,7 +253,11 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--precision", choices=["32-true", "bf16-mixed"])
     training.add_argument("--seed", type=int)
     training.add_argument(
-        "--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
         help="change a field of the model's configuration, e.g. --set edge=false; may be repeated",
     )
     _device(training)
@@ -275,7 +283,10 @@ def _parser() -> argparse.ArgumentParser:
 
     attribution = command("attribute", _attribute, "say which generator made each image, or that none known did")
     attribution.add_argument(
-        "inputs", nargs="+", metavar="MODEL PATH", help="the model folder (not with --server), then images or folders of images"
+        "inputs",
+        nargs="+",
+        metavar="MODEL PATH",
+        help="the model folder (not with --server), then images or folders of images",
     )
     attribution.set_defaults(usage_error=attribution.error)
     attribution.add_argument("--threshold", type=float, help="call images below it unseen (default: the model's first)")

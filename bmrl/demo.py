@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from bmrl.data.simulated import simulate
 from bmrl.errors import ConfigError, ServerError
 from bmrl.evaluation.attribution import format_table
 from bmrl.evaluation.attributor import Attribution, Attributor
 from bmrl.evaluation.evaluate import evaluate
+from bmrl.evaluation.predictions import predict
+from bmrl.evaluation.summary import summarise
 from bmrl.evaluation.table import format_figures
 from bmrl.export import TritonClient, TritonServer, export_torchscript, write_triton_repository
-from bmrl.models import load_model
+from bmrl.models import BMRL, load_model
 from bmrl.remote import attribute_remotely
+from bmrl.training.baseline import resnet18_recipe
+from bmrl.training.comparison import train_resnet18
 from bmrl.training.run import train
+
+if TYPE_CHECKING:
+    import os
 
 __all__ = ["run_demo"]
 
+BASELINE_EPOCHS = 6
 IMAGES_SERVED = 10
 TOLERANCE = 1e-4
 
@@ -51,15 +59,21 @@ def run_demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
     data, model = folder / "data", folder / "model"
     manifest = simulate(data, seed=seed)
     seen, unseen = len(manifest.generators("seen")), len(manifest.generators("unseen"))
-    say(f"simulated {len(manifest.rows)} images by {seen} seen and {unseen} unseen generators: {data}/contact_sheet.png")
+    say(
+        f"simulated {len(manifest.rows)} images by {seen} seen and {unseen} unseen generators: {data}/contact_sheet.png"
+    )
 
     train(data, model, preset="tiny", recipe_changes={"seed": seed})
     say(f"trained: {model}")
 
-    baseline = _resnet18(data, folder / "resnet18", seed)
-    metrics = evaluate(model, data, folder / "report", baselines={"ResNet-18": baseline})
+    config = load_model(model).config
+    baseline = train_resnet18(manifest, config, resnet18_recipe(epochs=BASELINE_EPOCHS, seed=seed))
+    say(f"trained a ResNet-18 for {BASELINE_EPOCHS} epochs, to compare")
+
+    figures = summarise(predict(cast("BMRL", baseline), manifest), config.thresholds)
+    metrics = evaluate(model, data, folder / "report", baselines={"ResNet-18": figures})
     say("evaluated on the test split (simulated data):")
-    print(format_figures({"BMRL": metrics, "ResNet-18": baseline, "shortcut": metrics["shortcut"]}))
+    print(format_figures({"BMRL": metrics, "ResNet-18": figures, "shortcut": metrics["shortcut"]}))
 
     export_torchscript(load_model(model), folder / "bmrl.pt")
     repository = write_triton_repository(load_model(model), folder / "repository")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bmrl.errors import ImageError, MissingFileError
 from bmrl.evaluation._batches import read_batches
 from bmrl.evaluation._inputs import check_rate
 from bmrl.evaluation.attribution import Attribution, attributions_from_probabilities
-from bmrl.export import TritonClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from bmrl.errors import ImageError, MissingFileError
+    from bmrl.export import TritonClient
 
 __all__ = ["attribute_remotely"]
 

@@ -7,13 +7,23 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
-SMALL = ["image_size=64", "embed_dim=16", "channels=[4,8,8]", "convs_per_stage=[1,1,1]", "mlp_dim=16", "visual_blocks=1"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMALL = [
+    "image_size=64",
+    "embed_dim=16",
+    "channels=[4,8,8]",
+    "convs_per_stage=[1,1,1]",
+    "mlp_dim=16",
+    "visual_blocks=1",
+]
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -56,7 +66,9 @@ def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     assert "skipped 1 images" in imported.stdout
     assert "skipped stylegan2/broken.jpg: " in imported.stderr
     settings = [part for setting in SMALL for part in ("--set", setting)]
-    made = run("train", "--data", folder / "data", "--out", folder / "model", "--epochs", 1, "--device", "cpu", *settings)
+    made = run(
+        "train", "--data", folder / "data", "--out", folder / "model", "--epochs", 1, "--device", "cpu", *settings
+    )
     assert made.returncode == 0, made.stderr
     assert "no parsing maps found; the parsing branch is off" in made.stderr
     assert "parsing branch off" in made.stdout
@@ -109,7 +121,11 @@ def test_export_serve_and_attribute_over_the_wire(trained, faces, tmp_path):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             ports.append(probe.getsockname()[1])
-    options = [part for name, port in zip(("http", "grpc", "metrics"), ports, strict=True) for part in (f"--{name}-port", str(port))]
+    options = [
+        part
+        for name, port in zip(("http", "grpc", "metrics"), ports, strict=True)
+        for part in (f"--{name}-port", str(port))
+    ]
     command = [sys.executable, "-m", "bmrl.cli", "serve", str(tmp_path / "repository"), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:

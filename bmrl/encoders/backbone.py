@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from bmrl._checks import check_floating, check_shape
 from bmrl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["ConvBackbone"]
 
@@ -37,7 +40,8 @@ class ConvBackbone(nn.Module):
         super().__init__()
         if len(channels) != len(convs_per_stage) or not channels:
             raise ConfigError(
-                f"convs_per_stage: expected one entry a stage of channels {tuple(channels)}, got {tuple(convs_per_stage)}"
+                f"convs_per_stage: expected one entry a stage of channels {tuple(channels)}, "
+                f"got {tuple(convs_per_stage)}"
             )
         self.in_channels = in_channels
         self.out_channels = channels[-1]
@@ -47,7 +51,11 @@ class ConvBackbone(nn.Module):
         for stage, (stage_channels, num_convs) in enumerate(zip(channels, convs_per_stage, strict=True)):
             for _ in range(num_convs):
                 # Batch norm follows and subtracts the mean: a bias would have no effect.
-                layers += [nn.Conv2d(width, stage_channels, 3, padding=1, bias=False), nn.BatchNorm2d(stage_channels), nn.ReLU()]
+                layers += [
+                    nn.Conv2d(width, stage_channels, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(stage_channels),
+                    nn.ReLU(),
+                ]
                 width = stage_channels
             if final_pool or stage < len(channels) - 1:
                 layers.append(nn.MaxPool2d(2))

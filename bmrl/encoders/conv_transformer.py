@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from einops import rearrange
 from torch import Tensor, nn
@@ -12,6 +11,9 @@ from bmrl._checks import check_choice, check_floating, check_shape
 from bmrl.encoders.backbone import ConvBackbone
 from bmrl.encoders.transformer import TransformerEncoder
 from bmrl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["ConvTransformer"]
 
@@ -66,7 +68,12 @@ class ConvTransformer(nn.Module):
         num_tokens, token_dim = (1, channels[-1] * side * side) if token_patch == "all" else (side * side, channels[-1])
         self.projection = nn.Linear(token_dim, embed_dim)
         self.transformer = TransformerEncoder(
-            embed_dim, num_tokens=num_tokens, num_blocks=num_blocks, num_heads=num_heads, mlp_dim=mlp_dim, dropout=dropout
+            embed_dim,
+            num_tokens=num_tokens,
+            num_blocks=num_blocks,
+            num_heads=num_heads,
+            mlp_dim=mlp_dim,
+            dropout=dropout,
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from einops import rearrange
@@ -13,6 +12,9 @@ from torch import Tensor, nn
 from bmrl._checks import check_choice, check_dtype, check_shape
 from bmrl.encoders.transformer import TransformerBlock
 from bmrl.errors import MissingExtraError, RangeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["LanguageEncoder", "tokenize"]
 
@@ -111,9 +113,7 @@ class LanguageEncoder(nn.Module):
             ShapeError: another shape.
             DTypeError: not int64.
         """
-        check_shape(
-            "tokens", tokens, "batch levels context", levels=self.num_levels, context=self.context_length
-        )
+        check_shape("tokens", tokens, "batch levels context", levels=self.num_levels, context=self.context_length)
         check_dtype("tokens", tokens, torch.int64)
         sequence = rearrange(tokens, "b l t -> b (l t)")
         encoded = self.norm(self.blocks(self.word_embedding(sequence) + self.position_embedding))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from bmrl._checks import check_dtype, check_shape
 from bmrl.encoders.conv_transformer import ConvTransformer
@@ -49,7 +49,7 @@ def color_parsing(parsing: Tensor, palette: Tensor | None = None) -> Tensor:
     check_dtype("parsing", parsing, torch.uint8, torch.int64)
     if palette is None:
         palette = torch.tensor(PARSING_COLORS, dtype=torch.float32, device=parsing.device) / 255
-    tracing = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    tracing = torch.jit.is_tracing() or torch.compiler.is_compiling()  # type: ignore[attr-defined]
     if parsing.device.type == "cpu" and parsing.numel() and not tracing:
         low, high = int(parsing.min()), int(parsing.max())
         if low < 0 or high >= len(PARSING_CLASSES):

@@ -28,7 +28,7 @@ class TritonPythonModel:
         self.image_shape = tuple(int(size) for size in config["input"][0]["dims"])
         self.output_names: list[str] = [output["name"] for output in config["output"]]
         path = Path(__file__).with_name("model.pt")
-        self.graph = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        self.graph = torch.jit.load(str(path), map_location="cpu").eval()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer all requests with one run of the graph; a faulty one gets an error of its own."""

@@ -52,7 +52,7 @@ def export_torchscript(model: BMRL, path: str | os.PathLike[str]) -> Path:
         warnings.filterwarnings(
             "ignore", category=torch.jit._trace.TracerWarning
         )  # the checks below decide, not a guess
-        traced = torch.jit.trace(graph, _images(2, size), check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(graph, _images(2, size), check_trace=False)
         frozen = torch.jit.freeze(traced)
         for batch in (1, 3):
             images = _images(batch, size)
@@ -75,7 +75,7 @@ def load_torchscript(path: str | os.PathLike[str]) -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*")
         try:
-            graph: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+            graph: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise ModelFolderError(f"{path}: expected a TorchScript file, got one with {reason!r}") from error

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrl.encoders import LanguageEncoder, MultiPerspectiveVisualEncoder, ParsingEncoder
-from bmrl.models.config import BMRLConfig
+
+if TYPE_CHECKING:
+    from bmrl.models.config import BMRLConfig
 
 __all__ = ["BMRL", "BMRLOutput", "build_model"]
 

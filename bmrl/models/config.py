@@ -157,7 +157,9 @@ class BMRLConfig:
                 f"convs_per_stage: expected one entry a stage of channels {self.channels}, got {self.convs_per_stage}"
             )
         if min(self.channels + self.convs_per_stage) < 1:
-            raise ConfigError(f"channels, convs_per_stage: expected integers >= 1, got {self.channels}, {self.convs_per_stage}")
+            raise ConfigError(
+                f"channels, convs_per_stage: expected integers >= 1, got {self.channels}, {self.convs_per_stage}"
+            )
         if self.embed_dim % self.num_heads:
             raise ConfigError(f"num_heads: expected a divisor of embed_dim {self.embed_dim}, got {self.num_heads}")
         if not 0 <= self.dropout < 1:

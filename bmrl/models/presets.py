@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bmrl.errors import ConfigError
 from bmrl.models.config import BMRLConfig, Generator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["paper", "tiny"]
 

@@ -78,4 +78,5 @@ class SRM(nn.Module):
         return srm(images, truncation=self.truncation)
 
     def extra_repr(self) -> str:
+        """The settings, as ``print`` shows them."""
         return f"truncation={self.truncation}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -40,7 +39,9 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
                  [1., 1., 1.]]])
     """
     _check_patch("images", images, patch_size)
-    levels = rearrange(_cropped(grey_levels(images), patch_size), "b (r p) (q s) -> b r q p s", p=patch_size, s=patch_size)
+    levels = rearrange(
+        _cropped(grey_levels(images), patch_size), "b (r p) (q s) -> b r q p s", p=patch_size, s=patch_size
+    )
     difference = levels[..., 1:] - levels[..., :-1]
     return (1 / (1 + difference.square())).mean(dim=(-2, -1))
 
@@ -69,9 +70,7 @@ def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Ten
         tensor([1])
     """
     indices = patch_homogeneity(images, patch_size=patch_size).flatten(1).argmin(dim=1)
-    patches = rearrange(
-        _cropped(images, patch_size), "b c (r p) (q s) -> b (r q) c p s", p=patch_size, s=patch_size
-    )
+    patches = rearrange(_cropped(images, patch_size), "b c (r p) (q s) -> b (r q) c p s", p=patch_size, s=patch_size)
     chosen = indices[:, None, None, None, None].expand(-1, 1, *patches.shape[2:])
     return patches.gather(1, chosen)[:, 0], indices
 
@@ -102,6 +101,7 @@ class PatchHomogeneity(nn.Module):
         return patch_homogeneity(images, patch_size=self.patch_size)
 
     def extra_repr(self) -> str:
+        """The settings, as ``print`` shows them."""
         return f"patch_size={self.patch_size}"
 
 
@@ -117,4 +117,5 @@ class RichestPatch(nn.Module):
         return richest_patch(images, patch_size=self.patch_size)
 
     def extra_repr(self) -> str:
+        """The settings, as ``print`` shows them."""
         return f"patch_size={self.patch_size}"

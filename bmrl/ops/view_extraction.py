@@ -70,4 +70,5 @@ class ViewExtractor(nn.Module):
         return views(images, patch_size=self.patch_size, dtype=self.dtype)
 
     def extra_repr(self) -> str:
+        """The settings, as ``print`` shows them."""
         return f"patch_size={self.patch_size}, dtype={self.dtype}"

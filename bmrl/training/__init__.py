@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from bmrl.errors import MissingExtraError
 from bmrl.training.recipes import TrainingConfig
+
+if TYPE_CHECKING:
+    from bmrl.training.run import TrainingRun, train
+    from bmrl.training.task import AttributionTask, BMRLTask
 
 __all__ = ["AttributionTask", "BMRLTask", "TrainingConfig", "TrainingRun", "train"]
 
@@ -14,16 +22,12 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'bmrl.training' has no attribute {name!r}")
-    import importlib
-
     try:
         return getattr(importlib.import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
         if error.name == "lightning":
-            from bmrl.errors import MissingExtraError
-
             raise MissingExtraError("lightning", "train") from error
         raise

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["quiet_lightning"]
 
@@ -13,6 +16,7 @@ _CHATTER = (
     r".*does not have many workers.*",  # images are cached in memory: workers would only copy them
     r".*Checkpoint directory .* exists and is not empty.*",  # expected when a run resumes
     r".*You're resuming from a checkpoint that ended.*",
+    r".*You defined a `validation_step` but have no `val_dataloader`.*",  # said once, in our own words
     r".*isinstance\(treespec, LeafSpec\).*",
 )
 

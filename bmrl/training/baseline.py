@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrl.errors import MissingExtraError
+from bmrl.models import BMRLConfig, BMRLOutput
 from bmrl.training.recipes import TrainingConfig
 from bmrl.training.task import AttributionTask
 
-__all__ = ["ResNetTask", "resnet18_recipe"]
+__all__ = ["ResNet18", "ResNet18Task", "resnet18_recipe"]
 
 
 def resnet18_recipe(**changes: Any) -> TrainingConfig:
@@ -27,33 +28,43 @@ def resnet18_recipe(**changes: Any) -> TrainingConfig:
     return TrainingConfig(**(settings | changes))
 
 
-class ResNetTask(AttributionTask):
-    """torchvision's ResNet-18 (He et al., 2016) with random weights, trained by cross-entropy.
+class ResNet18(nn.Module):
+    """torchvision's ResNet-18 (He et al., 2016) with random weights, in the place of a BMRL model.
 
     Args:
-        num_generators: classes.
-        recipe: the training recipe.
+        config: of the BMRL model that it is compared with; its classes and image size count.
+
+    Raises:
+        MissingExtraError: torchvision is not installed.
     """
 
-    def __init__(self, num_generators: int, recipe: TrainingConfig) -> None:
-        super().__init__(recipe)
+    def __init__(self, config: BMRLConfig) -> None:
+        super().__init__()
         try:
             from torchvision.models import resnet18
         except ImportError as error:
             raise MissingExtraError("torchvision", "train") from error
-        self.model: nn.Module = resnet18(num_classes=num_generators)
+        self.config = config
+        self.network: nn.Module = resnet18(num_classes=config.num_generators)
+        self.head: nn.Module = self.network.fc
+        self.network.fc = nn.Identity()
 
-    def attribute(self, images: Tensor) -> Tensor:
-        """See :meth:`AttributionTask.attribute`."""
-        logits: Tensor = self.model(images.float() / 255)
-        return logits
+    def forward(self, images: Tensor) -> BMRLOutput:
+        """Return logits, probabilities and the features before the last layer, ``(batch, 512)``.
+
+        Args:
+            images: ``(batch, 3, image_size, image_size)`` uint8.
+        """
+        features = self.network(images.float() / 255)
+        logits = self.head(features)
+        return BMRLOutput(logits=logits, probabilities=logits.softmax(dim=-1), embedding=features)
+
+
+class ResNet18Task(AttributionTask):
+    """Training of :class:`ResNet18` by cross-entropy."""
 
     def objective_step(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """See :meth:`AttributionTask.objective_step`."""
-        logits = self.attribute(batch["image"])
+        logits = self.model(batch["image"]).logits
         loss = F.cross_entropy(logits.float(), batch["label"])
         return loss, {"dfa": loss}, logits
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """All parameters alike."""
-        return [{"params": list(self.model.parameters())}]

@@ -11,28 +11,32 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
 
 from bmrl._checks import check_choice
 from bmrl.data.dataset import FaceDataset
 from bmrl.data.manifest import Manifest, Row
 from bmrl.errors import ConfigError, RangeError
-from bmrl.evaluation.metrics import accuracy, auroc, balanced_accuracy, oscr
-from bmrl.models import BMRLConfig, build_model
-from bmrl.training.baseline import ResNetTask, resnet18_recipe
-from bmrl.training.loading import evaluation_loader
+from bmrl.evaluation.predictions import predict
+from bmrl.evaluation.summary import headline, summarise
+from bmrl.models import BMRL, BMRLConfig, build_model
+from bmrl.training.baseline import ResNet18, ResNet18Task, resnet18_recipe
 from bmrl.training.recipes import TrainingConfig
 from bmrl.training.run import PRESETS, fit
 from bmrl.training.task import AttributionTask, BMRLTask
 
-__all__ = ["compare", "format_comparison", "resnet18_figures"]
+__all__ = ["compare", "format_comparison", "train_resnet18"]
 
 _logger = logging.getLogger(__name__)
-FIGURES = ("seen accuracy", "balanced accuracy", "AUROC seen/unseen", "OSCR")
+FIGURES = {
+    "accuracy": "seen accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "auroc": "AUROC seen/unseen",
+    "oscr": "OSCR",
+}
 
 
 def compare(
@@ -97,25 +101,33 @@ def compare(
     return results
 
 
-def resnet18_figures(
-    data: str | os.PathLike[str], *, image_size: int, epochs: int, seed: int = 0, device: str = "auto"
-) -> dict[str, float]:
-    """Train ResNet-18 for a number of epochs and return its figures on the test split (:data:`FIGURES`)."""
-    manifest = Manifest.read(data)
-    make_config, _ = PRESETS["tiny"]
-    config = make_config(generators=manifest.generators("seen"), image_size=image_size)
-    return _run(manifest, config, resnet18_recipe(epochs=epochs, seed=seed), _resnet18, device=device)
+def train_resnet18(
+    manifest: Manifest, config: BMRLConfig, recipe: TrainingConfig, *, device: str = "auto", progress: bool = True
+) -> ResNet18:
+    """Return ResNet-18 trained on the training split, in evaluation mode on the CPU.
+
+    Args:
+        manifest: the data.
+        config: of the model that it is compared with; its classes and image size count.
+        recipe: see :func:`~bmrl.training.baseline.resnet18_recipe`.
+        device: as Lightning's ``accelerator``.
+        progress: show a progress bar.
+    """
+    task = _resnet18(config, recipe)
+    fit(task, _dataset(manifest, config, "train"), None, device=device, progress=progress)
+    assert isinstance(task.model, ResNet18)
+    return task.model
 
 
 def format_comparison(results: dict[str, Any]) -> str:
     """Return a plain text table: a line a contender, mean and range over the seeds."""
-    lines = [("", "epochs", *FIGURES)]
+    lines = [["", "epochs", *FIGURES.values()]]
     for name, entry in results.items():
         cells = []
         for figure in FIGURES:
-            values = [run[figure] for run in entry["runs"] if figure in run]
+            values = [run[figure] for run in entry["runs"] if run[figure] is not None]
             cells.append(f"{statistics.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})" if values else "-")
-        lines.append((name, str(entry["epochs"]), *cells))
+        lines.append([name, str(entry["epochs"]), *cells])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
@@ -132,7 +144,7 @@ def _bmrl(config: BMRLConfig, recipe: TrainingConfig) -> AttributionTask:
 
 def _resnet18(config: BMRLConfig, recipe: TrainingConfig) -> AttributionTask:
     torch.manual_seed(recipe.seed)
-    return ResNetTask(config.num_generators, recipe)
+    return ResNet18Task(ResNet18(config), recipe)
 
 
 def _cross_validate(
@@ -178,31 +190,18 @@ class _Curve(Callback):
 
 def _run(
     manifest: Manifest, config: BMRLConfig, recipe: TrainingConfig, make_task: _MakeTask, *, device: str
-) -> dict[str, float]:
+) -> dict[str, float | None]:
+    """Train on the whole training split and return the figures of the test split."""
     task = make_task(config, recipe)
     fit(task, _dataset(manifest, config, "train"), None, device=device, progress=False)
-    seen = _dataset(manifest, config, "test")
-    probabilities, labels = _probabilities(task, seen), torch.tensor(seen.labels)
-    figures = {"seen accuracy": accuracy(probabilities, labels), "balanced accuracy": balanced_accuracy(probabilities, labels)}
-    if manifest.select(split="test", role="unseen"):
-        unseen = _probabilities(task, _dataset(manifest, config, "test", role="unseen"))
-        figures["AUROC seen/unseen"] = auroc(probabilities.amax(dim=-1), unseen.amax(dim=-1))
-        figures["OSCR"] = oscr(probabilities, labels, unseen)
-    return figures
+    figures = headline(summarise(predict(cast("BMRL", task.model), manifest, split="test"), config.thresholds))
+    return {name: figures[name] for name in FIGURES}
 
 
-def _probabilities(task: AttributionTask, dataset: FaceDataset) -> Tensor:
-    task.eval()
-    with torch.inference_mode():
-        batches = [task.attribute(batch["image"]).double() for batch in evaluation_loader(dataset, batch_size=64)]
-    return torch.cat(batches).softmax(dim=-1)
-
-
-def _dataset(manifest: Manifest, config: BMRLConfig, split: str, role: str = "seen") -> FaceDataset:
+def _dataset(manifest: Manifest, config: BMRLConfig, split: str) -> FaceDataset:
     return FaceDataset(
         manifest,
         split=split,
-        role=role,
         image_size=config.image_size,
         generators=config.generators,
         parsing=config.parsing and split == "train",

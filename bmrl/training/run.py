@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -26,6 +24,10 @@ from bmrl.training._quiet import quiet_lightning
 from bmrl.training.loading import evaluation_loader, training_loader
 from bmrl.training.recipes import TrainingConfig
 from bmrl.training.task import AttributionTask, BMRLTask
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Sequence
 
 __all__ = ["PRESETS", "TrainingRun", "fit", "train"]
 
@@ -160,7 +162,7 @@ def fit(
     if recipe.ema_decay:
         watch.append(EMAWeightAveraging(decay=recipe.ema_decay))
     if progress:
-        watch.append(TQDMProgressBar(refresh_rate=5, leave=False))
+        watch.append(_ProgressBar(refresh_rate=5))
     if folder is not None:
         watch += _checkpoints(folder, with_validation=val_set is not None)
     with quiet_lightning():
@@ -170,7 +172,7 @@ def fit(
             max_epochs=recipe.epochs,
             precision=recipe.precision,
             callbacks=watch,
-            logger=CSVLogger(folder, name="log") if folder is not None else False,
+            logger=CSVLogger(folder, name="log", flush_logs_every_n_steps=1) if folder is not None else False,
             enable_checkpointing=folder is not None,
             enable_progress_bar=progress,
             enable_model_summary=False,
@@ -186,6 +188,13 @@ def fit(
     if recipe.keep == "best" and best is not None and best.is_file():
         task.load_state_dict(torch.load(best, weights_only=True)["state_dict"])
     task.to("cpu").eval()
+
+
+class _ProgressBar(TQDMProgressBar):
+    """Lightning's bar without the number of the log's version."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
 
 def _checkpoints(folder: Path, *, with_validation: bool) -> list[Callback]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bmrl.data.prompts import prompt_tokens
 from bmrl.losses import BMRLObjective
-from bmrl.models import BMRL, BMRLOutput
 from bmrl.training.augmentation import flip, shift
-from bmrl.training.recipes import TrainingConfig
+
+if TYPE_CHECKING:
+    from bmrl.models import BMRL, BMRLOutput
+    from bmrl.training.recipes import TrainingConfig
 
 __all__ = ["AttributionTask", "BMRLTask"]
 
@@ -22,28 +25,28 @@ class AttributionTask(L.LightningModule):
     """What every attributor's training shares: augmentation, optimiser, validation and log.
 
     Args:
+        model: takes uint8 images and returns a :class:`~bmrl.models.BMRLOutput`.
         recipe: the training recipe.
 
-    A subclass gives :meth:`attribute`, :meth:`objective_step` and :meth:`parameter_groups`. Randomness of an epoch
-    depends on the seed and the epoch alone, so that a resumed run repeats an uninterrupted one.
+    A subclass gives :meth:`objective_step`, and :meth:`parameter_groups` if it has more than the model. Randomness of
+    an epoch depends on the seed and the epoch alone, so that a resumed run repeats an uninterrupted one.
     """
 
-    def __init__(self, recipe: TrainingConfig) -> None:
+    model: nn.Module
+
+    def __init__(self, model: nn.Module, recipe: TrainingConfig) -> None:
         super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)
         self.recipe = recipe
         self._rng = torch.Generator()
 
-    def attribute(self, images: Tensor) -> Tensor:
-        """Return logits ``(batch, num_generators)`` of uint8 images ``(batch, 3, height, width)``."""
-        raise TypeError(f"{type(self).__name__} must define attribute")
-
+    @abstractmethod
     def objective_step(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Return the total loss, its named parts and the logits of an augmented batch."""
-        raise TypeError(f"{type(self).__name__} must define objective_step")
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimiser's parameter groups."""
-        raise TypeError(f"{type(self).__name__} must define parameter_groups")
+        return [{"params": list(self.model.parameters())}]
 
     def configure_optimizers(self) -> Any:
         """Adam or AdamW, and a tenfold drop every ``drop_every`` epochs."""
@@ -77,7 +80,7 @@ class AttributionTask(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor]) -> None:
         """Log cross-entropy and accuracy on seen validation images."""
-        logits = self.attribute(batch["image"]).float()
+        logits = self.model(batch["image"]).logits.float()
         labels, size = batch["label"], len(batch["label"])
         accuracy = (logits.argmax(dim=-1) == labels).float().mean()
         self.log("val_loss", F.cross_entropy(logits, labels), batch_size=size)
@@ -92,19 +95,14 @@ class BMRLTask(AttributionTask):
         recipe: the training recipe.
     """
 
-    tokens: Tensor | None
+    model: BMRL
+    tokens: Tensor
 
     def __init__(self, model: BMRL, recipe: TrainingConfig) -> None:
-        super().__init__(recipe)
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(model, recipe)
         self.objective = BMRLObjective(model.config, **recipe.objective)
-        tokens = prompt_tokens(model.config.generators) if model.config.language else None
-        self.register_buffer("tokens", tokens, persistent=False)
-
-    def attribute(self, images: Tensor) -> Tensor:
-        """See :meth:`AttributionTask.attribute`."""
-        output: BMRLOutput = self.model(images)
-        return output.logits
+        if model.config.language:
+            self.register_buffer("tokens", prompt_tokens(model.config.generators), persistent=False)
 
     def objective_step(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """See :meth:`AttributionTask.objective_step`."""
@@ -118,7 +116,7 @@ class BMRLTask(AttributionTask):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The model; and the objective, faster and without weight decay."""
-        groups: list[dict[str, Any]] = [{"params": list(self.model.parameters())}]
+        groups = super().parameter_groups()
         own = list(self.objective.parameters())
         if own:
             rate = self.recipe.learning_rate * self.recipe.objective_learning_rate_scale

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -17,6 +17,9 @@ from bmrl.encoders import (
     NoiseEncoder,
     ParsingEncoder,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SMALL = {
     "embed_dim": 16,

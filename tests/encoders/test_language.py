@@ -13,7 +13,9 @@ def sample() -> torch.Tensor:
     return torch.tensor([[[18, level + 1, 19, 0, 0] for level in range(4)]])
 
 
-@pytest.mark.parametrize(("readout", "reaches"), [("last_level", [True] * 4), ("first_level", [True, False, False, False])])
+@pytest.mark.parametrize(
+    ("readout", "reaches"), [("last_level", [True] * 4), ("first_level", [True, False, False, False])]
+)
 def test_which_levels_reach_the_embedding(readout, reaches):
     torch.manual_seed(0)
     encoder = LanguageEncoder(readout=readout, **SMALL).eval()

@@ -23,7 +23,7 @@ VOID = {"meta", "img", "br"}
 
 
 class Page(HTMLParser):
-    """Checks that elements are closed in order, and collects tags, attributes and the text of table rows and list items."""
+    """Checks that elements are closed in order; collects tags, attributes and the text of table rows and list items."""
 
     def __init__(self, text):
         super().__init__()

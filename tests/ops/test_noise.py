@@ -11,12 +11,7 @@ from bmrl.errors import RangeError
 from bmrl.ops import SRM, srm
 
 KB = np.array([[0, 0, 0, 0, 0], [0, -1, 2, -1, 0], [0, 2, -4, 2, 0], [0, -1, 2, -1, 0], [0, 0, 0, 0, 0]]) / 4
-KV = (
-    np.array(
-        [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]
-    )
-    / 12
-)
+KV = np.array([[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]) / 12
 H2 = np.array([[0] * 5, [0] * 5, [0, 1, -2, 1, 0], [0] * 5, [0] * 5]) / 2
 
 UINT8 = hnp.arrays(
@@ -76,7 +71,9 @@ def test_gradients():
 def test_compiles_and_traces():
     images = torch.rand(2, 3, 8, 8)
     expected = srm(images)
-    torch.testing.assert_close(torch.compile(srm, fullgraph=True, backend="aot_eager")(images), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        torch.compile(srm, fullgraph=True, backend="aot_eager")(images), expected, rtol=1e-5, atol=1e-5
+    )
     torch.testing.assert_close(torch.jit.trace(SRM(), images)(images[:1]), expected[:1])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,8 +10,16 @@ from PIL import Image
 
 from bmrl.data.manifest import Manifest, Row
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 SIZE = 64
-FAMILIES = {"camera": ("none", "none"), "stripes": ("EFS", "GAN"), "noise": ("FS", "diffusion"), "checks": ("AM", "GAN")}
+FAMILIES = {
+    "camera": ("none", "none"),
+    "stripes": ("EFS", "GAN"),
+    "noise": ("FS", "diffusion"),
+    "checks": ("AM", "GAN"),
+}
 
 
 def draw(name: str, rng: np.random.Generator) -> np.ndarray:

@@ -37,7 +37,7 @@ def test_flip_mirrors_about_half():
 
 @given(st.integers(0, 2**31), st.integers(1, 7))
 def test_shift_moves_pixels_unchanged_and_the_map_with_them(seed, pixels):
-    images, parsing = batch(2)
+    images, _parsing = batch(2)
     coordinates = torch.arange(64, dtype=torch.uint8).reshape(1, 8, 8).expand(2, 8, 8)
     moved, where = shift(images, coordinates, pixels=pixels, rng=torch.Generator().manual_seed(seed))
     assert (moved.dtype, where.dtype) == (torch.uint8, torch.uint8)

@@ -11,7 +11,9 @@ from bmrl.training.comparison import FIGURES, _fold, compare, format_comparison
 
 
 def test_compares_both_and_looks_at_training_groups_alone(data, tmp_path):
-    results = compare(data, tmp_path / "out", seeds=(0, 1), folds=2, max_epochs=2, contenders=("resnet18",), device="cpu")
+    results = compare(
+        data, tmp_path / "out", seeds=(0, 1), folds=2, max_epochs=2, contenders=("resnet18",), device="cpu"
+    )
     assert json.loads((tmp_path / "out" / "comparison.json").read_text())["contenders"] == results
     entry = results["resnet18"]
     assert len(entry["curve"]) == 2

@@ -37,5 +37,5 @@ def test_rejects_values_out_of_range(changes, message):
 def test_rejects_unknown_choices_and_keys():
     with pytest.raises(RangeError, match="optimizer: expected 'adam' or 'adamw', got 'sgd'"):
         TrainingConfig(optimizer="sgd")
-    with pytest.raises(ConfigError, match="momentum: expected one of batch_size, .*, got an unknown key"):
+    with pytest.raises(ConfigError, match=r"momentum: expected one of batch_size, .*, got an unknown key"):
         TrainingConfig.from_dict({"momentum": 0.9})

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -17,6 +17,9 @@ from bmrl.errors import ConfigError, DataError, MissingFileError, RangeError
 from bmrl.models import load_model
 from bmrl.training import train
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 FAST = {"epochs": 2, "batch_size": 8, "precision": "32-true"}
 
 
@@ -25,7 +28,7 @@ def metrics(folder: Path) -> dict[int, dict[str, str]]:
     found: dict[int, dict[str, str]] = {}
     for file in sorted(folder.glob("log/version_*/metrics.csv")):
         for row in csv.DictReader(file.open()):
-            if row["train_loss"]:
+            if row.get("train_loss"):
                 found[int(row["epoch"])] = {name: value for name, value in row.items() if name.startswith("train")}
     return found
 
@@ -58,7 +61,9 @@ def test_same_seed_same_model_and_another_seed_another(data, small, tmp_path):
     def weights(name: str, seed: int) -> dict[str, torch.Tensor]:
         recipe = FAST | {"epochs": 1, "seed": seed}
         return load_model(
-            train(data, tmp_path / name, model_changes=small, recipe_changes=recipe, device="cpu", progress=False).folder
+            train(
+                data, tmp_path / name, model_changes=small, recipe_changes=recipe, device="cpu", progress=False
+            ).folder
         ).state_dict()
 
     first, again, other = weights("a", 0), weights("b", 0), weights("c", 1)

@@ -41,7 +41,7 @@ def partial_noise(image: Array, rng: np.random.Generator) -> Array:
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     smooth = separable(noise, _BINOMIAL)
     band = smooth - separable(separable(smooth, _BINOMIAL), _BINOMIAL)
-    return _shrink(image, 0.02) + np.float32(0.09) * band
+    return _shrink(image, 0.02) + np.float32(0.13) * band
 
 
 def euler_steps(image: Array, rng: np.random.Generator) -> Array:

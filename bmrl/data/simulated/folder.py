@@ -54,7 +54,7 @@ def _own_files(folder: Path) -> list[Path]:
             f"folder: expected an empty folder or an earlier simulated data set, got {folder} with {files[0].name}"
         )
     for file in files:
-        if file.is_symlink() or not _is_own(file.relative_to(folder).parts):
+        if not _is_own(file.relative_to(folder).parts):
             raise DataError(f"folder: expected only files of a simulated data set, got {file}")
     return sorted(files, key=lambda file: file.name == MARKER)
 

@@ -23,7 +23,7 @@ Trace = Callable[[Array, np.random.Generator], Array]
 """Takes an image ``(size, size, 3)`` float32 in [0, 1] and returns it with a mechanism's trace."""
 
 _INNER = ("skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "nose", "mouth", "u_lip", "l_lip")
-_SMALLEST_REGION = 0.1
+_SMALLEST_REGION = 0.12
 
 
 class Scene(NamedTuple):
