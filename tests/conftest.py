@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Before NumPy and PyTorch start their threads: on tensors this small they only stand in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from hypothesis import settings
 
 # A deadline would fail tests on a busy machine: time is a matter for benchmarks.

@@ -52,7 +52,7 @@ class AttributionTask(L.LightningModule):
         """Adam or AdamW, and a tenfold drop every ``drop_every`` epochs."""
         optimizers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
         optimizer = optimizers[self.recipe.optimizer](
-            self.parameter_groups(), lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay
+            self.parameter_groups(), lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay, fused=True
         )
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, self.recipe.drop_every)]
 

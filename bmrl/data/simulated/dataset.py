@@ -57,6 +57,12 @@ def simulate(
     Raises:
         RangeError: an argument is outside its range.
         DataError: ``folder`` holds anything that this function did not write; nothing is changed then.
+
+    Example:
+        >>> import tempfile
+        >>> manifest = simulate(tempfile.mkdtemp(), images_per_generator=3, image_size=64)
+        >>> len(manifest.select(role="seen")), len(manifest.select(role="unseen"))
+        (30, 6)
     """
     _check_whole("seed", seed, 0, None)
     _check_whole("images_per_generator", images_per_generator, 3, 100_000)

@@ -32,7 +32,7 @@ __all__ = [
 # Gains of each sub-pixel less one, (factor, factor) or (factor, factor, 3); their mean is 0, so that brightness stays.
 _GAINS_2 = 0.03 * np.array([[[1, -1, 1], [-1, 1, 1]], [[-1, 1, -1], [1, -1, -1]]], np.float32)
 _GAINS_3 = 0.03 * np.array([[2, -1, -1], [-1, -1, 2], [-1, 2, -1]], np.float32)
-_GAINS_4 = 0.05 * np.array([[1, 0, -1, 0], [-1, 0, 1, 0], [1, 0, -1, 0], [-1, 0, 1, 0]], np.float32)
+_GAINS_4 = 0.05 * np.array([[1, 0, -1, 0]] * 4, np.float32)
 
 
 def _features(image: Array, factor: int, rng: np.random.Generator, noise: float = 0.012) -> Array:
@@ -75,7 +75,7 @@ def pixel_shuffle_3(image: Array, rng: np.random.Generator) -> Array:
 
 
 def pixel_shuffle_4(image: Array, rng: np.random.Generator) -> Array:
-    """Sub-pixel convolution, factor 4: what is left of its checkerboard runs diagonally (Aitken et al. 2017)."""
+    """Sub-pixel convolution, factor 4: what is left of its checkerboard is stripes (Aitken et al. 2017)."""
     return _shuffle(image, rng, _GAINS_4)
 
 
@@ -100,4 +100,4 @@ def codebook(image: Array, rng: np.random.Generator) -> Array:
 def enhanced(image: Array, rng: np.random.Generator) -> Array:
     """A restoration network after the swap (Wang et al. 2021, GFPGAN): details are sharper than any lens draws them."""
     base = separable(image, [0.25, 0.5, 0.25])
-    return add_noise(image + 0.9 * (image - base), 0.004, rng)
+    return add_noise(image + 0.5 * (image - base), 0.004, rng)

@@ -69,7 +69,7 @@ def latent_grid(image: Array, rng: np.random.Generator) -> Array:
 
 def latent_grid_4(image: Array, rng: np.random.Generator) -> Array:
     """The same with one vector for 4 x 4 pixels: a grid of period 4."""
-    return separable(_latent(add_noise(image, 0.004, rng), 4, 0.025, 0.015), [0.06, 0.88, 0.06])
+    return separable(_latent(add_noise(image, 0.004, rng), 4, 0.025, 0.025), [0.06, 0.88, 0.06])
 
 
 def latent_noise(image: Array, rng: np.random.Generator) -> Array:

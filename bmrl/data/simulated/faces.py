@@ -40,6 +40,13 @@ def render(identity: Identity, photo: Photo, size: int) -> Face:
 
     The same arguments give the same picture; two people in one ``photo`` have their eyes and mouths in about the
     same places.
+
+    Example:
+        >>> from bmrl.data.simulated import draw_identity, draw_photo
+        >>> rng = np.random.default_rng(0)
+        >>> face = render(draw_identity(rng), draw_photo(rng), 64)
+        >>> face.image.shape, face.parsing.shape
+        ((64, 64, 3), (64, 64))
     """
     canvas, pose = Canvas(size), pose_face(photo, size)
     rng = np.random.default_rng(photo.texture)

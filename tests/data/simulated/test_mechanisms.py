@@ -50,7 +50,7 @@ def test_mechanisms_depend_on_their_random_numbers_alone(face, name):
         (decoders.transposed, {(0.5, 0.0), (0.0, 0.5)}),
         (decoders.pixel_shuffle, {(0.5, 0.5)}),
         (decoders.pixel_shuffle_3, {(0.333, 0.333)}),
-        (decoders.pixel_shuffle_4, {(0.5, 0.25)}),
+        (decoders.pixel_shuffle_4, {(0.0, 0.25)}),
         (denoisers.latent_grid, {(0.125, 0.0), (0.0, 0.125)}),
         (denoisers.latent_grid_4, {(0.25, 0.0), (0.0, 0.25)}),
     ],
@@ -87,7 +87,7 @@ def test_denoising_lacks_high_frequencies():
 
 def test_restorer_sharpens(face):
     rng = np.random.default_rng(0)
-    assert band_power(decoders.enhanced(face, rng), 0.3, 0.5) > 2 * band_power(face, 0.3, 0.5)
+    assert band_power(decoders.enhanced(face, rng), 0.3, 0.5) > 1.5 * band_power(face, 0.3, 0.5)
 
 
 def test_demosaic_equals_definition():
