@@ -45,6 +45,8 @@ def tiny(
 ) -> BMRLConfig:
     """Return a small model of the same structure that trains on two CPU cores in minutes: 128 px, d = 128.
 
+    The noise view shows the whole image: half of it, 64 px, is too small to show a faint trace.
+
     Args:
         num_generators: how many classes, named ``generator_0`` onwards; or
         generators: the classes themselves.
@@ -52,14 +54,17 @@ def tiny(
     """
     sizes: dict[str, Any] = {
         "image_size": 128,
+        "patch_size": 128,
         "embed_dim": 128,
-        "channels": (16, 32, 64, 96, 128),
-        "convs_per_stage": (1, 2, 2, 2, 2),
+        "channels": (16, 32, 96, 192, 256),
+        "convs_per_stage": (1, 1, 2, 2, 2),
         "visual_blocks": 2,
-        "parsing_blocks": 2,
-        "language_blocks": 2,
+        "parsing_blocks": 1,
+        "language_blocks": 1,
         "num_heads": 4,
         "mlp_dim": 256,
         "token_patch": 1,
     }
+    if "image_size" in changes:
+        sizes["patch_size"] = changes["image_size"]
     return BMRLConfig(generators=_generators(num_generators, generators), **(sizes | changes))

@@ -29,7 +29,7 @@ class AttributionTask(L.LightningModule):
         recipe: the training recipe.
 
     A subclass gives :meth:`objective_step`, and :meth:`parameter_groups` if it has more than the model. Randomness of
-    an epoch depends on the seed and the epoch alone, so that a resumed run repeats an uninterrupted one.
+    a step depends on the seed, the epoch and the step alone, so that a resumed run repeats an uninterrupted one.
     """
 
     model: nn.Module
@@ -56,9 +56,10 @@ class AttributionTask(L.LightningModule):
         )
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, self.recipe.drop_every)]
 
-    def on_train_epoch_start(self) -> None:
-        """Start the epoch's randomness (augmentation here, dropout in PyTorch's global state) from its number."""
-        seed = self.recipe.seed * 1_000_003 + self.current_epoch
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Start the step's randomness: augmentation here, dropout in PyTorch's global state."""
+        # Not once an epoch: Lightning leaves that hook out for the first epoch after a resume.
+        seed = (self.recipe.seed * 1_000_003 + self.current_epoch) * 1_000_003 + batch_idx
         self._rng.manual_seed(seed)
         torch.manual_seed(seed)
 
