@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["run_demo"]
 
-RECIPE = {"epochs": 8, "drop_every": 6}  # the simulated traces are plain: half of the preset's epochs will do
-BASELINE_EPOCHS = 6
+IMAGES_PER_GENERATOR = 160
+RECIPE = {"epochs": 7, "drop_every": 5}  # the simulated traces are plain: half of the preset's epochs will do
+BASELINE_RECIPE = {"epochs": 7, "drop_every": 5}
 IMAGES_SERVED = 10
 TOLERANCE = 1e-4
 
@@ -58,7 +59,7 @@ def run_demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
         print(f"[{time.monotonic() - began:4.0f} s] {text}", flush=True)
 
     data, model = folder / "data", folder / "model"
-    manifest = simulate(data, seed=seed)
+    manifest = simulate(data, seed=seed, images_per_generator=IMAGES_PER_GENERATOR)
     seen, unseen = len(manifest.generators("seen")), len(manifest.generators("unseen"))
     say(
         f"simulated {len(manifest.rows)} images by {seen} seen and {unseen} unseen generators: {data}/contact_sheet.png"
@@ -68,8 +69,8 @@ def run_demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
     say(f"trained: {model}")
 
     config = load_model(model).config
-    baseline = train_resnet18(manifest, config, resnet18_recipe(epochs=BASELINE_EPOCHS, seed=seed))
-    say(f"trained a ResNet-18 for {BASELINE_EPOCHS} epochs, to compare")
+    baseline = train_resnet18(manifest, config, resnet18_recipe(seed=seed, **BASELINE_RECIPE))
+    say("trained a ResNet-18 for as many epochs, to compare")
 
     figures = summarise(predict(cast("BMRL", baseline), manifest), config.thresholds)
     metrics = evaluate(model, data, folder / "report", baselines={"ResNet-18": figures})

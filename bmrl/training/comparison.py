@@ -102,7 +102,12 @@ def compare(
 
 
 def train_resnet18(
-    manifest: Manifest, config: BMRLConfig, recipe: TrainingConfig, *, device: str = "auto", progress: bool = True
+    manifest: Manifest,
+    config: BMRLConfig,
+    recipe: TrainingConfig,
+    *,
+    device: str = "auto",
+    progress: bool | None = None,
 ) -> ResNet18:
     """Return ResNet-18 trained on the training split, in evaluation mode on the CPU.
 
@@ -111,7 +116,7 @@ def train_resnet18(
         config: of the model that it is compared with; its classes and image size count.
         recipe: see :func:`~bmrl.training.baseline.resnet18_recipe`.
         device: as Lightning's ``accelerator``.
-        progress: show a progress bar.
+        progress: as :func:`~bmrl.training.run.fit`.
     """
     task = _resnet18(config, recipe)
     fit(task, _dataset(manifest, config, "train"), None, device=device, progress=progress)

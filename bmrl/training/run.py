@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ PRESETS: dict[str, tuple[Callable[..., BMRLConfig], Callable[..., TrainingConfig
 }
 """Presets by name: a model and the recipe that trains it."""
 
+_SHOWN = ("train_loss", "train_accuracy", "val_accuracy")
 SETTINGS = "training.json"
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
 BEST_CHECKPOINT = Path("checkpoints", "best.ckpt")
@@ -69,7 +71,7 @@ def train(
     model_changes: dict[str, Any] | None = None,
     recipe_changes: dict[str, Any] | None = None,
     device: str = "auto",
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> TrainingRun:
     """Train BMRL on the seen images of a manifest and write the model into a folder.
 
@@ -82,7 +84,7 @@ def train(
         model_changes: fields of :class:`~bmrl.models.BMRLConfig` that differ from the preset.
         recipe_changes: fields of :class:`~bmrl.training.TrainingConfig` that differ from the preset.
         device: as Lightning's ``accelerator``: ``"auto"``, ``"cpu"``, ``"gpu"``.
-        progress: show a progress bar.
+        progress: show a progress bar; None shows one on a terminal, and logs a line an epoch elsewhere.
 
     Returns:
         :class:`TrainingRun`.
@@ -142,7 +144,7 @@ def fit(
     folder: Path | None = None,
     checkpoint: Path | None = None,
     device: str = "auto",
-    progress: bool = True,
+    progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> None:
     """Train a task in place.
@@ -154,15 +156,18 @@ def fit(
         folder: where ``log/`` and ``checkpoints/`` go; None writes nothing.
         checkpoint: where to go on from.
         device: as Lightning's ``accelerator``.
-        progress: show a progress bar.
+        progress: show a progress bar; None shows one on a terminal, and logs a line an epoch elsewhere.
         callbacks: more Lightning callbacks.
     """
     recipe = task.recipe
     watch: list[Callback] = list(callbacks)
     if recipe.ema_decay:
         watch.append(EMAWeightAveraging(decay=recipe.ema_decay))
-    if progress:
+    show_bar = sys.stdout.isatty() if progress is None else progress
+    if show_bar:
         watch.append(_ProgressBar(refresh_rate=5))
+    elif progress is None:
+        watch.append(_EpochLines())
     if folder is not None:
         watch += _checkpoints(folder, with_validation=val_set is not None)
     with quiet_lightning():
@@ -174,7 +179,7 @@ def fit(
             callbacks=watch,
             logger=CSVLogger(folder, name="log", flush_logs_every_n_steps=1) if folder is not None else False,
             enable_checkpointing=folder is not None,
-            enable_progress_bar=progress,
+            enable_progress_bar=show_bar,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=1,
@@ -195,6 +200,23 @@ class _ProgressBar(TQDMProgressBar):
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+
+
+class _EpochLines(Callback):
+    """Logs a line an epoch."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._log(trainer)  # Lightning knows an epoch's figures only after all hooks of its end
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._log(trainer)
+
+    @staticmethod
+    def _log(trainer: L.Trainer) -> None:
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items() if name in _SHOWN}
+        text = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in sorted(figures.items()))
+        if figures:
+            _logger.info("epoch %d of %s: %s", trainer.current_epoch, trainer.max_epochs, text)
 
 
 def _checkpoints(folder: Path, *, with_validation: bool) -> list[Callback]:
