@@ -24,7 +24,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	rm -rf $(DEMO)
 	$(BIN)/bmrl demo --out $(DEMO)
 
 test: install

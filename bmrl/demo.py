@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_demo"]
 
+MARK = ".bmrl-demo"
 IMAGES_PER_GENERATOR = 160
 RECIPE = {"epochs": 7, "drop_every": 5}  # the simulated traces are plain: half of the preset's epochs will do
 BASELINE_RECIPE = {"epochs": 7, "drop_every": 5}
@@ -40,19 +42,19 @@ def run_demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
     attributed.
 
     Args:
-        out: a new or empty folder for the data, the model, the exports and the report.
+        out: a new or empty folder for the data, the model, the exports and the report; an earlier demo in it is
+            replaced.
         seed: of the data and of the training.
 
     Returns:
         The report.
 
     Raises:
-        ConfigError: ``out`` is not empty.
+        ConfigError: ``out`` holds anything but an earlier demo; nothing is changed then.
         ServerError: the server could not be started, or answered otherwise than the model.
     """
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"out: expected a new or empty folder, got {folder}")
+    _clear(folder)
     began = time.monotonic()
 
     def say(text: str) -> None:
@@ -94,6 +96,17 @@ def run_demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
     report = folder / "report" / "report.html"
     say(f"served and local probabilities differ by at most {difference:.1e}; open {report}")
     return report
+
+
+def _clear(folder: Path) -> None:
+    """Make ``folder`` empty but for our mark, if it is new, empty or an earlier demo's."""
+    mark = folder / MARK
+    if mark.is_file():
+        shutil.rmtree(folder)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"out: expected a new or empty folder, or an earlier demo's, got {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_text("This folder was made by bmrl demo, which replaces it when it runs again.\n", encoding="utf-8")
 
 
 def _largest_difference(first: list[Attribution], second: list[Attribution]) -> float:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bmrl._checks import check_choice, check_shape
+from bmrl._checks import check_choice, check_positive, check_shape
 from bmrl.encoders.conv_transformer import ConvTransformer
 from bmrl.errors import ConfigError
 from bmrl.ops import views
@@ -67,6 +67,7 @@ class MultiPerspectiveVisualEncoder(nn.Module):
     Args:
         image_size: height and width of the image in pixels.
         patch_size: side of the noise view; None means half of ``image_size``.
+        noise_truncation: > 0, ``truncation`` of :func:`~bmrl.ops.srm`.
         appearance: whether the appearance encoder takes part.
         edge: whether the edge encoder takes part.
         noise: whether the noise encoder takes part.
@@ -90,6 +91,7 @@ class MultiPerspectiveVisualEncoder(nn.Module):
         appearance: bool = True,
         edge: bool = True,
         noise: bool = True,
+        noise_truncation: float = 3.0,
         fusion: Literal["sum", "cross_attention"] = "sum",
         embed_dim: int = 512,
         num_heads: int = 8,
@@ -102,7 +104,9 @@ class MultiPerspectiveVisualEncoder(nn.Module):
         if fusion == "cross_attention" and not appearance:
             raise ConfigError("appearance: expected True with fusion 'cross_attention' (it is the query), got False")
         self.image_size = image_size
+        check_positive("noise_truncation", noise_truncation)
         self.patch_size = image_size // 2 if patch_size is None else patch_size
+        self.noise_truncation = noise_truncation
         options |= {"embed_dim": embed_dim, "num_heads": num_heads}
         self.appearance = AppearanceEncoder(image_size, **options) if appearance else None
         self.edge = EdgeEncoder(image_size, **options) if edge else None
@@ -126,7 +130,8 @@ class MultiPerspectiveVisualEncoder(nn.Module):
         """
         size = self.image_size
         check_shape("images", images, "batch channels height width", channels=3, height=size, width=size)
-        seen = views(images, patch_size=self.patch_size, dtype=next(self.parameters()).dtype)
+        dtype = next(self.parameters()).dtype
+        seen = views(images, patch_size=self.patch_size, truncation=self.noise_truncation, dtype=dtype)
         pairs = ((self.appearance, seen.appearance), (self.edge, seen.edge), (self.noise, seen.noise))
         embeddings = [encoder(view) for encoder, view in pairs if encoder is not None]
         if self.attention is None:

@@ -64,6 +64,7 @@ class BMRL(nn.Module):
             appearance=config.appearance,
             edge=config.edge,
             noise=config.noise,
+            noise_truncation=config.noise_truncation,
             fusion=config.fusion,
             num_blocks=config.visual_blocks,
             **stack,

@@ -74,6 +74,8 @@ class BMRLConfig:
         appearance: the appearance encoder (AE) is on.
         edge: the edge encoder (EE) is on.
         noise: the noise encoder (NE) is on.
+        noise_truncation: > 0; residuals of the noise view are clamped to ± this. Images lie in [0, 1], so that the
+            paper's 3 clamps nothing; a few grey levels, such as 10 / 255, keep faint traces and cut strong edges.
         parsing: the parsing encoder (PE) is on in training.
         language: the language encoder (LE) and the predictor of its embedding are on in training.
         readout: which level's end-of-text token is the language embedding: ``"last_level"``, or
@@ -109,6 +111,7 @@ class BMRLConfig:
     appearance: bool = True
     edge: bool = True
     noise: bool = True
+    noise_truncation: float = 3.0
     parsing: bool = True
     language: bool = True
     readout: Literal["last_level", "first_level"] = "last_level"
@@ -164,6 +167,8 @@ class BMRLConfig:
             raise ConfigError(f"num_heads: expected a divisor of embed_dim {self.embed_dim}, got {self.num_heads}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout: expected 0 <= dropout < 1, got {self.dropout}")
+        if not self.noise_truncation > 0:
+            raise ConfigError(f"noise_truncation: expected > 0, got {self.noise_truncation}")
         stride = 2 ** len(self.channels)
         if self.image_size % stride:
             raise ConfigError(f"image_size: expected a multiple of {stride}, got {self.image_size}")

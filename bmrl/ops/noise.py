@@ -23,7 +23,8 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
             [0, 1]. NaN propagates.
-        truncation: > 0; residuals are clamped to [-truncation, truncation].
+        truncation: > 0; residuals are clamped to [-truncation, truncation]. Residuals of images in [0, 1] rarely
+            leave ±1, so that the default clamps nothing; the 3 grey levels of classical steganalysis are 3 / 255.
 
     Returns:
         ``(batch, 3, height, width)`` with KB, KV and H2 as channels; float32 for uint8 images, else the images'

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bmrl._checks import check_dtype
+from bmrl._checks import check_dtype, check_positive
 from bmrl.ops.edges import sobel
 from bmrl.ops.luma import unit_range
 from bmrl.ops.noise import srm
@@ -24,16 +24,19 @@ class Views(NamedTuple):
     edge: Tensor
     """Sobel magnitude, ``(batch, 1, height, width)``, 0 to about 4.5."""
     noise: Tensor
-    """SRM residuals of the richest patch, ``(batch, 3, patch_size, patch_size)`` in [-3, 3]."""
+    """SRM residuals of the richest patch, ``(batch, 3, patch_size, patch_size)`` within ±truncation."""
 
 
-def views(images: Tensor, *, patch_size: int = 112, dtype: torch.dtype = torch.float32) -> Views:
+def views(
+    images: Tensor, *, patch_size: int = 112, truncation: float = 3.0, dtype: torch.dtype = torch.float32
+) -> Views:
     """Return appearance, edge and noise of a batch of images.
 
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
             [0, 1]; height and width at least 2. NaN propagates.
         patch_size: side of the patch that the noise view shows, at most height and width.
+        truncation: > 0, as in :func:`~bmrl.ops.srm`.
         dtype: of the three results; a floating point dtype.
 
     Returns:
@@ -43,6 +46,7 @@ def views(images: Tensor, *, patch_size: int = 112, dtype: torch.dtype = torch.f
     Raises:
         ShapeError: not four axes, not 1 or 3 channels, a side below 2, or the patch does not fit.
         DTypeError: images neither uint8 nor floating point, or ``dtype`` not a floating one.
+        RangeError: ``truncation`` is not positive.
 
     Source: arXiv:2504.14129, section 3.3.
 
@@ -54,21 +58,23 @@ def views(images: Tensor, *, patch_size: int = 112, dtype: torch.dtype = torch.f
     patches, _ = richest_patch(images, patch_size=patch_size)
     # In unit range first, so that half-precision results are rounded once, at the end.
     scaled = unit_range(images)
-    return Views(scaled.to(dtype), sobel(scaled).to(dtype), srm(unit_range(patches)).to(dtype))
+    return Views(scaled.to(dtype), sobel(scaled).to(dtype), srm(unit_range(patches), truncation=truncation).to(dtype))
 
 
 class ViewExtractor(nn.Module):
     """Module form of :func:`views`."""
 
-    def __init__(self, *, patch_size: int = 112, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, *, patch_size: int = 112, truncation: float = 3.0, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
+        check_positive("truncation", truncation)
         self.patch_size = patch_size
+        self.truncation = truncation
         self.dtype = dtype
 
     def forward(self, images: Tensor) -> Views:
         """See :func:`views`."""
-        return views(images, patch_size=self.patch_size, dtype=self.dtype)
+        return views(images, patch_size=self.patch_size, truncation=self.truncation, dtype=self.dtype)
 
     def extra_repr(self) -> str:
         """The settings, as ``print`` shows them."""
-        return f"patch_size={self.patch_size}, dtype={self.dtype}"
+        return f"patch_size={self.patch_size}, truncation={self.truncation}, dtype={self.dtype}"

@@ -24,6 +24,17 @@ def test_embedding_is_the_sum_of_the_views_class_tokens():
         torch.testing.assert_close(mpve(scaled), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_noise_truncation_reaches_the_noise_view():
+    torch.manual_seed(0)
+    mpve = MultiPerspectiveVisualEncoder(16, noise_truncation=0.05, appearance=False, edge=False, **SMALL).eval()
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    patches, _ = richest_patch(images, patch_size=8)
+    with torch.inference_mode():
+        expected = mpve.noise(srm(patches, truncation=0.05))
+        torch.testing.assert_close(mpve(images), expected, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(expected, mpve.noise(srm(patches)), atol=1e-3)
+
+
 @settings(max_examples=10)
 @given(size=st.sampled_from([8, 16, 32, 48]), patch=st.sampled_from([4, 6, 8]), token_patch=st.sampled_from(["all", 1]))
 def test_other_image_and_patch_sizes(size, patch, token_patch):

@@ -26,6 +26,7 @@ def model():
     config = presets.tiny(
         generators=GENERATORS,
         image_size=32,
+        patch_size=16,
         embed_dim=24,
         channels=(8, 16),
         convs_per_stage=(1, 1),

@@ -95,6 +95,11 @@ def test_paper_runs_at_its_sizes():
     assert output.embedding.shape == (1, 512)
 
 
+def test_configuration_reaches_the_noise_view(make_model):
+    assert make_model(noise_truncation=0.05).visual_encoder.noise_truncation == 0.05
+    assert make_model(patch_size=16).visual_encoder.patch_size == 16
+
+
 def test_rejects_another_image_size(make_model):
     with pytest.raises(ShapeError, match=r"images: expected height = 32, got 64 \(shape \(1, 3, 64, 32\)\)"):
         make_model()(torch.zeros(1, 3, 64, 32, dtype=torch.uint8))

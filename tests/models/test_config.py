@@ -50,6 +50,7 @@ def test_is_frozen():
         ({"num_heads": 3}, r"num_heads: expected a divisor of embed_dim 128, got 3"),
         ({"channels": (8,)}, r"convs_per_stage: expected one entry a stage of channels \(8,\), got"),
         ({"dropout": 1.0}, r"dropout: expected 0 <= dropout < 1, got 1.0"),
+        ({"noise_truncation": 0.0}, r"noise_truncation: expected > 0, got 0.0"),
         ({"visual_blocks": 0}, r"visual_blocks: expected an integer >= 1, got 0"),
         ({"thresholds": (0.7, 1.5)}, r"thresholds: expected one or more numbers between 0 and 1, got \(0.7, 1.5\)"),
         ({"appearance": False, "edge": False, "noise": False}, r"expected at least one visual encoder on, got none"),

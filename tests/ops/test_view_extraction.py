@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bmrl.errors import DTypeError, ShapeError
+from bmrl.errors import DTypeError, RangeError, ShapeError
 from bmrl.ops import ViewExtractor, richest_patch, sobel, srm, views
 
 
@@ -30,6 +30,14 @@ def test_results_have_the_asked_dtype(dtype):
         assert view.dtype == dtype
         tolerance = 2 * max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
         torch.testing.assert_close(view.double(), expected, rtol=tolerance, atol=1e-6)
+
+
+def test_truncation_is_that_of_srm():
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    patches, _ = richest_patch(images, patch_size=4)
+    assert torch.equal(views(images, patch_size=4, truncation=0.1).noise, srm(patches, truncation=0.1))
+    extractor = ViewExtractor(patch_size=4, truncation=0.1)
+    assert extractor(images).noise.abs().max() == pytest.approx(0.1)
 
 
 def test_layouts(laid_out):
@@ -62,5 +70,7 @@ def test_compiles_traces_and_exports_with_any_batch():
 def test_rejects_bad_arguments():
     with pytest.raises(ShapeError, match=r"patch_size: expected at most height and width"):
         views(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(RangeError, match=r"truncation: expected > 0, got -1"):
+        ViewExtractor(truncation=-1)
     with pytest.raises(DTypeError, match=r"dtype: expected torch.float16 or .*, got torch.uint8"):
         views(torch.zeros(1, 3, 8, 8), patch_size=4, dtype=torch.uint8)
