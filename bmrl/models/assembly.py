@@ -128,6 +128,7 @@ def build_model(config: BMRLConfig) -> BMRL:
         config: the architecture; see :mod:`bmrl.models.presets`.
 
     Example:
+        >>> import torch
         >>> from bmrl.models import presets
         >>> model = build_model(presets.tiny(num_generators=7)).eval()
         >>> model(torch.zeros(1, 3, 128, 128, dtype=torch.uint8)).probabilities.shape

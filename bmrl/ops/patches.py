@@ -34,6 +34,7 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
         DTypeError: neither uint8 nor floating point.
 
     Example:
+        >>> import torch
         >>> patch_homogeneity(torch.zeros(1, 3, 4, 6), patch_size=2)
         tensor([[[1., 1., 1.],
                  [1., 1., 1.]]])
@@ -64,6 +65,7 @@ def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Ten
     Source: the patch selector of arXiv:2504.14129, section 3.3.
 
     Example:
+        >>> import torch
         >>> image = torch.zeros(1, 1, 2, 4)
         >>> image[..., 3] = 1.0
         >>> richest_patch(image, patch_size=2)[1]
