@@ -20,13 +20,20 @@ __all__ = [
     "Generator",
     "__version__",
     "build_model",
+    "data",
+    "encoders",
+    "evaluation",
+    "export",
     "load_model",
+    "losses",
     "models",
+    "ops",
     "save_model",
+    "training",
 ]
 
 if TYPE_CHECKING:
-    from bmrl import models
+    from bmrl import data, encoders, evaluation, export, losses, models, ops, training
     from bmrl.evaluation.attributor import Attribution, Attributor
     from bmrl.models import BMRL, BMRLConfig, BMRLOutput, Generator, build_model, load_model, save_model
 
@@ -42,12 +49,14 @@ _HOMES = {
     "save_model": "bmrl.models",
 }
 
+_ROOMS = ("data", "encoders", "evaluation", "export", "losses", "models", "ops", "training")
+
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name == "models":
-        return importlib.import_module("bmrl.models")
+    if name in _ROOMS:
+        return importlib.import_module(f"bmrl.{name}")
     raise AttributeError(f"module 'bmrl' has no attribute {name!r}")
 
 

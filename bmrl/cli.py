@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmrl import __version__
-from bmrl.errors import BMRLError
+from bmrl.errors import BMRLError, DataError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,6 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bmrl: error: {error}", file=sys.stderr)
         for note in getattr(error, "__notes__", ()):
             print(note, file=sys.stderr)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in ("bmrl", "torch"):
+            raise
+        print(f"bmrl: error: {MissingExtraError(error.name, 'train,serve')}", file=sys.stderr)
     except BrokenPipeError:  # the reader of our output, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
@@ -78,21 +82,46 @@ def _import_folder(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from bmrl.training import train
 
+    recipe = _given(options, "epochs", "batch_size", "learning_rate", "seed", "precision")
+    if options.resume and (recipe or options.set or options.preset):
+        options.usage_error("--resume goes on with the settings of the run; leave the other settings out")
+    model, more = _split_settings(options.set)
     run = train(
         options.data,
         options.out,
-        preset=options.preset,
+        preset=options.preset or "tiny",
         resume=options.resume,
-        recipe_changes=_given(options, "epochs", "batch_size", "learning_rate", "seed", "precision"),
-        model_changes=dict(options.set),
+        recipe_changes=recipe | more,
+        model_changes=model,
         device=options.device,
     )
+    for path, reason in run.skipped:
+        print(f"skipped {path}: {reason}", file=sys.stderr)
     branch = "on" if run.parsing else "off (no parsing maps)"
     print(f"model in {run.folder}; {len(run.skipped)} images skipped; parsing branch {branch}")
 
 
+def _split_settings(settings: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return changes of the model's configuration and of the recipe; ``objective.NAME`` is part of the latter."""
+    import dataclasses
+
+    from bmrl.training import TrainingConfig
+
+    recipe_fields = {field.name for field in dataclasses.fields(TrainingConfig)}
+    model: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}
+    for name, value in settings:
+        if name.startswith("objective."):
+            recipe.setdefault("objective", {})[name.removeprefix("objective.")] = value
+        elif name in recipe_fields:
+            recipe[name] = value
+        else:
+            model[name] = value
+    return model, recipe
+
+
 def _evaluate(options: argparse.Namespace) -> None:
-    from bmrl.evaluation.evaluate import evaluate
+    from bmrl.evaluation.run import evaluate
     from bmrl.evaluation.table import format_figures
 
     metrics = evaluate(options.model, options.data, options.out, split=options.split, thresholds=options.thresholds)
@@ -123,16 +152,18 @@ def _attribute(options: argparse.Namespace) -> int:
     from bmrl.evaluation.attributor import Attribution, format_table
 
     attributions, failures = [], 0
-    for answer in _attributions(options):
-        if isinstance(answer, Attribution):
-            attributions.append(answer)
-        else:
-            failures += 1
-            print(f"bmrl: error: {answer}", file=sys.stderr)
-    if options.json:
-        print(json.dumps([entry.to_dict() for entry in attributions], indent=2))
-    elif attributions:
-        print(format_table(attributions))
+    try:
+        for answer in _attributions(options):
+            if isinstance(answer, Attribution):
+                attributions.append(answer)
+            else:
+                failures += 1
+                print(f"bmrl: error: {answer}", file=sys.stderr)
+    finally:  # what was answered before the server died or somebody lost patience
+        if options.json:
+            print(json.dumps([entry.to_dict() for entry in attributions], indent=2))
+        elif attributions:
+            print(format_table(attributions))
     return FAILURE if failures else SUCCESS
 
 
@@ -193,7 +224,10 @@ def _files(paths: Iterable[str]) -> Iterator[str]:
 
     for path in paths:
         if Path(path).is_dir():
-            yield from sorted(str(file) for file in Path(path).rglob("*") if file.suffix.lower() in SUFFIXES)
+            found = sorted(str(file) for file in Path(path).rglob("*") if file.suffix.lower() in SUFFIXES)
+            if not found:
+                raise DataError(f"{path}: expected images in this folder, got none")
+            yield from found
         else:
             yield path
 
@@ -245,7 +279,7 @@ def _parser() -> argparse.ArgumentParser:
     training = command("train", _train, "train a model on the seen images of a data folder")
     training.add_argument("--data", required=True, metavar="DIR")
     training.add_argument("--out", required=True, metavar="DIR", help="new folder; becomes the model")
-    training.add_argument("--preset", default="tiny", choices=["tiny", "paper"], help="default: %(default)s")
+    training.add_argument("--preset", choices=["tiny", "paper"], help="default: tiny")
     training.add_argument("--resume", action="store_true", help="continue the interrupted run in --out")
     training.add_argument("--epochs", type=int)
     training.add_argument("--batch-size", type=int)
@@ -258,8 +292,10 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="change a field of the model's configuration, e.g. --set edge=false; may be repeated",
+        help="change a field of the model's configuration or of the recipe, such as edge=false, weight_decay=0.01 or "
+        "objective.margin=0.5; may be repeated",
     )
+    training.set_defaults(usage_error=training.error)
     _device(training)
 
     evaluation = command("evaluate", _evaluate, "test a model and write report.html and metrics.json")
@@ -285,7 +321,7 @@ def _parser() -> argparse.ArgumentParser:
     attribution.add_argument(
         "inputs",
         nargs="+",
-        metavar="MODEL PATH",
+        metavar=("MODEL", "PATH"),
         help="the model folder (not with --server), then images or folders of images",
     )
     attribution.set_defaults(usage_error=attribution.error)

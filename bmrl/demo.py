@@ -11,8 +11,8 @@ from bmrl.data.simulated import simulate
 from bmrl.errors import ConfigError, ServerError
 from bmrl.evaluation.attribution import format_table
 from bmrl.evaluation.attributor import Attribution, Attributor
-from bmrl.evaluation.evaluate import evaluate
 from bmrl.evaluation.predictions import predict
+from bmrl.evaluation.run import evaluate
 from bmrl.evaluation.summary import summarise
 from bmrl.evaluation.table import format_figures
 from bmrl.export import TritonClient, TritonServer, export_torchscript, write_triton_repository

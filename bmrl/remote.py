@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bmrl.evaluation._batches import read_batches
+from bmrl.evaluation._batches import name_sources, read_batches, read_named
 from bmrl.evaluation._inputs import check_rate
 from bmrl.evaluation.attribution import Attribution, attributions_from_probabilities
 
@@ -28,7 +28,7 @@ def attribute_remotely(
 
     Args:
         client: connected to the server.
-        sources: images, each what :func:`bmrl.images.read_image` takes.
+        sources: images, each what :func:`bmrl.images.read_image` takes; or one path.
         threshold: images whose maximum probability is below it are called unseen, 0 .. 1; None: the first of the
             served model's.
 
@@ -39,12 +39,11 @@ def attribute_remotely(
     served = client.model
     limit = served.thresholds[0] if threshold is None else threshold
     check_rate("threshold", limit)
-    for batch in read_batches(sources, served.image_size, served.max_batch_size):
+    for batch in read_batches(name_sources(sources), served.image_size, served.max_batch_size, read=read_named):
         attributions: list[Attribution] = []
         if batch.images is not None:
-            names = [
-                str(source) for source, item in zip(batch.sources, batch.items, strict=True) if isinstance(item, int)
-            ]
+            pairs = zip(batch.sources, batch.items, strict=True)
+            names = [name for (_, name), item in pairs if isinstance(item, int)]
             probabilities = torch.from_numpy(client.infer(batch.images).probabilities)
             attributions = attributions_from_probabilities(probabilities, served.generators, limit, names)
         yield from (attributions[item] if isinstance(item, int) else item for item in batch.items)

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 PUBLIC = {
-    "bmrl": "Attribution Attributor BMRL BMRLConfig BMRLOutput Generator __version__ build_model load_model models "
-    "save_model",
+    "bmrl": "Attribution Attributor BMRL BMRLConfig BMRLOutput Generator __version__ build_model data encoders "
+    "evaluation export load_model losses models ops save_model training",
     "bmrl.ops": "Grayscale PatchHomogeneity RichestPatch SRM Sobel ViewExtractor Views grayscale patch_homogeneity "
     "richest_patch sobel srm views",
     "bmrl.losses": "BMRLObjective CMCLoss CPCLoss ContrastiveCenterLoss DFACCLoss DFACCTerms LanguageAlignmentLoss "
@@ -19,6 +19,8 @@ PUBLIC = {
     "MultiPerspectiveVisualEncoder NoiseEncoder PARSING_CLASSES PARSING_COLORS ParsingEncoder SelfAttention "
     "TransformerBlock TransformerEncoder color_parsing tokenize",
     "bmrl.models": "BMRL BMRLConfig BMRLOutput Generator build_model load_model presets save_model",
+    "bmrl.data": "FaceDataset Manifest Row import_folder simulate",
+    "bmrl.evaluation": "Attribution Attributor Predictions evaluate predict summarise",
     "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",
     "bmrl.export": "ServedModel TritonClient TritonServer export_torchscript load_torchscript serve "
     "write_triton_repository",

@@ -1,5 +1,31 @@
-"""Manifests, data sets, prompts and importers.
+"""Manifests, data sets, prompts, importers and the simulated data set.
 
-Nothing is imported here: take what is needed from its own module (``from bmrl.data.manifest import
-Manifest``), so that reading a manifest never loads the tokenizer or the training libraries.
+Names load on first use, so that reading a manifest loads neither the tokenizer nor the training libraries.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bmrl.data.dataset import FaceDataset
+    from bmrl.data.importers.folder import import_folder
+    from bmrl.data.manifest import Manifest, Row
+    from bmrl.data.simulated import simulate
+
+__all__ = ["FaceDataset", "Manifest", "Row", "import_folder", "simulate"]
+
+_HOMES = {
+    "FaceDataset": "dataset",
+    "Manifest": "manifest",
+    "Row": "manifest",
+    "import_folder": "importers.folder",
+    "simulate": "simulated",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"bmrl.data.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'bmrl.data' has no attribute {name!r}")

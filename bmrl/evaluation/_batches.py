@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from bmrl._checks import check_positive
-from bmrl.errors import ImageError, MissingFileError
+from bmrl.errors import DTypeError, ImageError, MissingFileError
 from bmrl.images import read_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
-__all__ = ["Batch", "read_batches"]
+__all__ = ["Batch", "name_sources", "read_batches", "read_named"]
 
 MAX_READERS = 8  # threads; decoding releases the interpreter lock
 
@@ -83,3 +83,28 @@ def _collect(sources: list[Any], futures: list[Future[Tensor]]) -> Batch:
         except (ImageError, MissingFileError) as error:
             items.append(error)
     return Batch(sources, items, torch.stack(images) if images else None)
+
+
+def name_sources(sources: Iterable[Any] | str | os.PathLike[str]) -> Iterator[tuple[Any, str]]:
+    """Return pairs of an image and its name: the path, that of the file it was opened from, or ``image <index>``.
+
+    Raises:
+        DTypeError: ``sources`` is neither one path nor an iterable of images.
+    """
+    if isinstance(sources, str | os.PathLike):
+        sources = [sources]
+    elif isinstance(sources, bytes | bytearray) or hasattr(sources, "read") or not hasattr(sources, "__iter__"):
+        raise DTypeError(f"sources: expected a list of images or one path, got {type(sources).__name__}")
+    return ((source, _name(source, index)) for index, source in enumerate(sources))
+
+
+def read_named(source: tuple[Any, str], image_size: int) -> Tensor:
+    """Read an image that an error is to call by its name."""
+    return read_image(source[0], image_size, name=source[1])
+
+
+def _name(source: Any, index: int) -> str:
+    for candidate in (source, getattr(source, "filename", None), getattr(source, "name", None)):
+        if isinstance(candidate, str | os.PathLike) and os.fspath(candidate):
+            return os.fsdecode(candidate)
+    return f"image {index}"

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from bmrl._checks import check_positive
-from bmrl.errors import BMRLError, DTypeError
-from bmrl.evaluation._batches import read_batches
+from bmrl.errors import BMRLError
+from bmrl.evaluation._batches import name_sources, read_batches, read_named
 from bmrl.evaluation._inference import infer, resolve_model
 from bmrl.evaluation._inputs import check_rate
 from bmrl.evaluation.attribution import Attribution, attributions_from_probabilities, format_table
-from bmrl.images import read_image
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator
 
     import torch
-    from torch import Tensor
 
     from bmrl.errors import ImageError, MissingFileError
     from bmrl.models import BMRL
@@ -103,15 +101,10 @@ class Attributor:
 
         Works through any number of images, two batches in memory at a time; arguments as for a call.
         """
-        if isinstance(sources, str | os.PathLike):
-            sources = [sources]
-        elif isinstance(sources, bytes | bytearray) or hasattr(sources, "read") or not hasattr(sources, "__iter__"):
-            raise DTypeError(f"sources: expected a list of images or one path, got {type(sources).__name__}")
-        return self._stream(sources)
+        return self._stream(name_sources(sources))
 
-    def _stream(self, sources: Iterable[Any]) -> Iterator[Attribution | ImageError | MissingFileError]:
-        named = ((source, _source_name(source, index)) for index, source in enumerate(sources))
-        for batch in read_batches(named, self.model.config.image_size, self.batch_size, read=_read_named):
+    def _stream(self, named: Iterator[tuple[Any, str]]) -> Iterator[Attribution | ImageError | MissingFileError]:
+        for batch in read_batches(named, self.model.config.image_size, self.batch_size, read=read_named):
             attributions: list[Attribution] = []
             if batch.images is not None:
                 pairs = zip(batch.sources, batch.items, strict=True)
@@ -120,15 +113,3 @@ class Attributor:
                 generators = self.model.config.generators
                 attributions = attributions_from_probabilities(probabilities, generators, self.threshold, names)
             yield from (attributions[item] if isinstance(item, int) else item for item in batch.items)
-
-
-def _read_named(source: tuple[Any, str], image_size: int) -> Tensor:
-    return read_image(source[0], image_size, name=source[1])
-
-
-def _source_name(source: Any, index: int) -> str:
-    """Return the path of a source, or of the file it was opened from, or ``image <index>``."""
-    for candidate in (source, getattr(source, "filename", None), getattr(source, "name", None)):
-        if isinstance(candidate, str | os.PathLike) and os.fspath(candidate):
-            return os.fsdecode(candidate)
-    return f"image {index}"

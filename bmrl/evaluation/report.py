@@ -65,7 +65,7 @@ def render_report(metrics: Mapping[str, Any], predictions: Predictions) -> str:
     Every name is escaped: generators and paths are a user's text.
 
     Args:
-        metrics: as :func:`~bmrl.evaluation.evaluate.evaluate` returns them.
+        metrics: as :func:`~bmrl.evaluation.run.evaluate` returns them.
         predictions: what they were computed from, for the pictures.
 
     Raises:

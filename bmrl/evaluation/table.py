@@ -24,7 +24,7 @@ def format_figures(models: Mapping[str, Mapping[str, Any]]) -> str:
     """Return a line a figure and a column a model; a figure that a model does not have is ``-``.
 
     Args:
-        models: by name, what :func:`~bmrl.evaluation.evaluate.evaluate` or
+        models: by name, what :func:`~bmrl.evaluation.run.evaluate` or
             :func:`~bmrl.evaluation.summary.summarise` returned.
     """
     columns = {name: _figures(headline(figures)) for name, figures in models.items()}

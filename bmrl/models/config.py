@@ -124,9 +124,12 @@ class BMRLConfig:
 
     def __post_init__(self) -> None:
         for field in ("generators", "channels", "convs_per_stage", "thresholds"):
+            if not isinstance(getattr(self, field), list | tuple):
+                raise ConfigError(f"{field}: expected a list, got {getattr(self, field)!r}")
             object.__setattr__(self, field, tuple(getattr(self, field)))
-        if self.patch_size is None:
+        if self.patch_size is None and isinstance(self.image_size, int):
             object.__setattr__(self, "patch_size", self.image_size // 2)
+        self._check_switches()
         self._check_generators()
         self._check_sizes()
         check_choice("token_patch", self.token_patch, ("all", 1))
@@ -149,19 +152,25 @@ class BMRLConfig:
         if repeated:
             raise ConfigError(f"generators: expected distinct names, got {', '.join(repeated)} more than once")
 
+    def _check_switches(self) -> None:
+        switches = ("appearance", "edge", "noise", "parsing", "language", "normalize_embedding", "head_norm")
+        for field in switches:
+            value = getattr(self, field)
+            if not isinstance(value, bool):  # any other value, such as "False", would count as on
+                raise ConfigError(f"{field}: expected true or false, got {value!r}")
+
     def _check_sizes(self) -> None:
         counts = ("embed_dim", "num_heads", "mlp_dim", "visual_blocks", "parsing_blocks", "language_blocks")
         for field in (*counts, "image_size", "vocab_size", "context_length", "num_levels"):
             value = getattr(self, field)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{field}: expected an integer >= 1, got {value!r}")
+        for field in ("channels", "convs_per_stage"):
+            if not all(isinstance(entry, int) and entry >= 1 for entry in getattr(self, field)):
+                raise ConfigError(f"{field}: expected integers >= 1, got {getattr(self, field)}")
         if len(self.channels) != len(self.convs_per_stage) or not self.channels:
             raise ConfigError(
                 f"convs_per_stage: expected one entry a stage of channels {self.channels}, got {self.convs_per_stage}"
-            )
-        if min(self.channels + self.convs_per_stage) < 1:
-            raise ConfigError(
-                f"channels, convs_per_stage: expected integers >= 1, got {self.channels}, {self.convs_per_stage}"
             )
         if self.embed_dim % self.num_heads:
             raise ConfigError(f"num_heads: expected a divisor of embed_dim {self.embed_dim}, got {self.num_heads}")

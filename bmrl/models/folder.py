@@ -90,7 +90,8 @@ def _read_config(path: Path) -> BMRLConfig:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelFolderError(f"{path}: expected JSON, got {error}") from error
     if not isinstance(header, dict) or "format" not in header or not isinstance(header.get("model"), dict):
-        raise ModelFolderError(f"{path}: expected the keys format, bmrl_version and model, got {sorted(header)[:5]}")
+        found = sorted(header)[:5] if isinstance(header, dict) else type(header).__name__
+        raise ModelFolderError(f"{path}: expected the keys format, bmrl_version and model, got {found}")
     if header["format"] != FORMAT:
         raise ModelFolderError(
             f"{path}: expected format {FORMAT} (bmrl {__version__}), got format {header['format']!r} written by "

@@ -55,8 +55,8 @@ def grey_levels(images: Tensor) -> Tensor:
     """Return grey levels 0..255 as whole numbers in a floating dtype, ``(batch, height, width)``.
 
     uint8 images are weighted in integers, ``(299 R + 587 G + 114 B) // 1000``, so that every device agrees to
-    the bit. Floats take ``floor(255 gray + 0.0005)``, which gives the same levels for all images that were
-    uint8 before; plain truncation would lose a level on many greys.
+    the bit. Floats take ``floor(255 gray + 0.0005)``, which gives the same levels for all float32 and
+    float64 images that were uint8 before; plain truncation would lose a level on many greys.
     """
     if images.dtype == torch.uint8:
         if images.shape[1] == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
 
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
-            [0, 1]; a float image that was uint8 before gives the same result. NaN propagates.
+            [0, 1]; a float32 or float64 image that was uint8 before gives the same result. NaN propagates.
         patch_size: side of a patch in pixels, at least 2 and at most height and width; a remainder at the right
             or bottom is ignored.
 
@@ -40,11 +41,7 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
                  [1., 1., 1.]]])
     """
     _check_patch("images", images, patch_size)
-    levels = rearrange(
-        _cropped(grey_levels(images), patch_size), "b (r p) (q s) -> b r q p s", p=patch_size, s=patch_size
-    )
-    difference = levels[..., 1:] - levels[..., :-1]
-    return (1 / (1 + difference.square())).mean(dim=(-2, -1))
+    return (1 / (1 + _squared_differences(images, patch_size))).mean(dim=(-2, -1))
 
 
 def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Tensor]:
@@ -71,10 +68,21 @@ def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Ten
         >>> richest_patch(image, patch_size=2)[1]
         tensor([1])
     """
-    indices = patch_homogeneity(images, patch_size=patch_size).flatten(1).argmin(dim=1)
+    _check_patch("images", images, patch_size)
+    # Whole numbers below 2**33, so that their float64 sum is exact in any order: a tie is a tie on every device.
+    similarity = torch.round(2**32 / (1 + _squared_differences(images, patch_size).double()))
+    indices = similarity.sum(dim=(-2, -1)).flatten(1).argmin(dim=1)
     patches = rearrange(_cropped(images, patch_size), "b c (r p) (q s) -> b (r q) c p s", p=patch_size, s=patch_size)
     chosen = indices[:, None, None, None, None].expand(-1, 1, *patches.shape[2:])
     return patches.gather(1, chosen)[:, 0], indices
+
+
+def _squared_differences(images: Tensor, patch_size: int) -> Tensor:
+    """Squared differences of horizontally neighbouring grey levels, ``(batch, rows, columns, p, p - 1)``."""
+    levels = rearrange(
+        _cropped(grey_levels(images), patch_size), "b (r p) (q s) -> b r q p s", p=patch_size, s=patch_size
+    )
+    return (levels[..., 1:] - levels[..., :-1]).square()
 
 
 def _check_patch(name: str, images: Tensor, patch_size: int) -> None:

@@ -17,7 +17,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from bmrl._checks import check_choice
-from bmrl.data.dataset import FaceDataset
 from bmrl.data.manifest import Manifest, Row
 from bmrl.errors import ConfigError, RangeError
 from bmrl.evaluation.predictions import predict
@@ -25,7 +24,7 @@ from bmrl.evaluation.summary import headline, summarise
 from bmrl.models import BMRL, BMRLConfig, build_model
 from bmrl.training.baseline import ResNet18, ResNet18Task, resnet18_recipe
 from bmrl.training.recipes import TrainingConfig
-from bmrl.training.run import PRESETS, fit
+from bmrl.training.run import PRESETS, check_device, fit, load_split, without_missing_maps
 from bmrl.training.task import AttributionTask, BMRLTask
 
 __all__ = ["compare", "format_comparison", "train_resnet18"]
@@ -80,21 +79,24 @@ def compare(
         raise RangeError(f"folds: expected >= 2, got {folds}")
     if not seeds:
         raise ConfigError("seeds: expected at least one, got none")
+    check_device(device)
     manifest = Manifest.read(data)
     make_config, make_recipe = PRESETS[preset]
     config = make_config(generators=manifest.generators("seen"))
     results: dict[str, Any] = {}
+    config = without_missing_maps(config, load_split(manifest, config, "train"))
     for name in contenders:
         recipe = make_recipe() if name == "bmrl" else resnet18_recipe()
-        recipe = dataclasses.replace(recipe, epochs=max_epochs or recipe.epochs, keep="last")
+        recipe = dataclasses.replace(recipe, epochs=recipe.epochs if max_epochs is None else max_epochs, keep="last")
         make_task = _bmrl if name == "bmrl" else _resnet18
-        curve = _cross_validate(manifest, config, recipe, make_task, folds=folds, device=device)
+        needs = config if name == "bmrl" else dataclasses.replace(config, parsing=False)
+        curve = _cross_validate(manifest, needs, recipe, make_task, folds=folds, device=device)
         epochs = 1 + max(range(len(curve)), key=curve.__getitem__)
         _logger.info("%s: %d epochs, chosen by %d folds (accuracy %.3f)", name, epochs, folds, max(curve))
         runs = []
         for seed in seeds:
             chosen = dataclasses.replace(recipe, epochs=epochs, seed=seed)
-            runs.append(_run(manifest, config, chosen, make_task, device=device))
+            runs.append(_run(manifest, needs, chosen, make_task, device=device))
             _logger.info("%s, seed %d: %s", name, seed, runs[-1])
         results[name] = {"epochs": epochs, "curve": curve, "runs": runs}
         _write(Path(out), {"data": str(manifest.root), "preset": preset, "folds": folds, "contenders": results})
@@ -118,8 +120,9 @@ def train_resnet18(
         device: as Lightning's ``accelerator``.
         progress: as :func:`~bmrl.training.run.fit`.
     """
+    config = dataclasses.replace(config, parsing=False)
     task = _resnet18(config, recipe)
-    fit(task, _dataset(manifest, config, "train"), None, device=device, progress=progress)
+    fit(task, load_split(manifest, config, "train"), None, device=device, progress=progress)
     assert isinstance(task.model, ResNet18)
     return task.model
 
@@ -162,13 +165,15 @@ def _cross_validate(
             dataclasses.replace(row, split="val" if _fold(row, folds) == held_out else "train")
             for row in manifest.select(split="train", role="seen")
         )
+        if len({row.split for row in rows}) < 2:
+            raise RangeError(f"folds: expected a training group in each of {folds} folds, got none in one; take fewer")
         fold = Manifest(manifest.root, rows)
         curve = _Curve()
         task = make_task(config, dataclasses.replace(recipe, seed=held_out))
         fit(
             task,
-            _dataset(fold, config, "train"),
-            _dataset(fold, config, "val"),
+            load_split(fold, config, "train"),
+            load_split(fold, config, "val"),
             device=device,
             progress=False,
             callbacks=[curve],
@@ -198,19 +203,9 @@ def _run(
 ) -> dict[str, float | None]:
     """Train on the whole training split and return the figures of the test split."""
     task = make_task(config, recipe)
-    fit(task, _dataset(manifest, config, "train"), None, device=device, progress=False)
+    fit(task, load_split(manifest, config, "train"), None, device=device, progress=False)
     figures = headline(summarise(predict(cast("BMRL", task.model), manifest, split="test"), config.thresholds))
     return {name: figures[name] for name in FIGURES}
-
-
-def _dataset(manifest: Manifest, config: BMRLConfig, split: str) -> FaceDataset:
-    return FaceDataset(
-        manifest,
-        split=split,
-        image_size=config.image_size,
-        generators=config.generators,
-        parsing=config.parsing and split == "train",
-    )
 
 
 def _write(folder: Path, content: dict[str, Any]) -> None:

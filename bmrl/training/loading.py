@@ -34,7 +34,7 @@ class EpochSampler(Sampler[int]):
         return self.size
 
     def __iter__(self) -> Iterator[int]:
-        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        rng = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
         yield from torch.randperm(self.size, generator=rng).tolist()
 
 

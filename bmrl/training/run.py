@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import sys
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
 
-__all__ = ["PRESETS", "TrainingRun", "fit", "train"]
+__all__ = ["PRESETS", "TrainingRun", "check_device", "fit", "load_split", "train", "without_missing_maps"]
 
 _logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class TrainingRun:
     Attributes:
         folder: the model folder, which also holds ``training.json``, ``checkpoints/`` and, for each start of the
             run, ``log/version_N/metrics.csv``.
-        skipped: path and reason of each image that could not be read.
+        skipped: path and reason of each image that could not be read; empty for a run that was finished before.
         parsing: whether parsing maps guided the training.
     """
 
@@ -101,24 +102,23 @@ def train(
         if resume
         else _new_settings(folder, manifest, preset, model_changes or {}, recipe_changes or {})
     )
-    train_set = _dataset(manifest, config, split="train")
-    val_set = _dataset(manifest, config, split="val") if manifest.select(split="val", role="seen") else None
-    if val_set is None:
-        _logger.warning("%s: no validation images; the last weights are kept", manifest.root)
-    if config.parsing and not train_set.num_parsing:
-        _logger.warning("%s: no parsing maps found; the parsing branch is off", manifest.root)
-        config = BMRLConfig.from_dict(config.to_dict() | {"parsing": False})
-    skipped = (*train_set.skipped, *(val_set.skipped if val_set is not None else ()))
     if resume and (folder / "config.json").is_file():  # written last
         _logger.info("%s: the run is finished", folder)
-        return TrainingRun(folder, skipped, config.parsing)
+        return TrainingRun(folder, (), config.parsing)
+    check_device(device)
+    train_set = load_split(manifest, config, "train")
+    val_set = load_split(manifest, config, "val") if manifest.select(split="val", role="seen") else None
+    if val_set is None:
+        _logger.warning("%s: no validation images; the last weights are kept", manifest.root)
+    config = without_missing_maps(config, train_set)
+    skipped = (*train_set.skipped, *(val_set.skipped if val_set is not None else ()))
+    torch.manual_seed(recipe.seed)
+    task = BMRLTask(build_model(config), recipe)
     if not resume:
         folder.mkdir(parents=True, exist_ok=True)
         settings = {"model": config.to_dict(), "recipe": recipe.to_dict()}
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
-    torch.manual_seed(recipe.seed)
-    task = BMRLTask(build_model(config), recipe)
     checkpoint = folder / LAST_CHECKPOINT
     fit(
         task,
@@ -189,9 +189,11 @@ def fit(
             evaluation_loader(val_set, batch_size=recipe.batch_size) if val_set is not None else None,
         )
         trainer.fit(task, *loaders, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
-    best = folder / BEST_CHECKPOINT if folder is not None else None
-    if recipe.keep == "best" and best is not None and best.is_file():
-        task.load_state_dict(torch.load(best, weights_only=True)["state_dict"])
+    if folder is not None:
+        best = folder / BEST_CHECKPOINT
+        kept = best if recipe.keep == "best" and best.is_file() else folder / LAST_CHECKPOINT
+        # The averaged weights, if they are averaged, also where no epoch was left to train.
+        task.load_state_dict(torch.load(kept, weights_only=True)["state_dict"])
     task.to("cpu").eval()
 
 
@@ -226,16 +228,47 @@ def _checkpoints(folder: Path, *, with_validation: bool) -> list[Callback]:
         "enable_version_counter": False,
         "save_on_train_epoch_end": True,  # after validation: a run resumes at the start of an epoch
     }
-    kept: list[Callback] = [ModelCheckpoint(filename=LAST_CHECKPOINT.stem, **place)]
-    if with_validation:
-        kept.append(ModelCheckpoint(filename=BEST_CHECKPOINT.stem, monitor="val_loss", mode="min", **place))
-    return kept
+    # The best one first: the last checkpoint holds its score, which a resumed run compares with.
+    best = ModelCheckpoint(filename=BEST_CHECKPOINT.stem, monitor="val_loss", mode="min", **place)
+    last = ModelCheckpoint(filename=LAST_CHECKPOINT.stem, **place)
+    return [best, last] if with_validation else [last]
 
 
-def _dataset(manifest: Manifest, config: BMRLConfig, *, split: str) -> FaceDataset:
-    return FaceDataset(
-        manifest, split=split, image_size=config.image_size, generators=config.generators, parsing=config.parsing
+def load_split(manifest: Manifest, config: BMRLConfig, split: str) -> FaceDataset:
+    """Return the seen images of a split; with parsing maps if they are trained on.
+
+    Raises:
+        DataError: a class of the model has no training image, so that it would never be learnt.
+    """
+    dataset = FaceDataset(
+        manifest,
+        split=split,
+        image_size=config.image_size,
+        generators=config.generators,
+        parsing=config.parsing and split == "train",
     )
+    absent = [generator.name for label, generator in enumerate(config.generators) if label not in dataset.labels]
+    if split == "train" and absent:
+        raise DataError(f"{manifest.root}: expected training images of every seen generator, got none of {absent[0]}")
+    return dataset
+
+
+def without_missing_maps(config: BMRLConfig, train_set: FaceDataset) -> BMRLConfig:
+    """Return the configuration with the parsing branch off if no training image has a map, and say so in the log."""
+    if not config.parsing or train_set.num_parsing:
+        return config
+    _logger.warning("no parsing maps found; the parsing branch is off")
+    return dataclasses.replace(config, parsing=False)
+
+
+def check_device(device: str) -> None:
+    """Check that Lightning's accelerator of this name is there.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if device == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise ConfigError("device: expected a GPU that PyTorch can use, got none; train with cpu or auto")
 
 
 def _new_settings(
@@ -249,10 +282,13 @@ def _new_settings(
     if len(generators) < 2:
         raise DataError(f"{manifest.root}: expected at least two seen generators, got {len(generators)}")
     model_preset, recipe_preset = PRESETS[preset]
-    try:
-        return model_preset(generators=generators, **model_changes), recipe_preset(**recipe_changes)
-    except TypeError as error:  # an unknown field
-        raise ConfigError(f"changes: expected fields of BMRLConfig or TrainingConfig, got {error}") from error
+    for changes, target in ((model_changes, BMRLConfig), (recipe_changes, TrainingConfig)):
+        known = {field.name for field in dataclasses.fields(target)}
+        for name in changes.keys() - known:
+            raise ConfigError(
+                f"{name}: expected a field of {target.__name__} ({', '.join(sorted(known))}), got no such"
+            )
+    return model_preset(generators=generators, **model_changes), recipe_preset(**recipe_changes)
 
 
 def _read_settings(folder: Path, manifest: Manifest) -> tuple[BMRLConfig, TrainingConfig]:

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrl.data.prompts import prompt_tokens
+from bmrl.errors import ConfigError
 from bmrl.losses import BMRLObjective
 from bmrl.training.augmentation import flip, shift
 
 if TYPE_CHECKING:
-    from bmrl.models import BMRL, BMRLOutput
+    from bmrl.models import BMRL, BMRLConfig, BMRLOutput
     from bmrl.training.recipes import TrainingConfig
 
 __all__ = ["AttributionTask", "BMRLTask"]
@@ -59,7 +60,7 @@ class AttributionTask(L.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Start the step's randomness: augmentation here, dropout in PyTorch's global state."""
         # Not once an epoch: Lightning leaves that hook out for the first epoch after a resume.
-        seed = (self.recipe.seed * 1_000_003 + self.current_epoch) * 1_000_003 + batch_idx
+        seed = ((self.recipe.seed * 1_000_003 + self.current_epoch) * 1_000_003 + batch_idx) % 2**63
         self._rng.manual_seed(seed)
         torch.manual_seed(seed)
 
@@ -103,12 +104,19 @@ class BMRLTask(AttributionTask):
         super().__init__(model, recipe)
         self.objective = BMRLObjective(model.config, **recipe.objective)
         if model.config.language:
-            self.register_buffer("tokens", prompt_tokens(model.config.generators), persistent=False)
+            tokens = prompt_tokens(model.config.generators)
+            _check_language(model.config, tokens)
+            self.register_buffer("tokens", tokens, persistent=False)
 
     def objective_step(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """See :meth:`AttributionTask.objective_step`."""
         labels, mask = batch["label"], batch["has_parsing"]
-        output: BMRLOutput = self.model(batch["image"], parsing=batch["parsing"])
+        output: BMRLOutput = self.model(batch["image"])
+        if self.model.parsing_encoder is not None and mask.any():
+            # Images without a map stay out of the encoder, whose batch norm would mix them into the others.
+            encoded = self.model.parsing_encoder(batch["parsing"][mask])
+            parsing = encoded.new_zeros(len(mask), encoded.shape[-1])
+            output = output._replace(parsing=parsing.masked_scatter(mask[:, None], encoded))
         if self.model.language_encoder is not None:
             # All images of a generator share their prompts: encode each generator once.
             output = output._replace(language=self.model.language_encoder(self.tokens)[labels])
@@ -123,3 +131,15 @@ class BMRLTask(AttributionTask):
             rate = self.recipe.learning_rate * self.recipe.objective_learning_rate_scale
             groups.append({"params": own, "lr": rate, "weight_decay": 0.0})
         return groups
+
+
+def _check_language(config: BMRLConfig, tokens: Tensor) -> None:
+    """Check that the language encoder takes the prompts."""
+    _, levels, length = tokens.shape
+    for field, expected in (("num_levels", levels), ("context_length", length)):
+        if getattr(config, field) != expected:
+            raise ConfigError(f"{field}: expected {expected}, as the prompts have it, got {getattr(config, field)}")
+    if config.vocab_size <= int(tokens.max()):
+        raise ConfigError(
+            f"vocab_size: expected more than the largest token {int(tokens.max())}, got {config.vocab_size}"
+        )

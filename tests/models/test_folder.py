@@ -65,6 +65,9 @@ def test_damaged_config(saved):
     (saved / "config.json").write_text("[]")
     with pytest.raises(ModelFolderError, match=r"config.json: expected the keys format, bmrl_version and model"):
         load_model(saved)
+    (saved / "config.json").write_text("null")
+    with pytest.raises(ModelFolderError, match=r"config.json: expected the keys format, .*, got NoneType"):
+        load_model(saved)
     (saved / "config.json").write_text("{")
     with pytest.raises(ModelFolderError, match=r"config.json: expected JSON, got"):
         load_model(saved)

@@ -7,10 +7,31 @@ import pytest
 
 from bmrl.data.manifest import Manifest
 from bmrl.errors import ConfigError, RangeError
+from bmrl.training import comparison
 from bmrl.training.comparison import FIGURES, _fold, compare, format_comparison
+from bmrl.training.run import fit
 
 
-def test_compares_both_and_looks_at_training_groups_alone(data, tmp_path):
+def test_the_epochs_are_chosen_on_training_groups_alone(data, tmp_path, monkeypatch):
+    fits = []
+
+    def recording(task, train_set, val_set, **options):
+        fits.append((train_set.rows, val_set.rows if val_set is not None else None))
+        return fit(task, train_set, val_set, **options)
+
+    monkeypatch.setattr(comparison, "fit", recording)
+    compare(data, tmp_path, seeds=(0,), folds=2, max_epochs=1, contenders=("resnet18",), device="cpu")
+    (train_0, val_0), (train_1, val_1), (whole, nothing) = fits
+    paths = {row.path for row in Manifest.read(data).select(split="train", role="seen")}
+    assert nothing is None
+    assert {row.path for row in whole} == paths
+    assert {row.path for row in (*val_0, *val_1)} == paths
+    for train_rows, val_rows in ((train_0, val_0), (train_1, val_1)):
+        assert {row.path for row in (*train_rows, *val_rows)} == paths
+        assert not {row.group for row in train_rows} & {row.group for row in val_rows}
+
+
+def test_writes_what_it_returns(data, tmp_path):
     results = compare(
         data, tmp_path / "out", seeds=(0, 1), folds=2, max_epochs=2, contenders=("resnet18",), device="cpu"
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import os
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from bmrl.data.manifest import Manifest
 from bmrl.errors import ConfigError, DataError, MissingFileError, RangeError
-from bmrl.models import load_model
-from bmrl.training import train
+from bmrl.models import build_model, load_model
+from bmrl.models.presets import tiny
+from bmrl.training import BMRLTask, TrainingConfig, train
+from bmrl.training.run import load_split
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,13 +164,57 @@ def test_refuses_to_resume_what_is_not_there_or_does_not_fit(data, small, tmp_pa
 def test_refuses_bad_settings_and_data(data, tmp_path):
     with pytest.raises(RangeError, match=r"preset: expected 'paper' or 'tiny', got 'huge'"):
         train(data, tmp_path / "a", preset="huge")
-    with pytest.raises(ConfigError, match=r"changes: expected fields of .*'depth'"):
+    with pytest.raises(ConfigError, match=r"depth: expected a field of BMRLConfig \(appearance, .*\), got no such"):
         train(data, tmp_path / "a", model_changes={"depth": 1})
     rows = [row for row in Manifest.read(data).rows if row.generator == "noise"]
     alone = Manifest(tmp_path / "one", tuple(rows))
     alone.write()
     with pytest.raises(DataError, match=r"expected at least two seen generators, got 1"):
         train(alone.root, tmp_path / "a")
+    with pytest.raises(ConfigError, match=r"vocab_size: expected more than the largest token 49407, got 50"):
+        train(data, tmp_path / "a", model_changes={"vocab_size": 50, "image_size": 64})
     with pytest.raises(MissingFileError, match=r"manifest.csv: expected a CSV file, got nothing at this path"):
         train(tmp_path, tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_refuses_a_gpu_that_is_not_there(data, tmp_path):
+    with pytest.raises(ConfigError, match=r"device: expected a GPU that PyTorch can use, got none"):
+        train(data, tmp_path / "a", device="gpu")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_generator_without_training_images_is_named(data, tmp_path):
+    manifest = Manifest.read(data)
+    rows = [row for row in manifest.rows if (row.generator, row.split) != ("noise", "train")]
+    with pytest.raises(DataError, match=r"expected training images of every seen generator, got none of noise"):
+        load_split(Manifest(manifest.root, tuple(rows)), tiny(generators=manifest.generators("seen")), "train")
+
+
+def test_any_seed_trains(data, small, tmp_path):
+    recipe = FAST | {"epochs": 1, "seed": 20_261_123_093_000}
+    run = train(data, tmp_path / "run", model_changes=small, recipe_changes=recipe, device="cpu", progress=False)
+    assert 0 in metrics(run.folder)
+
+
+def test_images_without_a_map_stay_out_of_the_parsing_branch(data, small):
+    manifest = Manifest.read(data)
+    config = tiny(generators=manifest.generators("seen"), **small)
+    task = BMRLTask(build_model(config), TrainingConfig())
+    samples = load_split(manifest, config, "train")
+    batch = default_collate([samples[index] for index in range(6)])
+    batch["has_parsing"] = torch.tensor([True, False, True, True, False, True])
+    changed = batch | {"parsing": batch["parsing"].clone()}
+    changed["parsing"][1] = 3
+    results = []
+    for given in (batch, changed):
+        torch.manual_seed(0)
+        task.model.load_state_dict(results[0][1] if results else task.model.state_dict())
+        before = copy.deepcopy(task.model.state_dict())
+        total, parts, _ = task.objective_step(given)
+        results.append((float(total.detach()), before, float(parts["cpc"].detach())))
+    assert results[0][0] == results[1][0]
+    assert results[0][2] > 0
+    batch["has_parsing"][:] = False
+    assert "cpc" not in task.objective_step(batch)[1]

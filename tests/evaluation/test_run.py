@@ -8,7 +8,7 @@ import torch
 from bmrl import __version__
 from bmrl.data.manifest import Manifest
 from bmrl.errors import DataError, MissingFileError
-from bmrl.evaluation.evaluate import evaluate
+from bmrl.evaluation.run import evaluate
 from bmrl.models import build_model, save_model
 
 
