@@ -172,11 +172,18 @@ def test_bad_input_is_one_line_and_exit_code_1(trained, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["fly"], ["train"], ["train", "--data", "x", "--out", "y", "--preset", "huge"], ["attribute", "model"],
-     ["train", "--data", "x", "--out", "y", "--set", "edge"]],
-)  # fmt: skip
+    [
+        "",
+        "fly",
+        "train",
+        "train --data x --out y --preset huge",
+        "train --data x --out y --set edge",
+        "train --data x --out y --resume --epochs 3",
+        "attribute model",
+    ],
+)
 def test_wrong_usage_is_exit_code_2(arguments):
-    result = run(*arguments)
+    result = run(*arguments.split())
     assert result.returncode == 2
     assert result.stderr.startswith("usage: bmrl")
 

@@ -99,7 +99,8 @@ def test_unreadable_images_are_skipped_and_listed(data_without_parsing, small, t
 def _start(data: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
     sizes = ["image_size=64", "embed_dim=16", "channels=[4,8,8]", "convs_per_stage=[1,1,1]", "mlp_dim=16"]
     blocks = ["visual_blocks=1", "parsing_blocks=1", "language_blocks=1", "dropout=0.2"]
-    settings = [part for setting in sizes + blocks for part in ("--set", setting)]
+    recipe = ["keep=best", "ema_decay=0.8"]
+    settings = [part for setting in sizes + blocks + recipe for part in ("--set", setting)]
     command = [sys.executable, "-m", "bmrl.cli", "train", "--data", str(data), "--out", str(out), "--device", "cpu"]
     started = [] if "--resume" in more else ["--epochs", "6", "--batch-size", "8", "--precision", "32-true", *settings]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
