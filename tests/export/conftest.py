@@ -27,6 +27,7 @@ def model():
         generators=GENERATORS,
         image_size=32,
         patch_size=16,
+        noise_truncation=3.0,
         embed_dim=24,
         channels=(8, 16),
         convs_per_stage=(1, 1),
