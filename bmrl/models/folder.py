@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def save_model(model: BMRL, folder: str | os.PathLike[str]) -> Path:
         weights, config = Path(scratch, "model.safetensors"), Path(scratch, "config.json")
         save_file(tensors, weights, metadata={"format": "pt"})
         config.write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+        shutil.copymode(config, weights)  # safetensors lets nobody but the owner read, a server may be somebody else
         os.replace(weights, target / weights.name)
         os.replace(config, target / config.name)
     return target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,7 @@ def train(
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in task.objective.state_dict().items()}
     if state:
         save_file(state, folder / "objective.safetensors")
+        shutil.copymode(folder / SETTINGS, folder / "objective.safetensors")
     save_model(task.model, folder)
     return TrainingRun(folder, skipped, config.parsing)
 

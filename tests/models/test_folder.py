@@ -25,6 +25,7 @@ def test_round_trip(make_model, saved):
     with torch.inference_mode():
         assert torch.equal(loaded(IMAGES).logits, model(IMAGES).logits)
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
+    assert len({path.stat().st_mode for path in saved.iterdir()}) == 1  # whoever reads one reads both
 
 
 def test_saving_keeps_other_files_and_replaces_its_own(make_model, saved):
