@@ -5,8 +5,9 @@ Names load on first use, so that reading a manifest loads neither the tokenizer 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bmrl._lazy import lazy_names
 
 if TYPE_CHECKING:
     from bmrl.data.dataset import FaceDataset
@@ -24,8 +25,4 @@ _HOMES = {
     "simulate": "simulated",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"bmrl.data.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'bmrl.data' has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -5,8 +5,9 @@ Names load on first use, so that attributing an image needs neither matplotlib n
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bmrl._lazy import lazy_names
 
 if TYPE_CHECKING:
     from bmrl.evaluation.attributor import Attribution, Attributor
@@ -25,8 +26,4 @@ _HOMES = {
     "summarise": "summary",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"bmrl.evaluation.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'bmrl.evaluation' has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _HOMES)

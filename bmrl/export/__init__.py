@@ -5,8 +5,9 @@ Names load on first use, so that exporting needs PyTorch alone and a client need
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bmrl._lazy import lazy_names
 
 __all__ = [
     "ServedModel",
@@ -35,11 +36,7 @@ _HOMES = {
     "write_triton_repository": "triton_repository",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bmrl.errors import MissingExtraError
+from bmrl._lazy import lazy_names
 from bmrl.training.recipes import TrainingConfig
 
 if TYPE_CHECKING:
@@ -15,19 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["AttributionTask", "BMRLTask", "TrainingConfig", "TrainingRun", "train"]
 
 _HOMES = {
-    "AttributionTask": "bmrl.training.task",
-    "BMRLTask": "bmrl.training.task",
-    "TrainingRun": "bmrl.training.run",
-    "train": "bmrl.training.run",
+    "AttributionTask": "task",
+    "BMRLTask": "task",
+    "TrainingRun": "run",
+    "train": "run",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'bmrl.training' has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    except ModuleNotFoundError as error:
-        if error.name == "lightning":
-            raise MissingExtraError("lightning", "train") from error
-        raise
+__getattr__ = lazy_names(__name__, _HOMES, extra="train")
