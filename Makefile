@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+BENCH ?= benchmarks/results
 
-.PHONY: install demo test lint types check clean
+.PHONY: install demo test bench lint types check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    simulate, train, evaluate, export, serve and attribute; results in $(DEMO)/"
 	@echo "make test    run the tests"
+	@echo "make bench   measure the operators beside their peers on this CPU; results in $(BENCH)/"
 	@echo "make lint    check style; make types: check types; make check: both and the tests"
 	@echo "make clean   remove $(VENV)"
 
@@ -28,6 +30,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+bench: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m pytest benchmarks --quiet --benchmark-disable-gc --benchmark-columns=median,iqr,rounds --out $(BENCH)
 
 lint: install
 	$(BIN)/ruff check .

@@ -284,7 +284,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--epochs", type=int)
     training.add_argument("--batch-size", type=int)
     training.add_argument("--learning-rate", type=float)
-    training.add_argument("--precision", choices=["32-true", "bf16-mixed"])
+    training.add_argument("--precision", choices=["auto", "32-true", "bf16-mixed"])
     training.add_argument("--seed", type=int)
     training.add_argument(
         "--set",

@@ -7,6 +7,12 @@ import os
 # Before NumPy and PyTorch start their threads: on tensors this small they only stand in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
+# Before Triton is imported: without a GPU its interpreter runs the kernels.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from hypothesis import settings
 
 # A deadline would fail tests on a busy machine: time is a matter for benchmarks.

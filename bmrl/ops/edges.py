@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrl._checks import check_images
 from bmrl.errors import ShapeError
-from bmrl.ops.luma import luma, output_dtype, unit_range
+from bmrl.ops._dispatch import runs_kernels
+from bmrl.ops.luma import luma, luma_adjoint, output_dtype, unit_range
 
 __all__ = ["Sobel", "sobel"]
 
@@ -39,21 +42,16 @@ def sobel(images: Tensor) -> Tensor:
         [0.0, 4.0, 4.0, 0.0]
     """
     check_images("images", images)
+    check_sides("images", images)
+    if runs_kernels(images):
+        return torch.ops.bmrl.sobel(images, output_dtype(images))
+    return sobel_in_aten(images, output_dtype(images))
+
+
+def check_sides(name: str, images: Tensor) -> None:
+    """Check that the border can mirror."""
     if min(images.shape[-2:]) < 2:
-        raise ShapeError(f"images: expected height and width >= 2 (the border mirrors), got {tuple(images.shape)}")
-    return _sobel(luma(unit_range(images))).to(output_dtype(images))
-
-
-def _sobel(gray: Tensor) -> Tensor:
-    """Gradient magnitude of ``(batch, 1, height, width)``, by separable shifted sums."""
-    padded = F.pad(gray, (1, 1, 1, 1), mode="reflect")
-    above, middle, below = padded[..., :-2, :], padded[..., 1:-1, :], padded[..., 2:, :]
-    smoothed = above + 2 * middle + below
-    difference = below - above
-    gx = smoothed[..., 2:] - smoothed[..., :-2]
-    gy = difference[..., :-2] + 2 * difference[..., 1:-1] + difference[..., 2:]
-    # A norm, not a square root: its gradient at a flat pixel is 0, never NaN.
-    return torch.linalg.vector_norm(torch.cat((gx, gy), dim=1), dim=1, keepdim=True)
+        raise ShapeError(f"{name}: expected height and width >= 2 (the border mirrors), got {tuple(images.shape)}")
 
 
 class Sobel(nn.Module):
@@ -62,3 +60,80 @@ class Sobel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """See :func:`sobel`."""
         return sobel(images)
+
+
+def sobel_in_aten(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sobel magnitude in ``dtype``, by ATen operators alone."""
+    return _magnitude(*_parts(luma(unit_range(images)))).to(dtype)
+
+
+def _magnitude(gx: Tensor, gy: Tensor) -> Tensor:
+    square = gx * gx + gy * gy
+    # The gradient at a flat pixel is 0, where that of a plain root is not a number.
+    flat = square == 0
+    return square.masked_fill(flat, 1).sqrt().masked_fill(flat, 0)
+
+
+def _parts(gray: Tensor) -> tuple[Tensor, Tensor]:
+    """Horizontal and vertical gradient of ``(batch, 1, height, width)``, by separable shifted sums."""
+    padded = F.pad(gray, (1, 1, 1, 1), mode="reflect")
+    above, middle, below = padded[..., :-2, :], padded[..., 1:-1, :], padded[..., 2:, :]
+    smoothed = above + 2 * middle + below
+    difference = below - above
+    gx = smoothed[..., 2:] - smoothed[..., :-2]
+    gy = difference[..., :-2] + 2 * difference[..., 1:-1] + difference[..., 2:]
+    return gx, gy
+
+
+def sobel_adjoint(gradient: Tensor, images: Tensor) -> Tensor:
+    """Gradient of the images from that of their Sobel magnitude; differentiable itself."""
+    gray = luma(unit_range(images))
+    gx, gy = _parts(gray)
+    magnitude = _magnitude(gx, gy)
+    flow = gradient.to(gray.dtype) / torch.where(magnitude > 0, magnitude, torch.inf)
+    across, along = flow * gx, flow * gy
+    smoothed = F.pad(across, (2, 0)) - F.pad(across, (0, 2))
+    difference = F.pad(along, (0, 2)) + 2 * F.pad(along, (1, 1)) + F.pad(along, (2, 0))
+    padded = (
+        F.pad(smoothed - difference, (0, 0, 0, 2))
+        + 2 * F.pad(smoothed, (0, 0, 1, 1))
+        + F.pad(smoothed + difference, (0, 0, 2, 0))
+    )
+    height, width = images.shape[-2:]
+    # What fell on the mirrored border belongs to the second and the last but one row and column.
+    rows = padded[..., 1:-1, :] + F.pad(padded[..., :1, :], (0, 0, 1, height - 2))
+    rows = rows + F.pad(padded[..., -1:, :], (0, 0, height - 2, 1))
+    folded = rows[..., 1:-1] + F.pad(rows[..., :1], (1, width - 2)) + F.pad(rows[..., -1:], (width - 2, 1))
+    return luma_adjoint(folded, images.shape[1]).to(images.dtype)
+
+
+@torch.library.triton_op("bmrl::sobel", mutates_args=())
+def _sobel_op(images: Tensor, dtype: torch.dtype) -> Tensor:
+    if runs_kernels(images):
+        from bmrl.ops._triton import launch
+
+        return launch.sobel(images, dtype)
+    return sobel_in_aten(images, dtype)
+
+
+@torch.library.triton_op("bmrl::sobel_backward", mutates_args=())
+def _sobel_backward_op(gradient: Tensor, images: Tensor) -> Tensor:
+    if runs_kernels(images):
+        from bmrl.ops._triton import launch
+
+        return launch.sobel_backward(gradient, images)
+    return sobel_adjoint(gradient, images)
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0])
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    (images,) = ctx.saved_tensors
+    # Gradients are recorded in a backward pass only if it will be differentiated again.
+    adjoint = sobel_adjoint if torch.is_grad_enabled() else torch.ops.bmrl.sobel_backward
+    return adjoint(gradient, images), None
+
+
+_sobel_op.register_autograd(_backward, setup_context=_save_for_backward)

@@ -9,6 +9,8 @@ from bmrl._checks import check_images
 
 __all__ = ["Grayscale", "grayscale"]
 
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
+
 
 def unit_range(images: Tensor) -> Tensor:
     """Return images in [0, 1] in at least float32: uint8 is divided by 255, floats are taken as they are."""
@@ -48,21 +50,29 @@ def luma(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
     red, green, blue = images.split(1, dim=1)
-    return 0.299 * red + 0.587 * green + 0.114 * blue
+    return LUMA_WEIGHTS[0] * red + LUMA_WEIGHTS[1] * green + LUMA_WEIGHTS[2] * blue
+
+
+def luma_adjoint(gradient: Tensor, channels: int) -> Tensor:
+    """Gradient of the channels from that of their luma."""
+    if channels == 1:
+        return gradient
+    return torch.cat([weight * gradient for weight in LUMA_WEIGHTS], dim=1)
 
 
 def grey_levels(images: Tensor) -> Tensor:
     """Return grey levels 0..255 as whole numbers in a floating dtype, ``(batch, height, width)``.
 
-    uint8 images are weighted in integers, ``(299 R + 587 G + 114 B) // 1000``, so that every device agrees to
-    the bit. Floats take ``floor(255 gray + 0.0005)``, which gives the same levels for all float32 and
+    uint8 images are weighted in whole numbers, ``(299 R + 587 G + 114 B) // 1000``, so that every device agrees
+    to the bit. Floats take ``floor(255 gray + 0.0005)``, which gives the same levels for all float32 and
     float64 images that were uint8 before; plain truncation would lose a level on many greys.
     """
     if images.dtype == torch.uint8:
         if images.shape[1] == 1:
             return images[:, 0].float()
-        red, green, blue = images.int().unbind(dim=1)
-        return torch.div(299 * red + 587 * green + 114 * blue, 1000, rounding_mode="floor").float()
+        red, green, blue = images.float().unbind(dim=1)
+        # Whole numbers below 2**24 are exact in float32, and rounding cannot carry 0.999 to 1.
+        return torch.floor((299 * red + 587 * green + 114 * blue) * 0.001)
     return torch.floor(255 * luma(unit_range(images))[:, 0] + 0.0005)
 
 

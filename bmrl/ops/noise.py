@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrl._checks import check_images, check_positive
+from bmrl.ops._dispatch import runs_kernels
 from bmrl.ops.luma import output_dtype, unit_range
 
 __all__ = ["SRM", "srm"]
@@ -43,27 +46,9 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
     """
     check_images("images", images)
     check_positive("truncation", truncation)
-    return _srm(unit_range(images).sum(dim=1, keepdim=True), truncation).to(output_dtype(images))
-
-
-def _srm(total: Tensor, truncation: float) -> Tensor:
-    """Residuals of the channel sum ``(batch, 1, height, width)``."""
-    padded = F.pad(total, (2, 2, 2, 2))
-    rows = padded[..., 2:-2, :]
-    d2y = padded[..., :-4, :] - 2 * rows + padded[..., 4:, :]
-    d1y = padded[..., 1:-3, :] - 2 * rows + padded[..., 3:-1, :]
-    kb = _d1x(d1y) / -4
-    kv = (_d1x(2 * d2y - 6 * d1y) + _d2x(2 * d1y - d2y)) / 12
-    h2 = _d1x(rows) / 2
-    return torch.cat((kb, kv, h2), dim=1).clamp(-truncation, truncation)
-
-
-def _d1x(rows: Tensor) -> Tensor:
-    return rows[..., 1:-3] - 2 * rows[..., 2:-2] + rows[..., 3:-1]
-
-
-def _d2x(rows: Tensor) -> Tensor:
-    return rows[..., :-4] - 2 * rows[..., 2:-2] + rows[..., 4:]
+    if runs_kernels(images):
+        return torch.ops.bmrl.srm(images, truncation, output_dtype(images))
+    return srm_in_aten(images, truncation, output_dtype(images))
 
 
 class SRM(nn.Module):
@@ -81,3 +66,81 @@ class SRM(nn.Module):
     def extra_repr(self) -> str:
         """The settings, as ``print`` shows them."""
         return f"truncation={self.truncation}"
+
+
+def _channel_sum(images: Tensor) -> Tensor:
+    return unit_range(images).sum(dim=1, keepdim=True)
+
+
+def srm_in_aten(images: Tensor, truncation: float, dtype: torch.dtype) -> Tensor:
+    """Clamped residuals in ``dtype``, by ATen operators alone."""
+    return torch.cat(_residuals(_channel_sum(images)), dim=1).clamp(-truncation, truncation).to(dtype)
+
+
+def _residuals(total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """KB, KV and H2 of the channel sum ``(batch, 1, height, width)``."""
+    rows, d1y, d2y = _down(total)
+    kb = _d1x(d1y) / -4
+    kv = (_d1x(2 * d2y - 6 * d1y) + _d2x(2 * d1y - d2y)) / 12
+    h2 = _d1x(rows) / 2
+    return kb, kv, h2
+
+
+def _down(total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The zero-padded rows themselves, and D1 and D2 along the columns."""
+    padded = F.pad(total, (2, 2, 2, 2))
+    rows = padded[..., 2:-2, :]
+    d1y = padded[..., 1:-3, :] - 2 * rows + padded[..., 3:-1, :]
+    d2y = padded[..., :-4, :] - 2 * rows + padded[..., 4:, :]
+    return rows, d1y, d2y
+
+
+def _d1x(rows: Tensor) -> Tensor:
+    return rows[..., 1:-3] - 2 * rows[..., 2:-2] + rows[..., 3:-1]
+
+
+def _d2x(rows: Tensor) -> Tensor:
+    return rows[..., :-4] - 2 * rows[..., 2:-2] + rows[..., 4:]
+
+
+def srm_adjoint(gradient: Tensor, images: Tensor, truncation: float) -> Tensor:
+    """Gradient of the images from that of their residuals; differentiable itself."""
+    residuals = torch.cat(_residuals(_channel_sum(images)), dim=1)
+    flows = torch.where(residuals.abs() <= truncation, gradient.to(residuals.dtype), 0)
+    # Each filter is symmetric and so its own adjoint.
+    kb, kv, h2 = flows.split(1, dim=1)
+    total = _residuals(kb)[0] + _residuals(kv)[1] + _residuals(h2)[2]
+    return total.expand(images.shape).to(images.dtype, copy=True)
+
+
+@torch.library.triton_op("bmrl::srm", mutates_args=())
+def _srm_op(images: Tensor, truncation: float, dtype: torch.dtype) -> Tensor:
+    if runs_kernels(images):
+        from bmrl.ops._triton import launch
+
+        return launch.srm(images, truncation, dtype)
+    return srm_in_aten(images, truncation, dtype)
+
+
+@torch.library.triton_op("bmrl::srm_backward", mutates_args=())
+def _srm_backward_op(gradient: Tensor, images: Tensor, truncation: float) -> Tensor:
+    if runs_kernels(images):
+        from bmrl.ops._triton import launch
+
+        return launch.srm_backward(gradient, images, truncation)
+    return srm_adjoint(gradient, images, truncation)
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    images, ctx.truncation, _ = inputs
+    ctx.save_for_backward(images)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    (images,) = ctx.saved_tensors
+    # Gradients are recorded in a backward pass only if it will be differentiated again.
+    adjoint = srm_adjoint if torch.is_grad_enabled() else torch.ops.bmrl.srm_backward
+    return adjoint(gradient, images, ctx.truncation), None, None
+
+
+_srm_op.register_autograd(_backward, setup_context=_save_for_backward)

@@ -40,7 +40,7 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
         tensor([[[1., 1., 1.],
                  [1., 1., 1.]]])
     """
-    _check_patch("images", images, patch_size)
+    check_patch("images", images, patch_size)
     return (1 / (1 + _squared_differences(images, patch_size))).mean(dim=(-2, -1))
 
 
@@ -68,11 +68,11 @@ def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Ten
         >>> richest_patch(image, patch_size=2)[1]
         tensor([1])
     """
-    _check_patch("images", images, patch_size)
-    # Whole numbers below 2**33, so that their float64 sum is exact in any order: a tie is a tie on every device.
-    similarity = torch.round(2**32 / (1 + _squared_differences(images, patch_size).double()))
-    indices = similarity.sum(dim=(-2, -1)).flatten(1).argmin(dim=1)
-    patches = rearrange(_cropped(images, patch_size), "b c (r p) (q s) -> b (r q) c p s", p=patch_size, s=patch_size)
+    check_patch("images", images, patch_size)
+    # Whole numbers, so that their sum is exact in any order: a tie is a tie on every device.
+    similarity = torch.floor(2**32 / (1 + _squared_differences(images, patch_size).float()))
+    indices = similarity.sum(dim=(-2, -1), dtype=torch.float64).flatten(1).argmin(dim=1)
+    patches = patches_of(images, patch_size)
     chosen = indices[:, None, None, None, None].expand(-1, 1, *patches.shape[2:])
     return patches.gather(1, chosen)[:, 0], indices
 
@@ -82,15 +82,23 @@ def _squared_differences(images: Tensor, patch_size: int) -> Tensor:
     levels = rearrange(
         _cropped(grey_levels(images), patch_size), "b (r p) (q s) -> b r q p s", p=patch_size, s=patch_size
     )
-    return (levels[..., 1:] - levels[..., :-1]).square()
+    differences = levels[..., 1:] - levels[..., :-1]
+    if images.is_floating_point():
+        differences = differences.clamp(-4095, 4095)  # far beyond an image's range; infinities count as this
+    return differences.square()
 
 
-def _check_patch(name: str, images: Tensor, patch_size: int) -> None:
+def check_patch(name: str, images: Tensor, patch_size: int) -> None:
     check_images(name, images)
     if patch_size < 2:
         raise ShapeError(f"patch_size: expected >= 2 (levels are compared with a neighbour), got {patch_size}")
     if patch_size > min(images.shape[-2:]):
         raise ShapeError(f"patch_size: expected at most height and width of {tuple(images.shape)}, got {patch_size}")
+
+
+def patches_of(images: Tensor, patch_size: int) -> Tensor:
+    """Non-overlapping patches ``(batch, patches, channels, patch_size, patch_size)``, row by row."""
+    return rearrange(_cropped(images, patch_size), "b c (r p) (q s) -> b (r q) c p s", p=patch_size, s=patch_size)
 
 
 def _cropped(images: Tensor, patch_size: int) -> Tensor:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from bmrl._checks import check_dtype, check_positive
-from bmrl.ops.edges import sobel
+from bmrl.ops._dispatch import runs_kernels
+from bmrl.ops.edges import check_sides, sobel_adjoint, sobel_in_aten
 from bmrl.ops.luma import unit_range
-from bmrl.ops.noise import srm
-from bmrl.ops.patches import richest_patch
+from bmrl.ops.noise import srm_adjoint, srm_in_aten
+from bmrl.ops.patches import check_patch, patches_of, richest_patch
 
 __all__ = ["ViewExtractor", "Views", "views"]
 
@@ -55,10 +58,15 @@ def views(
         [(2, 3, 32, 32), (2, 1, 32, 32), (2, 3, 16, 16)]
     """
     check_dtype("dtype", torch.empty(0, dtype=dtype), torch.float16, torch.bfloat16, torch.float32, torch.float64)
-    patches, _ = richest_patch(images, patch_size=patch_size)
-    # In unit range first, so that half-precision results are rounded once, at the end.
-    scaled = unit_range(images)
-    return Views(scaled.to(dtype), sobel(scaled).to(dtype), srm(unit_range(patches), truncation=truncation).to(dtype))
+    check_patch("images", images, patch_size)
+    check_sides("images", images)
+    check_positive("truncation", truncation)
+    if runs_kernels(images):
+        # Images that are what the appearance view shows are not copied.
+        copied = images.dtype != dtype
+        appearance, edge, noise, _ = torch.ops.bmrl.views(images, patch_size, truncation, dtype, copied)
+        return Views(appearance if copied else images, edge, noise)
+    return Views(*views_in_aten(images, patch_size, truncation, dtype)[:3])
 
 
 class ViewExtractor(nn.Module):
@@ -78,3 +86,97 @@ class ViewExtractor(nn.Module):
     def extra_repr(self) -> str:
         """The settings, as ``print`` shows them."""
         return f"patch_size={self.patch_size}, truncation={self.truncation}, dtype={self.dtype}"
+
+
+def views_in_aten(
+    images: Tensor, patch_size: int, truncation: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The views in ``dtype`` and the index of the richest patch, by ATen operators alone."""
+    patches, indices = richest_patch(images, patch_size=patch_size)
+    # In unit range first, so that half-precision results are rounded once, at the end.
+    scaled = unit_range(images)
+    return (
+        scaled.to(dtype),
+        sobel_in_aten(scaled, dtype),
+        srm_in_aten(unit_range(patches), truncation, dtype),
+        indices,
+    )
+
+
+def _views_adjoint(
+    appearance_gradient: Tensor | None,
+    edge_gradient: Tensor,
+    noise_gradient: Tensor,
+    images: Tensor,
+    indices: Tensor,
+    patch_size: int,
+    truncation: float,
+) -> Tensor:
+    """Gradient of the images from those of their views; differentiable itself."""
+    scaled = unit_range(images)
+    patches = patches_of(scaled, patch_size)
+    chosen = indices[:, None, None, None, None].expand(-1, 1, *patches.shape[2:])
+    noise = srm_adjoint(noise_gradient, patches.gather(1, chosen)[:, 0], truncation)
+    noise = rearrange(
+        torch.zeros_like(patches).scatter(1, chosen, noise[:, None]),
+        "b (r q) c p s -> b c (r p) (q s)",
+        q=images.shape[3] // patch_size,
+    )
+    result = sobel_adjoint(edge_gradient, scaled)
+    result = result + F.pad(noise, (0, images.shape[3] % patch_size, 0, images.shape[2] % patch_size))
+    if appearance_gradient is not None:
+        result = result + appearance_gradient
+    return result.to(images.dtype)
+
+
+@torch.library.triton_op("bmrl::views", mutates_args=())
+def _views_op(
+    images: Tensor, patch_size: int, truncation: float, dtype: torch.dtype, appearance: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if runs_kernels(images):
+        from bmrl.ops._triton import launch
+
+        return launch.views(images, patch_size, truncation, dtype, appearance)
+    seen, edge, noise, indices = views_in_aten(images, patch_size, truncation, dtype)
+    if not appearance:
+        seen = seen.new_empty((0,))
+    elif seen is images:  # an operator's result is never its argument
+        seen = seen.clone()
+    return seen, edge, noise, indices
+
+
+@torch.library.triton_op("bmrl::views_backward", mutates_args=())
+def _views_backward_op(
+    appearance_gradient: Tensor | None,
+    edge_gradient: Tensor,
+    noise_gradient: Tensor,
+    images: Tensor,
+    indices: Tensor,
+    patch_size: int,
+    truncation: float,
+) -> Tensor:
+    arguments = (appearance_gradient, edge_gradient, noise_gradient, images, indices, patch_size, truncation)
+    if runs_kernels(images):
+        from bmrl.ops._triton import launch
+
+        return launch.views_backward(*arguments)
+    return _views_adjoint(*arguments)
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    images, ctx.patch_size, ctx.truncation, _, ctx.appearance = inputs
+    ctx.save_for_backward(images, output[3])
+
+
+def _backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    images, indices = ctx.saved_tensors
+    # Gradients are recorded in a backward pass only if it will be differentiated again.
+    adjoint = _views_adjoint if torch.is_grad_enabled() else torch.ops.bmrl.views_backward
+    appearance, edge, noise, _ = gradients
+    result = adjoint(
+        appearance if ctx.appearance else None, edge, noise, images, indices, ctx.patch_size, ctx.truncation
+    )
+    return result, None, None, None, None
+
+
+_views_op.register_autograd(_backward, setup_context=_save_for_backward)

@@ -22,7 +22,7 @@ def resnet18_recipe(**changes: Any) -> TrainingConfig:
         "learning_rate": 3e-4,
         "weight_decay": 0.0,
         "flip": True,
-        "precision": "bf16-mixed",
+        "precision": "auto",
         "keep": "last",
     }
     return TrainingConfig(**(settings | changes))

@@ -28,7 +28,8 @@ class TrainingConfig:
             off, and the last weights are saved.
         flip: half of the training images are mirrored.
         shift: training images are moved by up to this many pixels each way (the border mirrors).
-        precision: ``"32-true"``, or ``"bf16-mixed"``, which is faster on CPUs with AMX and on GPUs.
+        precision: ``"32-true"``, ``"bf16-mixed"``, or ``"auto"``: bf16 where the hardware multiplies it (NVIDIA GPUs
+            from Ampere on, CPUs with AMX), float32 elsewhere, where bf16 takes longer.
         keep: which weights become the model: ``"last"``, or ``"best"``, those of the epoch with the lowest
             validation loss.
         seed: of the initial weights, the order of the images and their augmentation.
@@ -48,7 +49,7 @@ class TrainingConfig:
     ema_decay: float = 0.0
     flip: bool = False
     shift: int = 0
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
     keep: Literal["last", "best"] = "best"
     seed: int = 0
     objective: dict[str, Any] = field(default_factory=dict)
@@ -67,7 +68,7 @@ class TrainingConfig:
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay: expected 0 <= ema_decay < 1, got {self.ema_decay!r}")
         check_choice("optimizer", self.optimizer, ("adam", "adamw"))
-        check_choice("precision", self.precision, ("32-true", "bf16-mixed"))
+        check_choice("precision", self.precision, ("auto", "32-true", "bf16-mixed"))
         check_choice("keep", self.keep, ("last", "best"))
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def tiny(**changes: Any) -> TrainingConfig:
         "weight_decay": 0.02,
         "drop_every": 9,
         "flip": True,
-        "precision": "bf16-mixed",
+        "precision": "auto",
         "keep": "last",
     }
     return TrainingConfig(**(settings | changes))

@@ -177,7 +177,7 @@ def fit(
             accelerator=device,
             devices=1,
             max_epochs=recipe.epochs,
-            precision=recipe.precision,
+            precision=_precision(recipe.precision, device),
             callbacks=watch,
             logger=CSVLogger(folder, name="log", flush_logs_every_n_steps=1) if folder is not None else False,
             enable_checkpointing=folder is not None,
@@ -261,6 +261,17 @@ def without_missing_maps(config: BMRLConfig, train_set: FaceDataset) -> BMRLConf
         return config
     _logger.warning("no parsing maps found; the parsing branch is off")
     return dataclasses.replace(config, parsing=False)
+
+
+def _precision(precision: str, device: str) -> Any:
+    """Resolve ``"auto"`` for the hardware at hand."""
+    if precision != "auto":
+        return precision
+    if device != "cpu" and torch.cuda.is_available():
+        has_bf16 = torch.cuda.get_device_capability() >= (8, 0)
+    else:
+        has_bf16 = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    return "bf16-mixed" if has_bf16 else "32-true"
 
 
 def check_device(device: str) -> None:

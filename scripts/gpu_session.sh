@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# GPU tests, then the GPU benchmarks, on a bare machine: python3 with torch >= 2.11, triton >= 3.6 and pytest, no
+# network. Results lie under $OUT (default: gpu_results). Takes about 8 minutes; the exit code is that of the tests.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+OUT=${OUT:-gpu_results}
+PYTHON=${PYTHON:-python3}
+mkdir -p "$OUT"
+export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
+
+"$PYTHON" - <<'PYTHON' | tee "$OUT/environment.txt"
+import torch, triton
+print("torch", torch.__version__, "triton", triton.__version__)
+print(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
+PYTHON
+
+timeout 240 "$PYTHON" -m pytest -q -p no:cacheprovider --timeout 200 \
+    tests/ops/test_kernels.py tests/ops/test_kernels_on_gpu.py tests/ops/test_edges.py tests/ops/test_noise.py \
+    tests/ops/test_patches.py tests/ops/test_view_extraction.py 2>&1 | tee "$OUT/tests.txt"
+tests=${PIPESTATUS[0]}
+
+timeout 230 "$PYTHON" -m pytest -q -p no:cacheprovider benchmarks/test_operators.py --on cuda --out "$OUT" 2>&1 |
+    tee "$OUT/benchmarks.txt"
+exit "$tests"

@@ -1,0 +1,146 @@
+"""The operators as PyTorch sees them: registration, compilation, export, transforms."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from bmrl.ops import ViewExtractor, sobel, srm, views
+
+OPERATIONS = {
+    "sobel": lambda images: (torch.ops.bmrl.sobel.default, (images, torch.float32)),
+    "sobel_backward": lambda images: (torch.ops.bmrl.sobel_backward.default, (images[:, :1].clone(), images)),
+    "srm": lambda images: (torch.ops.bmrl.srm.default, (images, 0.3123, torch.float32)),
+    "srm_backward": lambda images: (torch.ops.bmrl.srm_backward.default, (images[:, :3].clone(), images, 0.3123)),
+    "views": lambda images: (torch.ops.bmrl.views.default, (images, 5, 0.3123, torch.float32, True)),
+    "views without appearance": lambda images: (
+        torch.ops.bmrl.views.default,
+        (images, 5, 0.3123, torch.float32, False),
+    ),
+    "views_backward": lambda images: (
+        torch.ops.bmrl.views_backward.default,
+        (
+            images,
+            images[:, :1].clone(),
+            images[..., :5, :5].clone(),
+            images,
+            torch.zeros(len(images), dtype=torch.int64),
+            5,
+            0.3123,
+        ),
+    ),
+}
+
+
+FORWARD = [name for name in OPERATIONS if "backward" not in name]
+
+
+@pytest.mark.parametrize("operation", FORWARD)
+def test_passes_opcheck(laid_out, operation):
+    images = (laid_out.float() / 255).requires_grad_()
+    torch.library.opcheck(*OPERATIONS[operation](images))
+
+
+@pytest.mark.parametrize("operation", FORWARD)
+def test_passes_opcheck_from_uint8(operation):
+    torch.library.opcheck(*OPERATIONS[operation](torch.randint(0, 256, (2, 3, 12, 10), dtype=torch.uint8)))
+
+
+@pytest.mark.parametrize("operation", sorted(set(OPERATIONS) - set(FORWARD)))
+def test_gradients_pass_opcheck(operation):
+    torch.library.opcheck(*OPERATIONS[operation](torch.rand(2, 3, 12, 10)))
+
+
+@pytest.mark.parametrize("operation", sorted(set(OPERATIONS) - set(FORWARD)))
+def test_gradients_of_no_images(operation):
+    function, arguments = OPERATIONS[operation](torch.rand(0, 3, 12, 10))
+    assert function(*arguments).shape == (0, 3, 12, 10)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        lambda images: torch.ops.bmrl.sobel(images, torch.float64),
+        lambda images: torch.ops.bmrl.srm(images, 0.3123, torch.float64),
+        lambda images: torch.ops.bmrl.views(images, 3, 0.3123, torch.float64, True)[:3],
+        lambda images: torch.ops.bmrl.views(images, 3, 0.3123, torch.float64, False)[1:3],
+    ],
+    ids=["sobel", "srm", "views", "views without appearance"],
+)
+def test_registered_gradients(operator):
+    images = torch.rand(2, 3, 4, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(operator, (images,))
+    assert torch.autograd.gradgradcheck(operator, (images,))
+
+
+@pytest.mark.parametrize("operator", [sobel, srm, lambda images: views(images, patch_size=4)])
+def test_compiles_without_a_graph_break(operator):
+    images = torch.rand(3, 3, 8, 9, requires_grad=True)
+    compiled = torch.compile(operator, fullgraph=True)
+    for actual, expected in zip(_tuple(compiled(images)), _tuple(operator(images)), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+        (got,) = torch.autograd.grad(actual.square().sum(), images, retain_graph=True)
+        (wanted,) = torch.autograd.grad(expected.square().sum(), images, retain_graph=True)
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_traces_to_aten_alone():
+    extractor = ViewExtractor(patch_size=4)
+    traced = torch.jit.trace(extractor, torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8))
+    kinds = {node.kind() for node in traced.inlined_graph.nodes()}
+    assert {kind.split("::")[0] for kind in kinds} <= {"aten", "prim"}
+
+
+def test_vmap_and_autocast():
+    images = torch.rand(4, 2, 3, 8, 8)
+    for operator in (sobel, srm, lambda images: torch.ops.bmrl.sobel(images, torch.float32)):
+        torch.testing.assert_close(torch.vmap(operator)(images), torch.stack([operator(part) for part in images]))
+        with torch.autocast("cpu", torch.bfloat16):
+            result = operator(images[0])
+        torch.testing.assert_close(result, operator(images[0]))
+
+
+class PlainViews(torch.nn.Module):
+    """The views as a plain tuple: a package that holds our named one would need this library to be read."""
+
+    def forward(self, images):
+        return tuple(views(images, patch_size=8))
+
+
+def test_an_aot_inductor_package_runs_without_this_library(tmp_path):
+    images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(PlainViews(), (images,), dynamic_shapes={"images": {0: batch}})
+    package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "views.pt2"))
+    torch.save((images, PlainViews()(images)), tmp_path / "expected.pt")
+    script = f"""
+        import sys, torch
+        images, expected = torch.load({str(tmp_path / "expected.pt")!r})
+        extract = torch._inductor.aoti_load_package({package!r})
+        for batch in (1, 3):
+            for actual, one in zip(extract(images[:batch]), expected, strict=True):
+                torch.testing.assert_close(actual, one[:batch], rtol=1e-5, atol=1e-5)
+        assert not any(name.partition(".")[0] == "bmrl" for name in sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, cwd=tmp_path, timeout=240)
+
+
+def test_works_where_triton_is_not_installed():
+    script = """
+        import sys
+        sys.modules["triton"] = None  # an import of it fails from here on
+        import torch
+        from bmrl.ops import views
+        images = torch.rand(1, 3, 8, 8, requires_grad=True)
+        sum(view.sum() for view in views(images, patch_size=4)).backward()
+        assert images.grad.isfinite().all()
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=120)
+
+
+def _tuple(value):
+    return value if isinstance(value, tuple) else (value,)
