@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 
 import torch
@@ -10,15 +9,11 @@ from torch import Tensor
 
 __all__ = ["runs_kernels"]
 
+_HAS_KERNELS = torch.version.hip is None and importlib.util.find_spec("triton") is not None
 _KERNEL_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
 
 def runs_kernels(images: Tensor) -> bool:
     """Whether the Triton kernels take these images: on an NVIDIA GPU, not float64, and not while tracing."""
     tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined]
-    return images.is_cuda and images.dtype in _KERNEL_DTYPES and not tracing and _has_kernels()
-
-
-@functools.cache
-def _has_kernels() -> bool:
-    return torch.version.hip is None and importlib.util.find_spec("triton") is not None
+    return images.is_cuda and images.dtype in _KERNEL_DTYPES and not tracing and _HAS_KERNELS

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,7 +42,9 @@ def sobel(images: Tensor) -> Tensor:
     check_images("images", images)
     check_sides("images", images)
     if runs_kernels(images):
-        return torch.ops.bmrl.sobel(images, output_dtype(images))
+        from bmrl.ops import _registration
+
+        return _registration.sobel_op(images, output_dtype(images))
     return sobel_in_aten(images, output_dtype(images))
 
 
@@ -105,35 +105,3 @@ def sobel_adjoint(gradient: Tensor, images: Tensor) -> Tensor:
     rows = rows + F.pad(padded[..., -1:, :], (0, 0, height - 2, 1))
     folded = rows[..., 1:-1] + F.pad(rows[..., :1], (1, width - 2)) + F.pad(rows[..., -1:], (width - 2, 1))
     return luma_adjoint(folded, images.shape[1]).to(images.dtype)
-
-
-@torch.library.triton_op("bmrl::sobel", mutates_args=())
-def _sobel_op(images: Tensor, dtype: torch.dtype) -> Tensor:
-    if runs_kernels(images):
-        from bmrl.ops._triton import launch
-
-        return launch.sobel(images, dtype)
-    return sobel_in_aten(images, dtype)
-
-
-@torch.library.triton_op("bmrl::sobel_backward", mutates_args=())
-def _sobel_backward_op(gradient: Tensor, images: Tensor) -> Tensor:
-    if runs_kernels(images):
-        from bmrl.ops._triton import launch
-
-        return launch.sobel_backward(gradient, images)
-    return sobel_adjoint(gradient, images)
-
-
-def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[0])
-
-
-def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-    (images,) = ctx.saved_tensors
-    # Gradients are recorded in a backward pass only if it will be differentiated again.
-    adjoint = sobel_adjoint if torch.is_grad_enabled() else torch.ops.bmrl.sobel_backward
-    return adjoint(gradient, images), None
-
-
-_sobel_op.register_autograd(_backward, setup_context=_save_for_backward)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,7 +45,9 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
     check_images("images", images)
     check_positive("truncation", truncation)
     if runs_kernels(images):
-        return torch.ops.bmrl.srm(images, truncation, output_dtype(images))
+        from bmrl.ops import _registration
+
+        return _registration.srm_op(images, truncation, output_dtype(images))
     return srm_in_aten(images, truncation, output_dtype(images))
 
 
@@ -111,36 +111,3 @@ def srm_adjoint(gradient: Tensor, images: Tensor, truncation: float) -> Tensor:
     kb, kv, h2 = flows.split(1, dim=1)
     total = _residuals(kb)[0] + _residuals(kv)[1] + _residuals(h2)[2]
     return total.expand(images.shape).to(images.dtype, copy=True)
-
-
-@torch.library.triton_op("bmrl::srm", mutates_args=())
-def _srm_op(images: Tensor, truncation: float, dtype: torch.dtype) -> Tensor:
-    if runs_kernels(images):
-        from bmrl.ops._triton import launch
-
-        return launch.srm(images, truncation, dtype)
-    return srm_in_aten(images, truncation, dtype)
-
-
-@torch.library.triton_op("bmrl::srm_backward", mutates_args=())
-def _srm_backward_op(gradient: Tensor, images: Tensor, truncation: float) -> Tensor:
-    if runs_kernels(images):
-        from bmrl.ops._triton import launch
-
-        return launch.srm_backward(gradient, images, truncation)
-    return srm_adjoint(gradient, images, truncation)
-
-
-def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    images, ctx.truncation, _ = inputs
-    ctx.save_for_backward(images)
-
-
-def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-    (images,) = ctx.saved_tensors
-    # Gradients are recorded in a backward pass only if it will be differentiated again.
-    adjoint = srm_adjoint if torch.is_grad_enabled() else torch.ops.bmrl.srm_backward
-    return adjoint(gradient, images, ctx.truncation), None, None
-
-
-_srm_op.register_autograd(_backward, setup_context=_save_for_backward)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -62,9 +62,11 @@ def views(
     check_sides("images", images)
     check_positive("truncation", truncation)
     if runs_kernels(images):
+        from bmrl.ops import _registration
+
         # Images that are what the appearance view shows are not copied.
         copied = images.dtype != dtype
-        appearance, edge, noise, _ = torch.ops.bmrl.views(images, patch_size, truncation, dtype, copied)
+        appearance, edge, noise, _ = _registration.views_op(images, patch_size, truncation, dtype, copied)
         return Views(appearance if copied else images, edge, noise)
     return Views(*views_in_aten(images, patch_size, truncation, dtype)[:3])
 
@@ -103,7 +105,7 @@ def views_in_aten(
     )
 
 
-def _views_adjoint(
+def views_adjoint(
     appearance_gradient: Tensor | None,
     edge_gradient: Tensor,
     noise_gradient: Tensor,
@@ -127,56 +129,3 @@ def _views_adjoint(
     if appearance_gradient is not None:
         result = result + appearance_gradient
     return result.to(images.dtype)
-
-
-@torch.library.triton_op("bmrl::views", mutates_args=())
-def _views_op(
-    images: Tensor, patch_size: int, truncation: float, dtype: torch.dtype, appearance: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if runs_kernels(images):
-        from bmrl.ops._triton import launch
-
-        return launch.views(images, patch_size, truncation, dtype, appearance)
-    seen, edge, noise, indices = views_in_aten(images, patch_size, truncation, dtype)
-    if not appearance:
-        seen = seen.new_empty((0,))
-    elif seen is images:  # an operator's result is never its argument
-        seen = seen.clone()
-    return seen, edge, noise, indices
-
-
-@torch.library.triton_op("bmrl::views_backward", mutates_args=())
-def _views_backward_op(
-    appearance_gradient: Tensor | None,
-    edge_gradient: Tensor,
-    noise_gradient: Tensor,
-    images: Tensor,
-    indices: Tensor,
-    patch_size: int,
-    truncation: float,
-) -> Tensor:
-    arguments = (appearance_gradient, edge_gradient, noise_gradient, images, indices, patch_size, truncation)
-    if runs_kernels(images):
-        from bmrl.ops._triton import launch
-
-        return launch.views_backward(*arguments)
-    return _views_adjoint(*arguments)
-
-
-def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    images, ctx.patch_size, ctx.truncation, _, ctx.appearance = inputs
-    ctx.save_for_backward(images, output[3])
-
-
-def _backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-    images, indices = ctx.saved_tensors
-    # Gradients are recorded in a backward pass only if it will be differentiated again.
-    adjoint = _views_adjoint if torch.is_grad_enabled() else torch.ops.bmrl.views_backward
-    appearance, edge, noise, _ = gradients
-    result = adjoint(
-        appearance if ctx.appearance else None, edge, noise, images, indices, ctx.patch_size, ctx.truncation
-    )
-    return result, None, None, None, None
-
-
-_views_op.register_autograd(_backward, setup_context=_save_for_backward)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from skimage.feature import graycomatrix, graycoprops
 from torch import Tensor
 
-from bmrl.ops import edges, noise, richest_patch, sobel, srm, view_extraction, views
+from bmrl.ops import _registration, edges, noise, richest_patch, sobel, srm, view_extraction, views
 
 pytest.importorskip("triton")
 
@@ -32,7 +32,7 @@ SRM_KERNELS = (
 @pytest.fixture(autouse=True)
 def run_kernels(monkeypatch):
     """Send every image that kernels take to them, whatever its device."""
-    for module in (edges, noise, view_extraction):
+    for module in (edges, noise, view_extraction, _registration):
         monkeypatch.setattr(module, "runs_kernels", lambda images: images.dtype in DTYPES)
 
 

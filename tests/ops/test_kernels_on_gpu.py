@@ -9,6 +9,7 @@ import textwrap
 import pytest
 import torch
 
+import bmrl.ops._registration  # noqa: F401
 from bmrl.ops import ViewExtractor, richest_patch, sobel, srm, views
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -9,7 +9,8 @@ import textwrap
 import pytest
 import torch
 
-from bmrl.ops import ViewExtractor, sobel, srm, views
+import bmrl.ops._registration  # noqa: F401 - what a CUDA tensor would import
+from bmrl.ops import ViewExtractor, edges, noise, sobel, srm, view_extraction, views
 
 OPERATIONS = {
     "sobel": lambda images: (torch.ops.bmrl.sobel.default, (images, torch.float32)),
@@ -86,6 +87,20 @@ def test_compiles_without_a_graph_break(operator):
         (got,) = torch.autograd.grad(actual.square().sum(), images, retain_graph=True)
         (wanted,) = torch.autograd.grad(expected.square().sum(), images, retain_graph=True)
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("operator", [sobel, srm, lambda images: views(images, patch_size=4)])
+def test_compiles_through_the_registered_operators(operator, monkeypatch):
+    # As for CUDA tensors, but with the operators' bodies in ATen.
+    for module in (edges, noise, view_extraction):
+        monkeypatch.setattr(module, "runs_kernels", lambda images: True)
+    images = torch.rand(3, 3, 8, 9, requires_grad=True)
+    compiled = torch.compile(operator, fullgraph=True, backend="aot_eager")
+    for actual, expected in zip(_tuple(compiled(images)), _tuple(operator(images)), strict=True):
+        torch.testing.assert_close(actual, expected)
+        (got,) = torch.autograd.grad(actual.square().sum(), images, retain_graph=True)
+        (wanted,) = torch.autograd.grad(expected.square().sum(), images, retain_graph=True)
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_traces_to_aten_alone():
