@@ -29,7 +29,7 @@ __all__ = ["run_demo"]
 
 MARK = ".bmrl-demo"
 IMAGES_PER_GENERATOR = 160
-IMAGE_SIZE = 64  # enough for the traces, and a quarter of the work of the preset's 128
+IMAGE_SIZE = 64  # shows the traces, at a quarter of the work of the preset's 128
 RECIPE = {"epochs": 7, "drop_every": 5}  # the simulated traces are plain: half of the preset's epochs will do
 BASELINE_RECIPE = {"epochs": 7, "drop_every": 5}
 IMAGES_SERVED = 10

@@ -33,7 +33,7 @@ def main() -> None:
 
     figure, axes = plt.subplots(1, 5, figsize=(15, 3.5), layout="constrained")
     axes[0].imshow(seen.appearance[0].permute(1, 2, 0))
-    axes[0].set_title("appearance; homogeneity of each patch")
+    axes[0].set_title("appearance, homogeneities")
     for (y, x), value in np.ndenumerate(homogeneity.numpy()):
         axes[0].text((x + 0.5) * PATCH, (y + 0.5) * PATCH, f"{value:.3f}", color="white", ha="center")
     columns = SIDE // PATCH

@@ -68,20 +68,20 @@ def sobel_in_aten(images: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _magnitude(gx: Tensor, gy: Tensor) -> Tensor:
-    square = gx * gx + gy * gy
+    square = (gx * gx).addcmul_(gy, gy)
     # The gradient at a flat pixel is 0, where that of a plain root is not a number.
     flat = square == 0
-    return square.masked_fill(flat, 1).sqrt().masked_fill(flat, 0)
+    return square.masked_fill_(flat, 1).sqrt().masked_fill(flat, 0)
 
 
 def _parts(gray: Tensor) -> tuple[Tensor, Tensor]:
     """Horizontal and vertical gradient of ``(batch, 1, height, width)``, by separable shifted sums."""
     padded = F.pad(gray, (1, 1, 1, 1), mode="reflect")
     above, middle, below = padded[..., :-2, :], padded[..., 1:-1, :], padded[..., 2:, :]
-    smoothed = above + 2 * middle + below
+    smoothed = above.add(middle, alpha=2).add_(below)
     difference = below - above
     gx = smoothed[..., 2:] - smoothed[..., :-2]
-    gy = difference[..., :-2] + 2 * difference[..., 1:-1] + difference[..., 2:]
+    gy = difference[..., :-2].add(difference[..., 1:-1], alpha=2).add_(difference[..., 2:])
     return gx, gy
 
 

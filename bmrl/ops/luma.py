@@ -15,7 +15,7 @@ LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 def unit_range(images: Tensor) -> Tensor:
     """Return images in [0, 1] in at least float32: uint8 is divided by 255, floats are taken as they are."""
     if images.dtype == torch.uint8:
-        return images.float() / 255
+        return images.float().div_(255)
     return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
@@ -47,10 +47,15 @@ def grayscale(images: Tensor) -> Tensor:
 
 
 def luma(images: Tensor) -> Tensor:
+    """Luma of floating point images, ``(batch, 1, height, width)``."""
     if images.shape[1] == 1:
         return images
+    return _weighted(images, LUMA_WEIGHTS)
+
+
+def _weighted(images: Tensor, weights: tuple[float, float, float]) -> Tensor:
     red, green, blue = images.split(1, dim=1)
-    return LUMA_WEIGHTS[0] * red + LUMA_WEIGHTS[1] * green + LUMA_WEIGHTS[2] * blue
+    return (weights[0] * red).add_(green, alpha=weights[1]).add_(blue, alpha=weights[2])
 
 
 def luma_adjoint(gradient: Tensor, channels: int) -> Tensor:
@@ -70,9 +75,8 @@ def grey_levels(images: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
         if images.shape[1] == 1:
             return images[:, 0].float()
-        red, green, blue = images.float().unbind(dim=1)
         # Whole numbers below 2**24 are exact in float32, and rounding cannot carry 0.999 to 1.
-        return torch.floor((299 * red + 587 * green + 114 * blue) * 0.001)
+        return _weighted(images.float(), (299, 587, 114))[:, 0].mul_(0.001).floor_()
     return torch.floor(255 * luma(unit_range(images))[:, 0] + 0.0005)
 
 

@@ -69,7 +69,11 @@ class SRM(nn.Module):
 
 
 def _channel_sum(images: Tensor) -> Tensor:
-    return unit_range(images).sum(dim=1, keepdim=True)
+    scaled = unit_range(images)
+    if images.shape[1] == 1:
+        return scaled
+    red, green, blue = scaled.split(1, dim=1)
+    return (red + green).add_(blue)
 
 
 def srm_in_aten(images: Tensor, truncation: float, dtype: torch.dtype) -> Tensor:
@@ -80,9 +84,9 @@ def srm_in_aten(images: Tensor, truncation: float, dtype: torch.dtype) -> Tensor
 def _residuals(total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """KB, KV and H2 of the channel sum ``(batch, 1, height, width)``."""
     rows, d1y, d2y = _down(total)
-    kb = _d1x(d1y) / -4
-    kv = (_d1x(2 * d2y - 6 * d1y) + _d2x(2 * d1y - d2y)) / 12
-    h2 = _d1x(rows) / 2
+    kb = _d1x(d1y).div_(-4)
+    kv = _d1x((2 * d2y).sub_(d1y, alpha=6)).add_(_d2x((2 * d1y).sub_(d2y))).div_(12)
+    h2 = _d1x(rows).div_(2)
     return kb, kv, h2
 
 
@@ -90,17 +94,17 @@ def _down(total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The zero-padded rows themselves, and D1 and D2 along the columns."""
     padded = F.pad(total, (2, 2, 2, 2))
     rows = padded[..., 2:-2, :]
-    d1y = padded[..., 1:-3, :] - 2 * rows + padded[..., 3:-1, :]
-    d2y = padded[..., :-4, :] - 2 * rows + padded[..., 4:, :]
+    d1y = padded[..., 1:-3, :].sub(rows, alpha=2).add_(padded[..., 3:-1, :])
+    d2y = padded[..., :-4, :].sub(rows, alpha=2).add_(padded[..., 4:, :])
     return rows, d1y, d2y
 
 
 def _d1x(rows: Tensor) -> Tensor:
-    return rows[..., 1:-3] - 2 * rows[..., 2:-2] + rows[..., 3:-1]
+    return rows[..., 1:-3].sub(rows[..., 2:-2], alpha=2).add_(rows[..., 3:-1])
 
 
 def _d2x(rows: Tensor) -> Tensor:
-    return rows[..., :-4] - 2 * rows[..., 2:-2] + rows[..., 4:]
+    return rows[..., :-4].sub(rows[..., 2:-2], alpha=2).add_(rows[..., 4:])
 
 
 def srm_adjoint(gradient: Tensor, images: Tensor, truncation: float) -> Tensor:

@@ -41,7 +41,7 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
                  [1., 1., 1.]]])
     """
     check_patch("images", images, patch_size)
-    return (1 / (1 + _squared_differences(images, patch_size))).mean(dim=(-2, -1))
+    return _one_and_squared_differences(images, patch_size).reciprocal_().mean(dim=(-2, -1))
 
 
 def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Tensor]:
@@ -70,22 +70,22 @@ def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Ten
     """
     check_patch("images", images, patch_size)
     # Whole numbers, so that their sum is exact in any order: a tie is a tie on every device.
-    similarity = torch.floor(2**32 / (1 + _squared_differences(images, patch_size).float()))
+    similarity = _one_and_squared_differences(images, patch_size).float().reciprocal_().mul_(2**32).floor_()
     indices = similarity.sum(dim=(-2, -1), dtype=torch.float64).flatten(1).argmin(dim=1)
     patches = patches_of(images, patch_size)
     chosen = indices[:, None, None, None, None].expand(-1, 1, *patches.shape[2:])
     return patches.gather(1, chosen)[:, 0], indices
 
 
-def _squared_differences(images: Tensor, patch_size: int) -> Tensor:
-    """Squared differences of horizontally neighbouring grey levels, ``(batch, rows, columns, p, p - 1)``."""
+def _one_and_squared_differences(images: Tensor, patch_size: int) -> Tensor:
+    """1 + d**2 of horizontally neighbouring grey levels, ``(batch, rows, columns, p, p - 1)``."""
     levels = rearrange(
         _cropped(grey_levels(images), patch_size), "b (r p) (q s) -> b r q p s", p=patch_size, s=patch_size
     )
     differences = levels[..., 1:] - levels[..., :-1]
     if images.is_floating_point():
         differences = differences.clamp(-4095, 4095)  # far beyond an image's range; infinities count as this
-    return differences.square()
+    return differences.square_().add_(1)
 
 
 def check_patch(name: str, images: Tensor, patch_size: int) -> None:

@@ -177,7 +177,7 @@ def fit(
             accelerator=device,
             devices=1,
             max_epochs=recipe.epochs,
-            precision=_precision(recipe.precision, device),
+            precision=resolve_precision(recipe.precision, device),
             callbacks=watch,
             logger=CSVLogger(folder, name="log", flush_logs_every_n_steps=1) if folder is not None else False,
             enable_checkpointing=folder is not None,
@@ -263,7 +263,7 @@ def without_missing_maps(config: BMRLConfig, train_set: FaceDataset) -> BMRLConf
     return dataclasses.replace(config, parsing=False)
 
 
-def _precision(precision: str, device: str) -> Any:
+def resolve_precision(precision: str, device: str) -> Any:
     """Resolve ``"auto"`` for the hardware at hand."""
     if precision != "auto":
         return precision

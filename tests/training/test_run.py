@@ -19,7 +19,7 @@ from bmrl.errors import ConfigError, DataError, MissingFileError, RangeError
 from bmrl.models import build_model, load_model
 from bmrl.models.presets import tiny
 from bmrl.training import BMRLTask, TrainingConfig, train
-from bmrl.training.run import load_split
+from bmrl.training.run import load_split, resolve_precision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +53,13 @@ def test_trains_every_branch_and_writes_a_model_folder(data, small, tmp_path):
     assert float(figures[1]["train_loss"]) == pytest.approx(
         sum(float(figures[1][f"train_{part}"]) for part in ("dfa", "dfacc", "cmc", "cpc", "kl")), rel=1e-5
     )
+
+
+@pytest.mark.parametrize(("has_amx", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_automatic_precision_is_bf16_where_a_cpu_multiplies_it(monkeypatch, has_amx, expected):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    assert resolve_precision("auto", "cpu") == expected
+    assert resolve_precision("bf16-mixed", "cpu") == "bf16-mixed"
 
 
 def test_learns(data, small, tmp_path):

@@ -24,6 +24,7 @@ __all__ = ["residual_spectrum", "write_contact_sheet"]
 _FACES = 8
 _LABEL_WIDTH = 250
 _MARGIN = 6
+_SMALLEST = 96  # pixels of a picture, which a label of three lines needs
 
 
 def write_contact_sheet(manifest: Manifest, simulators: Sequence[Simulator]) -> Path:
@@ -34,7 +35,8 @@ def write_contact_sheet(manifest: Manifest, simulators: Sequence[Simulator]) -> 
     """
     font, small = ImageFont.load_default(16), ImageFont.load_default(12)
     rows = {s.name: [row for row in manifest.select(split="test") if row.generator == s.name] for s in simulators}
-    size = Image.open(manifest.image_path(manifest.rows[0])).width
+    width = Image.open(manifest.image_path(manifest.rows[0])).width
+    size = width * -(-_SMALLEST // width)
     step = size + _MARGIN
     sheet = Image.new("RGB", (_LABEL_WIDTH + (_FACES + 2) * step + _MARGIN, len(simulators) * step + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
@@ -49,16 +51,22 @@ def write_contact_sheet(manifest: Manifest, simulators: Sequence[Simulator]) -> 
         draw.multiline_text((10, top + 52), _wrap(simulator.description, small), "#555555", small)
         pictures = [Image.open(manifest.image_path(row)) for row in rows[simulator.name][:_FACES]]
         for column, picture in enumerate(pictures):
-            sheet.paste(picture, (_LABEL_WIDTH + column * step, top))
+            sheet.paste(_enlarged(picture, size), (_LABEL_WIDTH + column * step, top))
         parsing = np.asarray(Image.open(manifest.parsing_path(rows[simulator.name][0])))
-        sheet.paste(Image.fromarray(_palette()[parsing]), (_LABEL_WIDTH + _FACES * step, top))
+        sheet.paste(_enlarged(Image.fromarray(_palette()[parsing]), size), (_LABEL_WIDTH + _FACES * step, top))
         spectrum = np.mean([residual_spectrum(np.asarray(picture)) for picture in pictures], axis=0)
         low, high = np.percentile(spectrum, (1, 99.9))
         shade = np.clip((spectrum - low) / (high - low) * 255, 0, 255).astype(np.uint8)
-        sheet.paste(Image.fromarray(shade).convert("RGB"), (_LABEL_WIDTH + (_FACES + 1) * step, top))
+        spectrum_picture = Image.fromarray(shade).convert("RGB")
+        sheet.paste(_enlarged(spectrum_picture, size), (_LABEL_WIDTH + (_FACES + 1) * step, top))
     path = manifest.root / CONTACT_SHEET
     sheet.save(path)
     return path
+
+
+def _enlarged(picture: Image.Image, size: int) -> Image.Image:
+    """Show each pixel as a square, so that traces stay what they are."""
+    return picture.resize((size, size), Image.Resampling.NEAREST)
 
 
 def residual_spectrum(image: NDArray[np.uint8]) -> NDArray[np.float64]:
