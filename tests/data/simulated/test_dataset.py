@@ -67,10 +67,12 @@ def test_images_and_maps(made):
 def test_contact_sheet_shows_every_generator(made):
     sheet = np.asarray(Image.open(made.root / "contact_sheet.png"))
     step = (sheet.shape[0] - 6) / len(SIMULATORS)
-    assert step == SIZE + 6
+    shown = 2 * SIZE  # each pixel a square of four, for room for the label
+    assert step == shown + 6
     row = next(row for row in made.select(split="test") if row.generator == SIMULATORS[2].name)
     top = int(6 + 2 * step)
-    assert np.array_equal(sheet[top : top + SIZE, 250 : 250 + SIZE], np.asarray(Image.open(made.image_path(row))))
+    picture = np.asarray(Image.open(made.image_path(row))).repeat(2, axis=0).repeat(2, axis=1)
+    assert np.array_equal(sheet[top : top + shown, 250 : 250 + shown], picture)
 
 
 def test_same_seed_same_bytes_with_other_workers_over_a_larger_earlier_output(made, tmp_path):
