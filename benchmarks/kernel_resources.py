@@ -168,14 +168,13 @@ def _run(tool: str, *arguments: Any) -> str:
 def _variant(entry: dict[str, Any]) -> str:
     """What distinguishes the specialisation, in words."""
     signature = entry["signature"]
-    names = list(signature)
-    constants = {names[int(index)]: value for index, value in entry["constants"].items()}
+    parameters = list(signature)
+    constants = {parameters[int(index)]: value for index, value in entry["constants"].items()}
     pointers = {name: kind[1:] for name, kind in signature.items() if kind.startswith("*")}
     source = pointers.get("images") or pointers.get("parts") or pointers["flows"]
     target = pointers.get("result") or pointers.get("edge") or pointers["noise"]
-    flags = [name.lower() for name in ("ALIGNED", "APPEARANCE", "SELECT", "BACKWARD") if constants.get(name) is True]
-    if "WHERE" in constants:
-        flags.append(constants["WHERE"])
+    names = ("ALIGNED", "APPEARANCE", "SELECT", "BACKWARD", "RICHEST", "GIVEN")
+    flags = [name.lower() for name in names if constants.get(name) is True]
     if "stride_x" in constants or "images" not in pointers:
         flags.append("rows contiguous")
     tile = f"{constants['ROWS']} x {constants['COLUMNS']}"

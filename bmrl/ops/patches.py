@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -70,8 +69,8 @@ def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Ten
     """
     check_patch("images", images, patch_size)
     # Whole numbers, so that their sum is exact in any order: a tie is a tie on every device.
-    similarity = _one_and_squared_differences(images, patch_size).float().reciprocal_().mul_(2**32).floor_()
-    indices = similarity.sum(dim=(-2, -1), dtype=torch.float64).flatten(1).argmin(dim=1)
+    similarity = _one_and_squared_differences(images, patch_size).double().reciprocal_().mul_(2**32).round_()
+    indices = similarity.sum(dim=(-2, -1)).flatten(1).argmin(dim=1)
     patches = patches_of(images, patch_size)
     chosen = indices[:, None, None, None, None].expand(-1, 1, *patches.shape[2:])
     return patches.gather(1, chosen)[:, 0], indices

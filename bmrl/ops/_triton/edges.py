@@ -109,6 +109,7 @@ def edge_kernel(
 
     total = tl.zeros((THREADS, VECTOR), tl.int64)
     unknown = tl.zeros((THREADS, VECTOR), tl.int1)
+    apart = tl.zeros((THREADS, VECTOR), tl.float32)
     # Pairs of neighbours within one patch.
     paired = mask & ((columns + 1) % patch_size != 0) & (columns + 1 < width)
 
@@ -137,9 +138,8 @@ def edge_kernel(
                     level = grey_level(here[0], here[1], here[2], CHANNELS)
                     beyond = grey_level(after[0], after[1], after[2], CHANNELS)
                     _, neighbour = neighbours(level, beyond, beyond)
-                    amount, missing = similarity(level, neighbour)
-                    total += tl.where(paired, amount, 0)
-                    unknown = unknown | (paired & missing)
+                    apart = (level - neighbour).to(tl.float32)
+                    unknown = unknown | (paired & (apart != apart))
             if step > 0:
                 gx = difference_above + 2 * difference + difference_below
                 gy = smooth_below - smooth_above
@@ -156,6 +156,9 @@ def edge_kernel(
             difference_above = difference
             smooth = smooth_below
             difference = difference_below
+            if SELECT:
+                # Here, where few other values are alive; the sum of a patch with an unknown one is not used.
+                total += tl.where(paired & (y < bottom), similarity(apart), 0)
 
     if SELECT:
         for index in range(GROUP):

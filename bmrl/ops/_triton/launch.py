@@ -208,7 +208,6 @@ def _launch_noise(
         similarities, group, edge_rows, edge_columns = selection
         parts, edge_tiles = similarities[0].numel(), edge_columns.count
         bands_per_patch, tiles_per_group = edge_rows.per_unit, edge_columns.per_unit
-    where = "richest" if selection is not None else "everywhere" if indices is None else "given"
     wrap_triton(noise_kernel)[(batch * rows.count * columns.count,)](
         images,
         noise if gradient is None else gradient,
@@ -233,7 +232,8 @@ def _launch_noise(
         COLUMNS=columns.tile,
         ALIGNED=_aligned(width),
         BACKWARD=gradient is not None,
-        WHERE=where,
+        RICHEST=selection is not None,
+        GIVEN=selection is None and indices is not None,
         num_warps=columns.tile // 128,
     )
 
@@ -257,6 +257,6 @@ def _launch_noise_adjoint(flows: Tensor, result: Tensor, indices: Tensor | None 
         ROWS=rows.tile,
         COLUMNS=columns.tile,
         ALIGNED=_aligned(width),
-        WHERE="everywhere" if indices is None else "given",
+        GIVEN=indices is not None,
         num_warps=columns.tile // 128,
     )

@@ -95,26 +95,27 @@ def noise_kernel(
     COLUMNS: tl.constexpr,
     ALIGNED: tl.constexpr,
     BACKWARD: tl.constexpr,
-    WHERE: tl.constexpr,
+    RICHEST: tl.constexpr,
+    GIVEN: tl.constexpr,
 ):
     """One program: up to ROWS x COLUMNS residuals of one image, four neighbours a thread, row by row.
 
-    ``height`` and ``width`` are those of the residuals. WHERE they are taken: "everywhere" in the image; in the
-    "richest" patch, found from the similarities of ``edge_kernel``; or in the patch "given" by ``indices``. Writes
-    the clamped residuals, or with BACKWARD the gradients that pass the clamp.
+    ``height`` and ``width`` are those of the residuals, which are taken everywhere in the image; with RICHEST in the
+    patch found from the similarities of ``edge_kernel``; with GIVEN in the patch of ``indices``. Writes the clamped
+    residuals, or with BACKWARD the gradients that pass the clamp.
     """
     program = tl.program_id(0)
     tile = program % tiles
     band = (program // tiles) % bands
     image = (program // tiles // bands).to(tl.int64)
-    if WHERE == "richest":
+    if RICHEST:
         winner = _richest(
             similarities + image * parts, patches, patch_columns, edge_tiles, bands_per_patch, tiles_per_group, GROUP
         )
         if (tile == 0) & (band == 0):
             tl.store(indices + image, winner.to(tl.int64))
         base = _corner(images + image * stride_b, winner, patch_columns, height, width, stride_y, stride_x)
-    elif WHERE == "given":
+    elif GIVEN:
         winner = tl.load(indices + image)
         base = _corner(images + image * stride_b, winner, patch_columns, height, width, stride_y, stride_x)
     else:
@@ -197,18 +198,18 @@ def noise_adjoint_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     ALIGNED: tl.constexpr,
-    WHERE: tl.constexpr,
+    GIVEN: tl.constexpr,
 ):
     """Gradient of the image from those of the three residuals; each filter is symmetric and so its own adjoint.
 
-    It is written "everywhere", or added to the result at the patch "given" by ``indices``.
+    It is written everywhere, or with GIVEN added to the result at the patch of ``indices``.
     """
     program = tl.program_id(0)
     tile = program % tiles
     band = (program // tiles) % bands
     image = (program // tiles // bands).to(tl.int64)
     base = result + image * stride_b
-    if WHERE == "given":
+    if GIVEN:
         base = _corner(base, tl.load(indices + image), patch_columns, height, width, stride_y, stride_x)
     if ALIGNED:
         width = tl.multiple_of(width, VECTOR)
@@ -243,7 +244,7 @@ def noise_adjoint_kernel(
             target = base + y.to(tl.int64) * stride_y + columns * stride_x
             for channel in tl.static_range(CHANNELS):
                 at = target + channel * tl.cast(stride_c, tl.int64)
-                if WHERE == "given":
+                if GIVEN:
                     tl.store(at, tl.load(at, mask=mask, other=0) + value, mask=mask)
                 else:
                     tl.store(at, value, mask=mask)

@@ -105,16 +105,16 @@ def grey_level(red, green, blue, CHANNELS: tl.constexpr):
 
 
 @triton.jit
-def similarity(level, neighbour):
-    """Return floor(2**32 / (1 + d**2)) of two grey levels d apart as int64, and whether d is not a number.
-
-    The quotient is rounded to float32, as :func:`bmrl.ops.richest_patch` does, so that all devices agree.
-    """
-    difference = (level - neighbour).to(tl.float32)
-    unknown = difference != difference
+def similarity(difference):
+    """Return round(2**32 / (1 + d**2)) of grey levels d apart (float32) as int64; anything if d is not a number."""
     # 4095 is far outside the range of images, and its square is still exact.
-    difference = tl.where(unknown, 0.0, tl.minimum(tl.abs(difference), 4095.0))
-    return tl.div_rn(4294967296.0, 1 + difference * difference).to(tl.int64), unknown
+    difference = tl.minimum(tl.abs(difference), 4095.0)
+    divisor = (1 + difference * difference).to(tl.uint32)
+    largest = tl.full(divisor.shape, 4294967295, tl.uint32)
+    quotient = largest // divisor
+    remainder = largest - quotient * divisor
+    # 2**32 = quotient * divisor + remainder + 1; a half never occurs.
+    return quotient.to(tl.int64) + (2 * (remainder + 1) >= divisor).to(tl.int64)
 
 
 @triton.jit
