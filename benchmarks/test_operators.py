@@ -11,7 +11,7 @@ import torch
 from benchmarks.harness import Measurement, Session, assert_equal_to, measure
 from benchmarks.providers import OPERATORS
 
-_BATCHES = {"cpu": (1, 8, 32, 128), "cuda": (1, 4, 16, 64, 256, 1024)}
+_BATCHES = {"cpu": (1, 32, 128), "cuda": (1, 4, 16, 64, 256, 1024)}
 _NEEDS = {
     "kornia": "kornia",
     "OpenCV": "cv2",
