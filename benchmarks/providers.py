@@ -267,7 +267,7 @@ def _numba_srm(images: Tensor, corners: np.ndarray | None = None, side: int = PA
 
 
 def _numba_indices(images: Tensor) -> Tensor:
-    table = np.floor(np.float32(2**32) / (1 + np.arange(256, dtype=np.float32) ** 2)).astype(np.int64)
+    table = np.rint(2**24 / (1 + np.arange(256) ** 2)).astype(np.int64)
     indices = torch.empty(len(images), dtype=torch.int64)
     _numba_kernels()[2](images.numpy(), PATCH, table, indices.numpy())
     return indices

@@ -50,12 +50,8 @@ def luma(images: Tensor) -> Tensor:
     """Luma of floating point images, ``(batch, 1, height, width)``."""
     if images.shape[1] == 1:
         return images
-    return _weighted(images, LUMA_WEIGHTS)
-
-
-def _weighted(images: Tensor, weights: tuple[float, float, float]) -> Tensor:
     red, green, blue = images.split(1, dim=1)
-    return (weights[0] * red).add_(green, alpha=weights[1]).add_(blue, alpha=weights[2])
+    return (LUMA_WEIGHTS[0] * red).add_(green, alpha=LUMA_WEIGHTS[1]).add_(blue, alpha=LUMA_WEIGHTS[2])
 
 
 def luma_adjoint(gradient: Tensor, channels: int) -> Tensor:
@@ -75,8 +71,9 @@ def grey_levels(images: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
         if images.shape[1] == 1:
             return images[:, 0].float()
+        red, green, blue = images.unbind(dim=1)
         # Whole numbers below 2**24 are exact in float32, and rounding cannot carry 0.999 to 1.
-        return _weighted(images.float(), (299, 587, 114))[:, 0].mul_(0.001).floor_()
+        return red.float().mul_(299).add_(green, alpha=587).add_(blue, alpha=114).mul_(0.001).floor_()
     return torch.floor(255 * luma(unit_range(images))[:, 0] + 0.0005)
 
 

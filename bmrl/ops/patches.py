@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -10,6 +11,9 @@ from bmrl.errors import ShapeError
 from bmrl.ops.luma import grey_levels
 
 __all__ = ["PatchHomogeneity", "RichestPatch", "patch_homogeneity", "richest_patch"]
+
+_LARGEST = 2**24
+"""Similarity of equal grey levels; others have round(2**24 / (1 + d**2))."""
 
 
 def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
@@ -46,6 +50,8 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
 def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Tensor]:
     """Return the least homogeneous patch of each image, and which one it is.
 
+    Homogeneity is compared in steps of 2**-24 a pair of pixels, exactly: every device chooses the same patch.
+
     Args:
         images: as :func:`patch_homogeneity`.
         patch_size: as :func:`patch_homogeneity`.
@@ -68,12 +74,11 @@ def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Ten
         tensor([1])
     """
     check_patch("images", images, patch_size)
+    divisors = _one_and_squared_differences(images.detach(), patch_size)
     # Whole numbers, so that their sum is exact in any order: a tie is a tie on every device.
-    similarity = _one_and_squared_differences(images, patch_size).double().reciprocal_().mul_(2**32).round_()
-    indices = similarity.sum(dim=(-2, -1)).flatten(1).argmin(dim=1)
-    patches = patches_of(images, patch_size)
-    chosen = indices[:, None, None, None, None].expand(-1, 1, *patches.shape[2:])
-    return patches.gather(1, chosen)[:, 0], indices
+    similarity = _sum_whole_numbers(divisors.reciprocal_().mul_(_LARGEST).round_())
+    indices = similarity.flatten(1).argmin(dim=1)
+    return patch_at(images, indices, patch_size), indices
 
 
 def _one_and_squared_differences(images: Tensor, patch_size: int) -> Tensor:
@@ -87,6 +92,17 @@ def _one_and_squared_differences(images: Tensor, patch_size: int) -> Tensor:
     return differences.square_().add_(1)
 
 
+def _sum_whole_numbers(values: Tensor) -> Tensor:
+    """Exact sum over the last two axes, in float64, of whole numbers from 0 to 2**24; ``values`` is overwritten."""
+    if values.shape[-1] > 2**12:
+        return values.sum(dim=(-2, -1), dtype=torch.float64)
+    # Much faster: the halves of up to 2**12 numbers add up to no more than 2**24, below which float32 is exact.
+    high = values.mul(2**-12).floor_()
+    low = values.sub_(high, alpha=2**12)
+    high_sum, low_sum = (part.sum(dim=-1).sum(dim=-1, dtype=torch.float64) for part in (high, low))
+    return high_sum.mul_(2**12).add_(low_sum)
+
+
 def check_patch(name: str, images: Tensor, patch_size: int) -> None:
     check_images(name, images)
     if patch_size < 2:
@@ -95,9 +111,30 @@ def check_patch(name: str, images: Tensor, patch_size: int) -> None:
         raise ShapeError(f"patch_size: expected at most height and width of {tuple(images.shape)}, got {patch_size}")
 
 
-def patches_of(images: Tensor, patch_size: int) -> Tensor:
-    """Non-overlapping patches ``(batch, patches, channels, patch_size, patch_size)``, row by row."""
-    return rearrange(_cropped(images, patch_size), "b c (r p) (q s) -> b (r q) c p s", p=patch_size, s=patch_size)
+def patch_grid(images: Tensor, patch_size: int) -> Tensor:
+    """Non-overlapping patches ``(batch, rows, columns, channels, patch_size, patch_size)``, a view of the images."""
+    cropped = _cropped(images, patch_size)
+    return rearrange(cropped, "b c (r p) (q s) -> b r q c p s", p=patch_size, s=patch_size)
+
+
+def patch_at(images: Tensor, indices: Tensor, patch_size: int) -> Tensor:
+    """The patch of each image that ``indices`` ``(batch,)`` names, row by row."""
+    patches = patch_grid(images, patch_size)
+    return patches[_places(indices, patches.shape[2])]
+
+
+def patch_at_adjoint(gradient: Tensor, indices: Tensor, shape: torch.Size) -> Tensor:
+    """Gradient of images of ``shape`` from that of their patches ``(batch, channels, patch_size, patch_size)``."""
+    result = gradient.new_zeros(shape)
+    patches = patch_grid(result, gradient.shape[-1])
+    patches[_places(indices, patches.shape[2])] = gradient
+    return result
+
+
+def _places(indices: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Image, row and column of each chosen patch."""
+    each = torch.arange(indices.shape[0], device=indices.device)
+    return each, indices // columns, indices % columns
 
 
 def _cropped(images: Tensor, patch_size: int) -> Tensor:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from bmrl._checks import check_dtype, check_positive
@@ -14,7 +12,7 @@ from bmrl.ops._dispatch import runs_kernels
 from bmrl.ops.edges import check_sides, sobel_adjoint, sobel_in_aten
 from bmrl.ops.luma import unit_range
 from bmrl.ops.noise import srm_adjoint, srm_in_aten
-from bmrl.ops.patches import check_patch, patches_of, richest_patch
+from bmrl.ops.patches import check_patch, patch_at, patch_at_adjoint, richest_patch
 
 __all__ = ["ViewExtractor", "Views", "views"]
 
@@ -116,16 +114,8 @@ def views_adjoint(
 ) -> Tensor:
     """Gradient of the images from those of their views; differentiable itself."""
     scaled = unit_range(images)
-    patches = patches_of(scaled, patch_size)
-    chosen = indices[:, None, None, None, None].expand(-1, 1, *patches.shape[2:])
-    noise = srm_adjoint(noise_gradient, patches.gather(1, chosen)[:, 0], truncation)
-    noise = rearrange(
-        torch.zeros_like(patches).scatter(1, chosen, noise[:, None]),
-        "b (r q) c p s -> b c (r p) (q s)",
-        q=images.shape[3] // patch_size,
-    )
-    result = sobel_adjoint(edge_gradient, scaled)
-    result = result + F.pad(noise, (0, images.shape[3] % patch_size, 0, images.shape[2] % patch_size))
+    noise = srm_adjoint(noise_gradient, patch_at(scaled, indices, patch_size), truncation)
+    result = sobel_adjoint(edge_gradient, scaled) + patch_at_adjoint(noise, indices, images.shape)
     if appearance_gradient is not None:
         result = result + appearance_gradient
     return result.to(images.dtype)

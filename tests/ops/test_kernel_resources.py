@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton")
-
 ROOT = Path(__file__).parents[2]
 KERNELS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "bmrl/ops/_triton").glob("*.py")}
 

@@ -107,8 +107,9 @@ def edge_kernel(
     base = images + image * stride_b
     scale = 1 / 255 if images.dtype.element_ty == tl.uint8 else 1.0
 
-    total = tl.zeros((THREADS, VECTOR), tl.int64)
-    unknown = tl.zeros((THREADS, VECTOR), tl.int1)
+    # An aligned patch holds all four pixels of a thread or none of them.
+    total = tl.zeros((THREADS,) if ALIGNED else (THREADS, VECTOR), tl.int64)
+    owner = (first if ALIGNED else columns) // patch_size
     apart = tl.zeros((THREADS, VECTOR), tl.float32)
     # Pairs of neighbours within one patch.
     paired = mask & ((columns + 1) % patch_size != 0) & (columns + 1 < width)
@@ -139,7 +140,6 @@ def edge_kernel(
                     beyond = grey_level(after[0], after[1], after[2], CHANNELS)
                     _, neighbour = neighbours(level, beyond, beyond)
                     apart = (level - neighbour).to(tl.float32)
-                    unknown = unknown | (paired & (apart != apart))
             if step > 0:
                 gx = difference_above + 2 * difference + difference_below
                 gy = smooth_below - smooth_above
@@ -157,15 +157,15 @@ def edge_kernel(
             smooth = smooth_below
             difference = difference_below
             if SELECT:
-                # Here, where few other values are alive; the sum of a patch with an unknown one is not used.
-                total += tl.where(paired & (y < bottom), similarity(apart), 0)
+                # Here, where few other values are alive.
+                similar = tl.where(paired & (y < bottom), similarity(apart), 0)
+                total += tl.sum(similar, axis=1) if ALIGNED else similar
 
     if SELECT:
         for index in range(GROUP):
-            patch = columns // patch_size == tile // tiles_per_group * GROUP + index
+            patch = owner == tile // tiles_per_group * GROUP + index
             amount = tl.sum(tl.where(patch, total, 0))
-            missing = tl.max((patch & unknown).to(tl.int32))
-            tl.store(similarities + program.to(tl.int64) * GROUP + index, tl.where(missing > 0, -1, amount))
+            tl.store(similarities + program.to(tl.int64) * GROUP + index, tl.maximum(amount, -1))
 
 
 @triton.jit

@@ -106,15 +106,21 @@ def grey_level(red, green, blue, CHANNELS: tl.constexpr):
 
 @triton.jit
 def similarity(difference):
-    """Return round(2**32 / (1 + d**2)) of grey levels d apart (float32) as int64; anything if d is not a number."""
+    """Return round(2**24 / (1 + d**2)) of grey levels d apart (float32) as int64.
+
+    If d is not a number, the result is so far below 0 that the sum of a tile is, too.
+    """
+    known = difference == difference
     # 4095 is far outside the range of images, and its square is still exact.
     difference = tl.minimum(tl.abs(difference), 4095.0)
-    divisor = (1 + difference * difference).to(tl.uint32)
-    largest = tl.full(divisor.shape, 4294967295, tl.uint32)
-    quotient = largest // divisor
-    remainder = largest - quotient * divisor
-    # 2**32 = quotient * divisor + remainder + 1; a half never occurs.
-    return quotient.to(tl.int64) + (2 * (remainder + 1) >= divisor).to(tl.int64)
+    divisor = 1 + difference * difference
+    quotient = (16777216.0 / divisor + 0.5).to(tl.int32)
+    divisor = divisor.to(tl.int32)
+    # Quick division errs by 2 units of the last place, 2 at most here; remainders mend it. A half never occurs.
+    for _ in tl.static_range(2):
+        remainder = 16777216 - quotient * divisor
+        quotient += (2 * remainder > divisor).to(tl.int32) - (2 * remainder < -divisor).to(tl.int32)
+    return tl.where(known, quotient.to(tl.int64), -(2**50))
 
 
 @triton.jit
