@@ -64,11 +64,18 @@ class Sobel(nn.Module):
 
 def sobel_in_aten(images: Tensor, dtype: torch.dtype) -> Tensor:
     """Sobel magnitude in ``dtype``, by ATen operators alone."""
-    return _magnitude(*_parts(luma(unit_range(images)))).to(dtype)
+    return sobel_of_luma(luma(unit_range(images))).to(dtype)
+
+
+def sobel_of_luma(gray: Tensor) -> Tensor:
+    """Sobel magnitude of a luma ``(batch, 1, height, width)``."""
+    return _magnitude(*_parts(gray))
 
 
 def _magnitude(gx: Tensor, gy: Tensor) -> Tensor:
     square = (gx * gx).addcmul_(gy, gy)
+    if not square.requires_grad:
+        return square.sqrt_()
     # The gradient at a flat pixel is 0, where that of a plain root is not a number.
     flat = square == 0
     return square.masked_fill_(flat, 1).sqrt().masked_fill(flat, 0)

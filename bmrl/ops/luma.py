@@ -74,7 +74,12 @@ def grey_levels(images: Tensor) -> Tensor:
         red, green, blue = images.unbind(dim=1)
         # Whole numbers below 2**24 are exact in float32, and rounding cannot carry 0.999 to 1.
         return red.float().mul_(299).add_(green, alpha=587).add_(blue, alpha=114).mul_(0.001).floor_()
-    return torch.floor(255 * luma(unit_range(images))[:, 0] + 0.0005)
+    return levels_of_luma(luma(unit_range(images)))
+
+
+def levels_of_luma(gray: Tensor) -> Tensor:
+    """Grey levels ``(batch, height, width)`` of a luma ``(batch, 1, height, width)`` in [0, 1]."""
+    return gray[:, 0].mul(255).add_(0.0005).floor_()
 
 
 class Grayscale(nn.Module):

@@ -44,7 +44,7 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
                  [1., 1., 1.]]])
     """
     check_patch("images", images, patch_size)
-    return _one_and_squared_differences(images, patch_size).reciprocal_().mean(dim=(-2, -1))
+    return _similarity(grey_levels(images), patch_size).mean(dim=(-2, -1))
 
 
 def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Tensor]:
@@ -74,22 +74,22 @@ def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Ten
         tensor([1])
     """
     check_patch("images", images, patch_size)
-    divisors = _one_and_squared_differences(images.detach(), patch_size)
-    # Whole numbers, so that their sum is exact in any order: a tie is a tie on every device.
-    similarity = _sum_whole_numbers(divisors.reciprocal_().mul_(_LARGEST).round_())
-    indices = similarity.flatten(1).argmin(dim=1)
+    indices = richest_index(grey_levels(images.detach()), patch_size)
     return patch_at(images, indices, patch_size), indices
 
 
-def _one_and_squared_differences(images: Tensor, patch_size: int) -> Tensor:
-    """1 + d**2 of horizontally neighbouring grey levels, ``(batch, rows, columns, p, p - 1)``."""
-    levels = rearrange(
-        _cropped(grey_levels(images), patch_size), "b (r p) (q s) -> b r q p s", p=patch_size, s=patch_size
-    )
-    differences = levels[..., 1:] - levels[..., :-1]
-    if images.is_floating_point():
-        differences = differences.clamp(-4095, 4095)  # far beyond an image's range; infinities count as this
-    return differences.square_().add_(1)
+def richest_index(levels: Tensor, patch_size: int) -> Tensor:
+    """Index ``(batch,)`` of the least homogeneous patch of grey levels ``(batch, height, width)``."""
+    # Whole numbers, so that their sum is exact in any order: a tie is a tie on every device.
+    similarity = _similarity(levels, patch_size).mul_(2**24).round_()
+    return _sum_whole_numbers(similarity).flatten(1).argmin(dim=1)
+
+
+def _similarity(levels: Tensor, patch_size: int) -> Tensor:
+    """1 / (1 + d**2) of horizontal neighbours d levels apart, ``(batch, rows, columns, p, p - 1)``."""
+    patches = rearrange(_cropped(levels, patch_size), "b (r p) (q s) -> b r q p s", p=patch_size, s=patch_size)
+    differences = patches[..., 1:] - patches[..., :-1]
+    return differences.square_().add_(1).reciprocal_()
 
 
 def _sum_whole_numbers(values: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from bmrl._checks import check_dtype, check_positive
 from bmrl.ops._dispatch import runs_kernels
-from bmrl.ops.edges import check_sides, sobel_adjoint, sobel_in_aten
-from bmrl.ops.luma import unit_range
+from bmrl.ops.edges import check_sides, sobel_adjoint, sobel_of_luma
+from bmrl.ops.luma import levels_of_luma, luma, unit_range
 from bmrl.ops.noise import srm_adjoint, srm_in_aten
-from bmrl.ops.patches import check_patch, patch_at, patch_at_adjoint, richest_patch
+from bmrl.ops.patches import check_patch, patch_at, patch_at_adjoint, richest_index
 
 __all__ = ["ViewExtractor", "Views", "views"]
 
@@ -92,15 +92,12 @@ def views_in_aten(
     images: Tensor, patch_size: int, truncation: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The views in ``dtype`` and the index of the richest patch, by ATen operators alone."""
-    patches, indices = richest_patch(images, patch_size=patch_size)
     # In unit range first, so that half-precision results are rounded once, at the end.
     scaled = unit_range(images)
-    return (
-        scaled.to(dtype),
-        sobel_in_aten(scaled, dtype),
-        srm_in_aten(unit_range(patches), truncation, dtype),
-        indices,
-    )
+    gray = luma(scaled)
+    indices = richest_index(levels_of_luma(gray.detach()), patch_size)
+    noise = srm_in_aten(patch_at(scaled, indices, patch_size), truncation, dtype)
+    return scaled.to(dtype), sobel_of_luma(gray).to(dtype), noise, indices
 
 
 def views_adjoint(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bmrl.errors import DTypeError, ShapeError
 from bmrl.ops import Grayscale, grayscale
-from bmrl.ops.luma import grey_levels
+from bmrl.ops.luma import grey_levels, levels_of_luma, luma, unit_range
 
 PIXEL = st.tuples(*[st.integers(0, 255)] * 3)
 
@@ -37,6 +37,13 @@ def test_levels_are_integer_arithmetic_and_survive_the_float_detour(pixel):
 def test_every_grey_keeps_its_level_as_float():
     greys = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
     assert torch.equal(grey_levels(greys.float() / 255), torch.arange(256.0).reshape(1, 1, 256))
+
+
+def test_levels_of_every_colour_are_those_of_its_luma():
+    channel = torch.arange(256, dtype=torch.uint8)
+    for red in channel:
+        colours = torch.stack(torch.broadcast_tensors(red, channel[:, None], channel))[None]
+        assert torch.equal(levels_of_luma(luma(unit_range(colours))), grey_levels(colours))
 
 
 def test_one_channel_is_taken_as_it_is():

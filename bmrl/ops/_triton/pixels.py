@@ -111,8 +111,8 @@ def similarity(difference):
     If d is not a number, the result is so far below 0 that the sum of a tile is, too.
     """
     known = difference == difference
-    # 4095 is far outside the range of images, and its square is still exact.
-    difference = tl.minimum(tl.abs(difference), 4095.0)
+    # From here on the result is 0; images in range end at 255.
+    difference = tl.minimum(tl.abs(difference), 5793.0)
     divisor = 1 + difference * difference
     quotient = (16777216.0 / divisor + 0.5).to(tl.int32)
     divisor = divisor.to(tl.int32)
