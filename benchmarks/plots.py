@@ -15,6 +15,7 @@ def draw(file: Path) -> list[Path]:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullLocator
 
     content = json.loads(file.read_text(encoding="utf-8"))
     pictures = []
@@ -41,11 +42,14 @@ def draw(file: Path) -> list[Path]:
         for axes, label in ((speed, "images / s"), (traffic, "GB / s of necessary traffic")):
             axes.set(xscale="log", yscale="log", xlabel="batch", ylabel=label)
             axes.set_xticks(sorted({row["batch"] for row in mine}))
-            axes.get_xaxis().set_major_formatter("{x:.0f}")
-            axes.minorticks_off()
+            axes.xaxis.set_major_formatter("{x:.0f}")
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
             axes.grid(alpha=0.3)
         traffic.set_ylim(top=2 * roof)
-        speed.legend(fontsize=8)
+        figure.legend(loc="outside right", fontsize=8)
         environment = content["environment"]
         figure.suptitle(
             f"{operator} from uint8, {environment['device']}, {environment['threads']} threads, median and quartiles"
