@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# GPU tests, then the GPU benchmarks, on a bare machine: python3 with torch >= 2.11, triton >= 3.6 and pytest, no
-# network. Results lie under $OUT (default: gpu_results). Takes about 8 minutes; the exit code is that of the tests.
+# GPU tests, then the GPU benchmarks, without installing this library and without a network. python3 needs torch >= 2.11,
+# triton >= 3.6, einops, safetensors, pillow, pytest, pytest-timeout, pytest-benchmark, hypothesis, opencv, scikit-image
+# and matplotlib; kornia is measured if it is there. Results lie under $OUT (default: gpu_results). Takes at most 8
+# minutes; the exit code is that of the tests.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-gpu_results}
@@ -9,10 +11,14 @@ mkdir -p "$OUT"
 export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
 
 "$PYTHON" - <<'PYTHON' | tee "$OUT/environment.txt"
+import sys
 import torch, triton
+if not torch.cuda.is_available():
+    sys.exit("gpu_session.sh: expected an NVIDIA GPU, PyTorch finds none")
 print("torch", torch.__version__, "triton", triton.__version__)
 print(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
 PYTHON
+[ "${PIPESTATUS[0]}" = 0 ] || exit 2
 
 timeout 240 "$PYTHON" -m pytest -q -p no:cacheprovider --timeout 200 \
     tests/ops/test_kernels.py tests/ops/test_kernels_on_gpu.py tests/ops/test_edges.py tests/ops/test_noise.py \

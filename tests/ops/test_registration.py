@@ -124,22 +124,9 @@ class PlainViews(torch.nn.Module):
         return tuple(views(images, patch_size=8))
 
 
-def test_an_aot_inductor_package_runs_without_this_library(tmp_path):
+def test_an_aot_inductor_package_runs_without_this_library(assert_package_runs_alone):
     images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
-    batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(PlainViews(), (images,), dynamic_shapes={"images": {0: batch}})
-    package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "views.pt2"))
-    torch.save((images, PlainViews()(images)), tmp_path / "expected.pt")
-    script = f"""
-        import sys, torch
-        images, expected = torch.load({str(tmp_path / "expected.pt")!r})
-        extract = torch._inductor.aoti_load_package({package!r})
-        for batch in (1, 3):
-            for actual, one in zip(extract(images[:batch]), expected, strict=True):
-                torch.testing.assert_close(actual, one[:batch], rtol=1e-5, atol=1e-5)
-        assert not any(name.partition(".")[0] == "bmrl" for name in sys.modules)
-    """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, cwd=tmp_path, timeout=240)
+    assert_package_runs_alone(PlainViews(), images, 1e-5)
 
 
 def test_works_where_triton_is_not_installed():
