@@ -21,7 +21,7 @@ class Views(NamedTuple):
     """What :func:`views` returns."""
 
     appearance: Tensor
-    """The image itself, ``(batch, channels, height, width)`` in [0, 1]."""
+    """The image itself, ``(batch, channels, height, width)`` in [0, 1]; the same memory if nothing changes."""
     edge: Tensor
     """Sobel magnitude, ``(batch, 1, height, width)``, 0 to about 4.5."""
     noise: Tensor

@@ -208,6 +208,14 @@ def test_not_a_number_stays_near_its_pixel_and_its_patch_is_chosen():
     assert torch.equal(residuals.isnan().nonzero().cpu(), srm(images[..., :4, 8:12].cpu().double()).isnan().nonzero())
 
 
+def test_the_first_patch_that_is_not_a_number_is_chosen_from_any_of_its_tiles():
+    images = random_images(1, 1, 12, 36, dtype=torch.float32)
+    images[..., 10, 14] = images[..., 1, 30] = math.nan
+    images[..., 12:] = images[..., 12:].where(images[..., 12:].isnan(), 0.5)  # flat, but for them
+    indices = torch.ops.bmrl.views(images, 12, 3.0, torch.float32, False)[3]
+    assert indices.tolist() == richest_patch(images.cpu(), patch_size=12)[1].tolist() == [1]
+
+
 @pytest.mark.parametrize("size", [(12, 16, 8), (9, 13, 4), (2, 2, 2), (3, 3, 2)], ids=str)
 @pytest.mark.parametrize("channels", [3, 1])
 def test_gradients_equal_those_of_float64(channels, size):
@@ -261,6 +269,15 @@ def test_runs_give_the_same_bits():
     images = random_images(2, 3, 9, 13, dtype=torch.float32)
     first, second = (torch.ops.bmrl.views(images, 4, 3.0, torch.float32, True) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="takes memory that a CPU reserves only")
+def test_pixels_that_are_further_apart_than_32_bits_count():
+    storage = torch.empty(2**32 + 2**31 + 4, dtype=torch.uint8)
+    images = storage.as_strided((1, 3, 3, 3), (0, 2**30 + 2**29, 1, 2**30 + 2**29))
+    images.copy_(random_images(1, 3, 3, 3, dtype=torch.uint8))
+    for actual, expected in zip(views(images, patch_size=2), views(images.contiguous(), patch_size=2), strict=True):
+        assert torch.equal(actual, expected)
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs 20 GB of GPU memory")
