@@ -6,13 +6,13 @@ margin) are pulled together as well, until they are a margin apart; those of unr
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bmrl._checks import check_not_negative
+from bmrl._checks import check_not_negative, check_positive
 from bmrl.losses._batches import check_clusters
 from bmrl.losses._initial_centers import CenterInit, random_centers
 
@@ -20,6 +20,11 @@ __all__ = ["DFACCLoss", "DFACCTerms", "dfacc_loss", "dfacc_terms"]
 
 # The matrix-product form of a distance, torch.cdist's own choice above 25 rows, loses near-duplicates to rounding.
 _EXACT = "donot_use_mm_for_euclid_dist"
+
+_DENSE_BATCH = 1024
+"""Largest batch whose distances are all held at once, unless ``chunk_size`` says otherwise."""
+_CHUNK_PAIRS = 2**19
+"""Distances of a chunk above that."""
 
 
 class DFACCTerms(NamedTuple):
@@ -29,7 +34,9 @@ class DFACCTerms(NamedTuple):
     inter: Tensor
 
 
-def dfacc_terms(embeddings: Tensor, labels: Tensor, centers: Tensor, *, margin: float = 0.7) -> DFACCTerms:
+def dfacc_terms(
+    embeddings: Tensor, labels: Tensor, centers: Tensor, *, margin: float = 0.7, chunk_size: int | None = None
+) -> DFACCTerms:
     r"""The intra-generator and the inter-generator term of :func:`dfacc_loss`, apart.
 
     Takes the arguments of :func:`dfacc_loss`, without the weight that joins the terms, and raises the same errors.
@@ -42,6 +49,11 @@ def dfacc_terms(embeddings: Tensor, labels: Tensor, centers: Tensor, *, margin: 
     """
     check_clusters(embeddings, labels, centers)
     check_not_negative("margin", margin)
+    if chunk_size is not None:
+        check_positive("chunk_size", chunk_size)
+    batch = embeddings.shape[0]
+    if chunk_size is None:
+        chunk_size = batch if batch <= _DENSE_BATCH else max(_CHUNK_PAIRS // batch, 1)
     compute_dtype = torch.promote_types(torch.promote_types(embeddings.dtype, centers.dtype), torch.float32)
     with torch.autocast(embeddings.device.type, enabled=False):
         y, c = embeddings.to(compute_dtype), centers.to(compute_dtype)
@@ -49,18 +61,70 @@ def dfacc_terms(embeddings: Tensor, labels: Tensor, centers: Tensor, *, margin: 
 
         fixed = c.detach()
         related = torch.cdist(fixed, fixed, compute_mode=_EXACT) < margin
-        distances = torch.cdist(y, y, compute_mode=_EXACT)
-        pulled = related[labels[:, None], labels[None, :]]
-        pairs = torch.where(pulled, F.relu(distances - margin), -distances)
-        different = labels[:, None] != labels[None, :]
-        batch = y.shape[0]
-        # Every pair stands twice in the matrix, so this is the mean over pairs u < v of eq. 5.
-        inter = torch.where(different, pairs, 0.0).sum() / max(batch * (batch - 1), 1)
+        if chunk_size < batch:
+            with_gradient = torch.is_grad_enabled() and y.requires_grad
+            pairs, _ = _ChunkedPairs.apply(y, labels, related, margin, chunk_size, with_gradient)
+        else:
+            distances = torch.cdist(y, y, compute_mode=_EXACT)
+            pulled = related[labels[:, None], labels[None, :]]
+            different = labels[:, None] != labels[None, :]
+            values = torch.where(pulled, F.relu(distances - margin), -distances)
+            # Every pair stands twice in the matrix.
+            pairs = torch.where(different, values, 0.0).sum() / 2
+        inter = pairs / max(batch * (batch - 1) / 2, 1)
     return DFACCTerms(intra, inter)
 
 
+class _ChunkedPairs(torch.autograd.Function):
+    """Sum of L_uv over the pairs u < v of different generators, and its gradient, a chunk of rows at a time.
+
+    Value and gradient are made together: distances are computed once for each pair and never kept, and a pair is
+    visited once where the dense matrix holds it twice.
+    """
+
+    @staticmethod
+    def forward(
+        y: Tensor, labels: Tensor, related: Tensor, margin: float, chunk_size: int, with_gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        total = y.new_zeros(())
+        gradient = torch.zeros_like(y) if with_gradient else y.new_empty((0,))
+        for start in range(0, y.shape[0], chunk_size):
+            end = min(start + chunk_size, y.shape[0])
+            rows, others = y[start:end], y[start:]
+            distances = torch.cdist(rows, others, compute_mode=_EXACT)
+            counted = (labels[start:end, None] != labels[None, start:]).triu(1)
+            pulled = related[labels[start:end]][:, labels[start:]]
+            beyond = distances - margin
+            values = torch.where(pulled, F.relu(beyond), -distances)
+            total += torch.where(counted, values, 0.0).sum()
+            if with_gradient:
+                slopes = torch.where(pulled, (beyond > 0).to(y.dtype), -1.0).where(counted, 0.0)
+                backward = torch.ops.aten._cdist_backward
+                gradient[start:end] += backward(slopes, rows, others, 2.0, distances)
+                gradient[start:] += backward(slopes.mT.contiguous(), others, rows, 2.0, distances.mT.contiguous())
+        return total, gradient
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph=True
+            raise RuntimeError("chunk_size: expected at least the batch for a second derivative, chunks have none")
+        (gradient,) = ctx.saved_tensors
+        return slope * gradient, None, None, None, None, None
+
+
 def dfacc_loss(
-    embeddings: Tensor, labels: Tensor, centers: Tensor, *, margin: float = 0.7, inter_weight: float = 0.5
+    embeddings: Tensor,
+    labels: Tensor,
+    centers: Tensor,
+    *,
+    margin: float = 0.7,
+    inter_weight: float = 0.5,
+    chunk_size: int | None = None,
 ) -> Tensor:
     r"""The DFACC loss of a labelled batch (eq. 4-7 of arXiv:2504.14129).
 
@@ -73,8 +137,11 @@ def dfacc_loss(
 
     The second case has no lower bound, so give embeddings that have one: L2-normalised vectors or probabilities.
     Distances are computed from differences, exact for near-duplicates too. Between coincident points their first and
-    second derivatives are 0. Memory grows as ``batch ** 2`` (on CUDA the backward pass needs a buffer of
-    ``batch ** 2 * dim``).
+    second derivatives are 0.
+
+    Memory grows as ``batch ** 2`` up to ``chunk_size`` rows (on CUDA the backward pass needs a buffer of
+    ``batch ** 2 * dim``), and as ``batch`` above: distances are then computed for a chunk of rows at a time, together
+    with their gradient, and not kept. That form has no second derivative.
 
     Args:
         embeddings: ``(batch, dim)``, floating point, batch >= 1; one row a sample.
@@ -84,6 +151,8 @@ def dfacc_loss(
             first term only: the choice of the branch passes no gradient.
         margin: m >= 0, in the unit of the embeddings.
         inter_weight: lambda >= 0.
+        chunk_size: rows whose distances to all others are held at once, >= 1; at least ``batch`` for the dense form.
+            None takes the dense form up to 1024 rows and chunks of 2 MiB of float32 distances above.
 
     Returns:
         Scalar; negative where pushing apart outweighs pulling together. With L2-normalised embeddings and centers
@@ -103,7 +172,7 @@ def dfacc_loss(
         0.2929
     """
     check_not_negative("inter_weight", inter_weight)
-    intra, inter = dfacc_terms(embeddings, labels, centers, margin=margin)
+    intra, inter = dfacc_terms(embeddings, labels, centers, margin=margin, chunk_size=chunk_size)
     return intra + inter_weight * inter
 
 
@@ -117,6 +186,7 @@ class DFACCLoss(nn.Module):
         embed_dim: their width, >= 1.
         margin: see :func:`dfacc_loss`.
         inter_weight: see :func:`dfacc_loss`.
+        chunk_size: see :func:`dfacc_loss`.
         init: where centers start: ``"sphere"``, random unit vectors, for L2-normalised embeddings; ``"simplex"``,
             random probability vectors, for probabilities.
 
@@ -136,18 +206,29 @@ class DFACCLoss(nn.Module):
         *,
         margin: float = 0.7,
         inter_weight: float = 0.5,
+        chunk_size: int | None = None,
         init: CenterInit = "sphere",
     ) -> None:
         super().__init__()
         check_not_negative("margin", margin)
         check_not_negative("inter_weight", inter_weight)
+        if chunk_size is not None:
+            check_positive("chunk_size", chunk_size)
         self.margin = margin
         self.inter_weight = inter_weight
+        self.chunk_size = chunk_size
         self.centers = nn.Parameter(random_centers(num_generators, embed_dim, init))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The loss of ``embeddings`` ``(batch, embed_dim)`` with ``labels`` ``(batch,)``."""
-        return dfacc_loss(embeddings, labels, self.centers, margin=self.margin, inter_weight=self.inter_weight)
+        return dfacc_loss(
+            embeddings,
+            labels,
+            self.centers,
+            margin=self.margin,
+            inter_weight=self.inter_weight,
+            chunk_size=self.chunk_size,
+        )
 
     def extra_repr(self) -> str:
         """The arguments, as ``print`` shows them."""

@@ -97,6 +97,51 @@ def test_dtypes(tolerance, dtype, autocast):
     assert c.grad.isfinite().all()
 
 
+@EXAMPLES
+@given(clusters(), st.integers(1, 8))
+def test_chunks_equal_definition_and_the_gradient_of_the_dense_form(tolerance, case, chunk_size):
+    embeddings, labels, centers, margin = case
+    leaves = embeddings.requires_grad_(), centers.requires_grad_()
+    terms = dfacc_terms(*leaves[:1], labels, centers, margin=margin, chunk_size=chunk_size)
+    expected = torch.tensor(oracle(embeddings, labels, centers, margin), dtype=torch.float64)
+    torch.testing.assert_close(torch.stack(list(terms)), expected, **tolerance(torch.float64, 50))
+    dense = dfacc_terms(*leaves[:1], labels, centers, margin=margin, chunk_size=len(labels))
+    for one, other in zip(terms, dense, strict=True):
+        got = torch.autograd.grad(3 * one, leaves, allow_unused=True, retain_graph=True, materialize_grads=True)
+        wanted = torch.autograd.grad(3 * other, leaves, allow_unused=True, retain_graph=True, materialize_grads=True)
+        torch.testing.assert_close(got, wanted, **tolerance(torch.float64, 50))
+
+
+def test_large_batches_are_cut_into_chunks(tolerance):
+    rng = torch.Generator().manual_seed(0)
+    embeddings = F.normalize(torch.randn(1500, 5, generator=rng), dim=-1).requires_grad_()
+    embeddings.data[700] = embeddings.data[3] + 1e-4  # a near-duplicate
+    labels = torch.arange(1500) % 4
+    centers = F.normalize(torch.randn(4, 5, generator=rng), dim=-1) * 0.5
+    results = [dfacc_loss(embeddings, labels, centers, chunk_size=size) for size in (None, 1500)]
+    torch.testing.assert_close(*results, **tolerance(torch.float32, 50))
+    gradients = [torch.autograd.grad(result, embeddings)[0] for result in results]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-9)
+    assert dfacc_loss(embeddings.detach(), labels, centers).item() == results[0].item()
+
+
+def test_chunks_have_no_second_derivative():
+    embeddings = torch.randn(4, 3, requires_grad=True)
+    loss = dfacc_loss(embeddings, LABELS, CENTERS, chunk_size=2)
+    with pytest.raises(RuntimeError, match="chunk_size: expected at least the batch for a second derivative"):
+        torch.autograd.grad(loss, embeddings, create_graph=True)
+
+
+def test_chunks_compile_without_graph_breaks():
+    embeddings, centers = torch.randn(9, 3, requires_grad=True), torch.randn(3, 3, requires_grad=True)
+    labels = torch.arange(9) % 3
+    results = [
+        f(embeddings, labels, centers, chunk_size=4) for f in (torch.compile(dfacc_loss, fullgraph=True), dfacc_loss)
+    ]
+    torch.testing.assert_close(*results)
+    torch.testing.assert_close(*(torch.autograd.grad(result, (embeddings, centers)) for result in results))
+
+
 def test_near_duplicates_are_exact():
     # 40 rows 1e-4 apart: the matrix-product form of a distance is several times off here.
     y = torch.ones(40, 64) + 1e-4 * F.one_hot(torch.arange(40), 64)
@@ -317,6 +362,7 @@ def test_rejects(arguments, error, message):
         ({"margin": -0.1}, "margin: expected >= 0, got -0.1"),
         ({"inter_weight": -1.0}, "inter_weight: expected >= 0, got -1.0"),
         ({"margin": math.nan}, "margin: expected >= 0, got nan"),
+        ({"chunk_size": 0}, "chunk_size: expected > 0, got 0"),
     ],
 )
 def test_rejects_options(options, message):
@@ -333,6 +379,7 @@ def test_rejects_options(options, message):
     [
         ((0, 3), {}, "num_generators: expected > 0, got 0"),
         ((3, 0), {}, "embed_dim: expected > 0, got 0"),
+        ((3, 3), {"chunk_size": 0}, "chunk_size: expected > 0, got 0"),
         ((3, 3), {"init": "ball"}, "init: expected 'sphere' or 'simplex', got 'ball'"),
     ],
 )
