@@ -74,8 +74,6 @@ def sobel_of_luma(gray: Tensor) -> Tensor:
 
 def _magnitude(gx: Tensor, gy: Tensor) -> Tensor:
     square = (gx * gx).addcmul_(gy, gy)
-    if not square.requires_grad:
-        return square.sqrt_()
     # The gradient at a flat pixel is 0, where that of a plain root is not a number.
     flat = square == 0
     return square.masked_fill_(flat, 1).sqrt().masked_fill(flat, 0)

@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from bmrl._checks import check_images
-from bmrl.errors import ShapeError
+from bmrl.errors import DTypeError, ShapeError
 from bmrl.ops.luma import grey_levels
 
 __all__ = ["PatchHomogeneity", "RichestPatch", "patch_homogeneity", "richest_patch"]
@@ -50,7 +50,8 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
 def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Tensor]:
     """Return the least homogeneous patch of each image, and which one it is.
 
-    Homogeneity is compared in steps of 2**-24 a pair of pixels, exactly: every device chooses the same patch.
+    Homogeneity is compared in steps of 2**-24 a pair of pixels, and these are added exactly: every device chooses the
+    same patch of an image that is or was uint8.
 
     Args:
         images: as :func:`patch_homogeneity`.
@@ -103,10 +104,18 @@ def _sum_whole_numbers(values: Tensor) -> Tensor:
     return high_sum.mul_(2**12).add_(low_sum)
 
 
-def check_patch(name: str, images: Tensor, patch_size: int) -> None:
-    check_images(name, images)
+def check_patch_size(patch_size: int) -> None:
+    """Check for a whole number of at least two pixels."""
+    if not isinstance(patch_size, int):
+        raise DTypeError(f"patch_size: expected an int, got {type(patch_size).__name__}")
     if patch_size < 2:
         raise ShapeError(f"patch_size: expected >= 2 (levels are compared with a neighbour), got {patch_size}")
+
+
+def check_patch(name: str, images: Tensor, patch_size: int) -> None:
+    """Check images and the patch that is to be cut from them."""
+    check_images(name, images)
+    check_patch_size(patch_size)
     if patch_size > min(images.shape[-2:]):
         raise ShapeError(f"patch_size: expected at most height and width of {tuple(images.shape)}, got {patch_size}")
 
@@ -148,6 +157,7 @@ class PatchHomogeneity(nn.Module):
 
     def __init__(self, *, patch_size: int = 112) -> None:
         super().__init__()
+        check_patch_size(patch_size)
         self.patch_size = patch_size
 
     def forward(self, images: Tensor) -> Tensor:
@@ -164,6 +174,7 @@ class RichestPatch(nn.Module):
 
     def __init__(self, *, patch_size: int = 112) -> None:
         super().__init__()
+        check_patch_size(patch_size)
         self.patch_size = patch_size
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,14 +7,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bmrl._checks import check_dtype, check_positive
+from bmrl._checks import check_positive
+from bmrl.errors import DTypeError
 from bmrl.ops._dispatch import runs_kernels
 from bmrl.ops.edges import check_sides, sobel_adjoint, sobel_of_luma
 from bmrl.ops.luma import levels_of_luma, luma, unit_range
 from bmrl.ops.noise import srm_adjoint, srm_in_aten
-from bmrl.ops.patches import check_patch, patch_at, patch_at_adjoint, richest_index
+from bmrl.ops.patches import check_patch, check_patch_size, patch_at, patch_at_adjoint, richest_index
 
 __all__ = ["ViewExtractor", "Views", "views"]
+
+
+_RESULT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Views(NamedTuple):
@@ -55,7 +59,7 @@ def views(
         >>> [tuple(view.shape) for view in views(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), patch_size=16)]
         [(2, 3, 32, 32), (2, 1, 32, 32), (2, 3, 16, 16)]
     """
-    check_dtype("dtype", torch.empty(0, dtype=dtype), torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    _check_result_dtype(dtype)
     check_patch("images", images, patch_size)
     check_sides("images", images)
     check_positive("truncation", truncation)
@@ -69,12 +73,19 @@ def views(
     return Views(*views_in_aten(images, patch_size, truncation, dtype)[:3])
 
 
+def _check_result_dtype(dtype: torch.dtype) -> None:
+    if dtype not in _RESULT_DTYPES:
+        raise DTypeError(f"dtype: expected {' or '.join(map(str, _RESULT_DTYPES))}, got {dtype!r}")
+
+
 class ViewExtractor(nn.Module):
     """Module form of :func:`views`."""
 
     def __init__(self, *, patch_size: int = 112, truncation: float = 3.0, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
+        check_patch_size(patch_size)
         check_positive("truncation", truncation)
+        _check_result_dtype(dtype)
         self.patch_size = patch_size
         self.truncation = truncation
         self.dtype = dtype

@@ -114,3 +114,12 @@ def test_compiles_and_traces():
 def test_rejects_an_image_too_small_to_mirror():
     with pytest.raises(ShapeError, match=r"images: expected height and width >= 2 .*, got \(1, 3, 1, 5\)"):
         sobel(torch.zeros(1, 3, 1, 5))
+
+
+def test_a_flat_image_has_no_gradient_after_tracing_and_in_forward_mode():
+    traced = torch.jit.trace(Sobel(), torch.rand(1, 3, 6, 6))
+    flat = torch.full((1, 3, 6, 6), 0.3, requires_grad=True)
+    traced(flat).sum().backward()
+    assert torch.equal(flat.grad, torch.zeros_like(flat))
+    _, tangent = torch.func.jvp(sobel, (flat.detach(),), (torch.rand(1, 3, 6, 6),))
+    assert torch.equal(tangent, torch.zeros(1, 1, 6, 6))

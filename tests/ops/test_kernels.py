@@ -208,6 +208,15 @@ def test_not_a_number_stays_near_its_pixel_and_its_patch_is_chosen():
     assert torch.equal(residuals.isnan().nonzero().cpu(), srm(images[..., :4, 8:12].cpu().double()).isnan().nonzero())
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 4, 5), (1, 3, 0, 5), (1, 3, 5, 0)])
+def test_nothing_has_no_noise(shape):
+    images = torch.zeros(shape, device=DEVICE, requires_grad=True)
+    result = srm(images)
+    assert result.shape == shape
+    result.sum().backward()
+    assert images.grad.shape == shape
+
+
 def test_the_first_patch_that_is_not_a_number_is_chosen_from_any_of_its_tiles():
     images = random_images(1, 1, 12, 36, dtype=torch.float32)
     images[..., 10, 14] = images[..., 1, 30] = math.nan

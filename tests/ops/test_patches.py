@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.feature import graycomatrix, graycoprops
 
-from bmrl.errors import ShapeError
-from bmrl.ops import PatchHomogeneity, RichestPatch, patch_homogeneity, richest_patch
+from bmrl.errors import DTypeError, ShapeError
+from bmrl.ops import PatchHomogeneity, RichestPatch, ViewExtractor, patch_homogeneity, richest_patch
 from bmrl.ops.patches import _sum_whole_numbers
 
 UINT8 = hnp.arrays(
@@ -126,3 +126,11 @@ def test_rejects_patches_that_do_not_fit(operator):
         operator(images, patch_size=5)
     with pytest.raises(ShapeError, match=r"patch_size: expected >= 2 .*, got 1"):
         operator(images, patch_size=1)
+    with pytest.raises(DTypeError, match=r"patch_size: expected an int, got float"):
+        operator(images, patch_size=2.0)
+
+
+@pytest.mark.parametrize("module", [PatchHomogeneity, RichestPatch, ViewExtractor])
+def test_modules_reject_a_patch_when_they_are_made(module):
+    with pytest.raises(ShapeError, match=r"patch_size: expected >= 2 .*, got 0"):
+        module(patch_size=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,7 @@ import torch
 
 import bmrl.ops._registration  # noqa: F401 - what a CUDA tensor would import
 from bmrl.ops import ViewExtractor, edges, noise, sobel, srm, view_extraction, views
+from bmrl.ops._dispatch import is_transformed
 
 OPERATIONS = {
     "sobel": lambda images: (torch.ops.bmrl.sobel.default, (images, torch.float32)),
@@ -117,6 +119,21 @@ def test_vmap_and_autocast():
         torch.testing.assert_close(result, operator(images[0]))
 
 
+def test_transforms_are_noticed():
+    seen = []
+
+    def operator(images):
+        seen.append(is_transformed())
+        return images.sum()
+
+    images = torch.rand(2, 3)
+    operator(images)
+    torch.func.grad(operator)(images)
+    torch.vmap(operator)(images)
+    torch.func.jvp(operator, (images,), (images,))
+    assert seen == [False, True, True, True]
+
+
 class PlainViews(torch.nn.Module):
     """The views as a plain tuple: a package that holds our named one would need this library to be read."""
 
@@ -127,6 +144,46 @@ class PlainViews(torch.nn.Module):
 def test_an_aot_inductor_package_runs_without_this_library(assert_package_runs_alone):
     images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
     assert_package_runs_alone(PlainViews(), images, 1e-5)
+
+
+def test_compiled_graphs_take_from_a_kernel_what_it_stores():
+    # As on a GPU, as far as the graph: without the interpreter, for a GPU that Triton is told of.
+    script = """
+        import torch, triton
+        from torch._dynamo.backends.common import aot_autograd
+        from triton.backends.compiler import GPUTarget
+        from bmrl.ops import edges, noise, sobel, srm, view_extraction, views, _registration
+
+        class Driver:
+            get_current_target = lambda self: GPUTarget("cuda", 90, 32)
+            get_active_torch_device = lambda self: torch.device("cuda")
+            get_current_device = lambda self: 0
+            get_current_stream = lambda self, device: 0
+
+        def compile_graph(graph, examples):
+            for node in graph.graph.nodes:
+                if "tensors_to_clone" in node.kwargs:
+                    stored.append(set(node.kwargs["tensors_to_clone"]))
+            raise StopIteration
+
+        triton.runtime.driver.set_active(Driver())
+        for module in (edges, noise, view_extraction, _registration):
+            module.runs_kernels = lambda images: True
+        for operator, expected in (
+            (sobel, [{"edge"}]),
+            (srm, [{"noise"}]),
+            (lambda images: tuple(views(images)), [{"edge", "appearance", "similarities"}, {"noise", "indices"}]),
+        ):
+            stored = []
+            compiled = torch.compile(operator, backend=aot_autograd(fw_compiler=compile_graph), fullgraph=True)
+            try:
+                compiled(torch.zeros(4, 3, 224, 224, dtype=torch.uint8))
+            except Exception:
+                pass
+            assert stored == expected, stored
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, env=environment, timeout=240)
 
 
 def test_works_where_triton_is_not_installed():

@@ -74,3 +74,5 @@ def test_rejects_bad_arguments():
         ViewExtractor(truncation=-1)
     with pytest.raises(DTypeError, match=r"dtype: expected torch.float16 or .*, got torch.uint8"):
         views(torch.zeros(1, 3, 8, 8), patch_size=4, dtype=torch.uint8)
+    with pytest.raises(DTypeError, match=r"dtype: expected torch.float16 or .*, got 'float32'"):
+        ViewExtractor(dtype="float32")

@@ -205,7 +205,7 @@ def edge_adjoint_kernel(
     band = (program // tiles) % bands
     image = (program // tiles // bands).to(tl.int64)
     if ALIGNED:
-        width = tl.multiple_of(width, VECTOR)
+        width = tl.multiple_of(tl.cast(width, tl.int32), VECTOR)
     THREADS: tl.constexpr = COLUMNS // VECTOR
     first = tile * COLUMNS + tl.arange(0, THREADS) * VECTOR
     columns = first[:, None] + tl.arange(0, VECTOR)[None, :]

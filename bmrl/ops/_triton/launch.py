@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
 from torch.library import wrap_triton
@@ -12,7 +15,25 @@ from bmrl.ops._triton.pixels import VECTOR, Tiling
 
 __all__ = ["sobel", "sobel_backward", "srm", "srm_backward", "views", "views_backward"]
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _ROWS = 8
+_Rest = ParamSpec("_Rest")
+_Result = TypeVar("_Result")
+
+
+def _on_its_device(
+    function: Callable[Concatenate[Tensor, _Rest], _Result],
+) -> Callable[Concatenate[Tensor, _Rest], _Result]:
+    """Launch on the device of the first argument; Triton itself takes the current one."""
+
+    @functools.wraps(function)
+    def launch(first: Tensor, /, *args: _Rest.args, **kwargs: _Rest.kwargs) -> _Result:
+        with torch.cuda.device_of(first):
+            return function(first, *args, **kwargs)
+
+    return launch
 
 
 def sobel(images: Tensor, dtype: torch.dtype) -> Tensor:
@@ -117,6 +138,7 @@ def _aligned(*lengths: int) -> bool:
     return all(length % VECTOR.value == 0 for length in lengths)
 
 
+@_on_its_device
 def _launch_edges(
     images: Tensor,
     edge: Tensor,
@@ -160,6 +182,7 @@ def _launch_edges(
     )
 
 
+@_on_its_device
 def _launch_edge_adjoint(
     parts: Tensor, appearance_gradient: Tensor | None, images: Tensor, dtype: torch.dtype
 ) -> Tensor:
@@ -185,6 +208,7 @@ def _launch_edge_adjoint(
     return result
 
 
+@_on_its_device
 def _launch_noise(
     images: Tensor,
     noise: Tensor,
@@ -197,7 +221,7 @@ def _launch_noise(
     selection: tuple[Tensor, int, Tiling, Tiling] | None = None,
 ) -> None:
     batch, channels = images.shape[:2]
-    if batch == 0:
+    if noise.numel() == 0:
         return
     images = _addressable(images)
     rows, columns = Tiling(height, height, _ROWS), Tiling(width, width, _columns(width))
@@ -238,9 +262,10 @@ def _launch_noise(
     )
 
 
+@_on_its_device
 def _launch_noise_adjoint(flows: Tensor, result: Tensor, indices: Tensor | None = None) -> None:
     batch, _, height, width = flows.shape
-    if batch == 0:
+    if flows.numel() == 0:
         return
     rows, columns = Tiling(height, height, _ROWS), Tiling(width, width, _columns(width))
     wrap_triton(noise_adjoint_kernel)[(batch * rows.count * columns.count,)](

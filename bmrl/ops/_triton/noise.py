@@ -122,7 +122,7 @@ def noise_kernel(
         base = images + image * stride_b
     scale = 1 / 255 if images.dtype.element_ty == tl.uint8 else 1.0
     if ALIGNED:
-        width = tl.multiple_of(width, VECTOR)
+        width = tl.multiple_of(tl.cast(width, tl.int32), VECTOR)
     THREADS: tl.constexpr = COLUMNS // VECTOR
     first = tile * COLUMNS + tl.arange(0, THREADS) * VECTOR
     columns = first[:, None] + tl.arange(0, VECTOR)[None, :]
@@ -212,7 +212,7 @@ def noise_adjoint_kernel(
     if GIVEN:
         base = _corner(base, tl.load(indices + image), patch_columns, height, width, stride_y, stride_x)
     if ALIGNED:
-        width = tl.multiple_of(width, VECTOR)
+        width = tl.multiple_of(tl.cast(width, tl.int32), VECTOR)
     THREADS: tl.constexpr = COLUMNS // VECTOR
     first = tile * COLUMNS + tl.arange(0, THREADS) * VECTOR
     columns = first[:, None] + tl.arange(0, VECTOR)[None, :]
