@@ -163,7 +163,8 @@ def dfacc_loss(
         ShapeError: a wrong number of axes, an empty batch, or sizes that do not match.
         DTypeError: ``embeddings`` or ``centers`` is not floating point, or ``labels`` is not int64.
         DeviceError: the tensors are on different devices.
-        RangeError: a label out of range, or a negative ``margin`` or ``inter_weight``.
+        RangeError: a label out of range, a negative ``margin`` or ``inter_weight``, or ``chunk_size`` below 1.
+        RuntimeError: in the backward pass, if it is to be differentiated again (``create_graph=True``) in chunks.
 
     Example:
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0]])

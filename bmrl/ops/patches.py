@@ -12,9 +12,6 @@ from bmrl.ops.luma import grey_levels
 
 __all__ = ["PatchHomogeneity", "RichestPatch", "patch_homogeneity", "richest_patch"]
 
-_LARGEST = 2**24
-"""Similarity of equal grey levels; others have round(2**24 / (1 + d**2))."""
-
 
 def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
     r"""Return the homogeneity of the grey-level co-occurrence matrix of each non-overlapping patch.

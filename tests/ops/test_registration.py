@@ -164,7 +164,7 @@ def test_compiled_graphs_take_from_a_kernel_what_it_stores():
             for node in graph.graph.nodes:
                 if "tensors_to_clone" in node.kwargs:
                     stored.append(set(node.kwargs["tensors_to_clone"]))
-            raise StopIteration
+            raise RuntimeError("graph is captured")
 
         triton.runtime.driver.set_active(Driver())
         for module in (edges, noise, view_extraction, _registration):
@@ -178,8 +178,8 @@ def test_compiled_graphs_take_from_a_kernel_what_it_stores():
             compiled = torch.compile(operator, backend=aot_autograd(fw_compiler=compile_graph), fullgraph=True)
             try:
                 compiled(torch.zeros(4, 3, 224, 224, dtype=torch.uint8))
-            except Exception:
-                pass
+            except torch._dynamo.exc.BackendCompilerFailed as error:
+                assert "graph is captured" in str(error), error
             assert stored == expected, stored
     """
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
