@@ -123,6 +123,8 @@ def test_large_batches_are_cut_into_chunks(tolerance):
     gradients = [torch.autograd.grad(result, embeddings)[0] for result in results]
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-9)
     assert dfacc_loss(embeddings.detach(), labels, centers).item() == results[0].item()
+    with pytest.raises(RuntimeError, match="chunk_size"):  # so these are chunks
+        torch.autograd.grad(dfacc_loss(embeddings, labels, centers), embeddings, create_graph=True)
 
 
 def test_chunks_have_no_second_derivative():
