@@ -6,27 +6,38 @@ import torch
 from torch import Tensor
 
 from bmrl._checks import check_dtype, check_floating, check_same_device, check_shape
+from bmrl._transforms import has_values
 from bmrl.errors import RangeError, ShapeError
 
 
 def check_batch(name: str, rows: Tensor) -> None:
-    """Check for a floating-point batch ``(batch, dim)`` of at least one row: the mean of no rows is undefined."""
+    """Check for a floating-point batch ``(batch, dim)`` of finite values and at least one row.
+
+    The mean of no rows is undefined.
+    """
     check_shape(name, rows, "batch dim")
     check_floating(name, rows)
     if rows.shape[0] == 0:
         raise ShapeError(f"{name}: expected batch >= 1, got 0 (shape {tuple(rows.shape)})")
+    check_finite(name, rows)
+
+
+def check_finite(name: str, rows: Tensor) -> None:
+    """Check ``(batch, dim)`` for NaN and infinities, where that does not make a GPU wait."""
+    if has_values(rows) and not rows.isfinite().all():
+        row, column = (~rows.isfinite()).nonzero()[0].tolist()
+        raise RangeError(f"{name}: expected finite values, got {rows[row, column].item()} in row {row}")
 
 
 def check_labels(labels: Tensor, rows_name: str, rows: Tensor, *, num_generators: int | None = None) -> None:
-    """Check that ``labels`` holds one int64 label a row, and (on the CPU, outside ``torch.compile``) its range.
+    """Check that ``labels`` holds one int64 label a row, and their range where that does not make a GPU wait.
 
-    Reading values back from a GPU would make every step wait for it, so there they are left to the assertions of
-    the indexing kernels.
+    There it is left to the assertions of the indexing kernels.
     """
     check_shape("labels", labels, "batch", batch=rows.shape[0])
     check_dtype("labels", labels, torch.int64)
     check_same_device("labels", labels, rows_name, rows)
-    if num_generators is None or labels.device.type != "cpu" or torch.compiler.is_compiling():
+    if num_generators is None or not has_values(labels):
         return
     low, high = (int(extreme) for extreme in labels.aminmax())
     if low < 0 or high >= num_generators:
@@ -37,6 +48,7 @@ def check_clusters(embeddings: Tensor, labels: Tensor, centers: Tensor) -> None:
     """Check a batch of embeddings, its labels, and the centers that the labels choose from."""
     check_shape("centers", centers, "num_generators dim")
     check_floating("centers", centers)
+    check_finite("centers", centers)
     check_batch("embeddings", embeddings)
     check_shape("embeddings", embeddings, "batch dim", dim=centers.shape[1])
     check_same_device("centers", centers, "embeddings", embeddings)

@@ -16,11 +16,11 @@ _MAX_LOG_SCALE = math.log(MAX_SCALE)
 
 
 def log_scale_parameter(temperature: float) -> nn.Parameter:
-    """The parameter that starts at ``log(1 / temperature)``: a float32 scalar."""
+    """The parameter that starts at ``log(1 / temperature)``: float32 ``(1,)``, because FSDP refuses scalars."""
     check_positive("temperature", temperature)
     if temperature < 1 / MAX_SCALE:
         raise RangeError(f"temperature: expected >= {1 / MAX_SCALE} (1 / temperature is bounded), got {temperature}")
-    return nn.Parameter(torch.tensor(-math.log(temperature)))
+    return nn.Parameter(torch.tensor([-math.log(temperature)]))
 
 
 def bounded_temperature(log_scale: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def bounded_temperature(log_scale: Tensor) -> Tensor:
     step would go further out, so the parameter can always come back, and nothing is changed in place.
     """
     bounded: Tensor = _BoundScale.apply(log_scale.to(torch.promote_types(log_scale.dtype, torch.float32)))
-    return torch.exp(-bounded)
+    return torch.exp(-bounded).squeeze()
 
 
 class _BoundScale(torch.autograd.Function):

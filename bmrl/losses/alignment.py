@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from bmrl._checks import check_choice, check_floating, check_same_device, check_shape
 from bmrl.errors import ShapeError
-from bmrl.losses._batches import check_batch
+from bmrl.losses._batches import check_batch, check_finite
+from bmrl.losses._gather import gather_rows
 
 __all__ = ["LanguageAlignmentLoss", "language_alignment_loss"]
 
@@ -19,7 +20,12 @@ _DIRECTIONS = ("forward", "reverse")
 
 
 def language_alignment_loss(
-    language: Tensor, predicted_language: Tensor, *, direction: Direction = "forward", detach: bool = False
+    language: Tensor,
+    predicted_language: Tensor,
+    *,
+    direction: Direction = "forward",
+    detach: bool = False,
+    gather: bool = False,
 ) -> Tensor:
     r"""Mean Kullback-Leibler divergence between the softmaxes of paired language embeddings.
 
@@ -35,6 +41,7 @@ def language_alignment_loss(
         predicted_language: ``(batch, dim)``, floating point: those predicted from the images, row for row.
         direction: ``"forward"`` is KL(language || predicted), ``"reverse"`` is KL(predicted || language).
         detach: no gradient reaches ``language``, so that only the prediction moves.
+        gather: the batch is that of all processes, see :func:`~bmrl.losses.dfacc_loss`.
 
     Returns:
         Scalar >= 0 up to rounding, in nats; float32 at least (half inputs are upcast).
@@ -43,13 +50,15 @@ def language_alignment_loss(
         ShapeError: an input is not 2-dimensional or has no rows, or their shapes differ.
         DTypeError: an input is not floating point.
         DeviceError: the inputs are on different devices.
-        RangeError: an unknown ``direction``.
+        RangeError: a value that is not finite, or an unknown ``direction``.
 
     Example:
         >>> language = torch.tensor([[0.0, 0.0]])
         >>> language_alignment_loss(language, torch.tensor([[0.0, 2.0]]))
         tensor(0.4338)
     """
+    if gather:
+        language, predicted_language = gather_rows(language=language, predicted_language=predicted_language)
     check_batch("language", language)
     check_shape("predicted_language", predicted_language, "batch dim")
     check_floating("predicted_language", predicted_language)
@@ -57,6 +66,7 @@ def language_alignment_loss(
         expected, got = tuple(language.shape), tuple(predicted_language.shape)
         raise ShapeError(f"predicted_language: expected the shape of language {expected}, got {got}")
     check_same_device("predicted_language", predicted_language, "language", language)
+    check_finite("predicted_language", predicted_language)
     check_choice("direction", direction, _DIRECTIONS)
     compute_dtype = torch.promote_types(torch.promote_types(language.dtype, predicted_language.dtype), torch.float32)
     with torch.autocast(language.device.type, enabled=False):
@@ -77,15 +87,18 @@ class LanguageAlignmentLoss(nn.Module):
         tensor(0.)
     """
 
-    def __init__(self, *, direction: Direction = "forward", detach: bool = False) -> None:
+    def __init__(self, *, direction: Direction = "forward", detach: bool = False, gather: bool = False) -> None:
         super().__init__()
         check_choice("direction", direction, _DIRECTIONS)
         self.direction: Direction = direction
         self.detach = detach
+        self.gather = gather
 
     def forward(self, language: Tensor, predicted_language: Tensor) -> Tensor:
         """The loss of two ``(batch, dim)`` embeddings."""
-        return language_alignment_loss(language, predicted_language, direction=self.direction, detach=self.detach)
+        return language_alignment_loss(
+            language, predicted_language, direction=self.direction, detach=self.detach, gather=self.gather
+        )
 
     def extra_repr(self) -> str:
         """The arguments, as ``print`` shows them."""

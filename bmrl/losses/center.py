@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from bmrl._checks import check_choice, check_positive
 from bmrl.losses._batches import check_clusters
+from bmrl.losses._distances import EXACT
+from bmrl.losses._gather import gather_rows, synchronise
 from bmrl.losses._initial_centers import CenterInit, random_centers
 
 __all__ = ["ContrastiveCenterLoss", "contrastive_center_loss"]
@@ -21,7 +23,13 @@ _REDUCTIONS = ("sum", "mean")
 
 
 def contrastive_center_loss(
-    embeddings: Tensor, labels: Tensor, centers: Tensor, *, delta: float = 1.0, reduction: Reduction = "sum"
+    embeddings: Tensor,
+    labels: Tensor,
+    centers: Tensor,
+    *,
+    delta: float = 1.0,
+    reduction: Reduction = "sum",
+    gather: bool = False,
 ) -> Tensor:
     r"""The contrastive-center loss of a labelled batch (Qi & Su, ICIP 2017).
 
@@ -31,11 +39,12 @@ def contrastive_center_loss(
 
     Args:
         embeddings: ``(batch, dim)``, floating point, batch >= 1; one row a sample.
-        labels: ``(batch,)`` int64 in 0..num_generators-1. Their range is checked on the CPU alone: a check on a GPU
-            would stall it, and the indexing kernel asserts there.
+        labels: ``(batch,)`` int64 in 0..num_generators-1. Values, like those of the other tensors, are checked on
+            the CPU alone: a check would make a GPU wait, and its indexing kernel asserts the range of labels.
         centers: ``(num_generators, dim)``, floating point; row k is the center of generator k.
         delta: > 0, keeps the denominator from 0; in squared units of the embeddings.
         reduction: ``"sum"`` over the batch as published, or ``"mean"``, which does not grow with the batch.
+        gather: the batch is that of all processes, see :func:`dfacc_loss`.
 
     Returns:
         Scalar >= 0; float32 at least (half inputs are upcast).
@@ -44,20 +53,22 @@ def contrastive_center_loss(
         ShapeError: a wrong number of axes, an empty batch, or sizes that do not match.
         DTypeError: ``embeddings`` or ``centers`` is not floating point, or ``labels`` is not int64.
         DeviceError: the tensors are on different devices.
-        RangeError: a label out of range, ``delta`` not positive, or an unknown ``reduction``.
+        RangeError: a label out of range or a value not finite, ``delta`` not positive, or an unknown ``reduction``.
 
     Example:
         >>> centers = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
         >>> contrastive_center_loss(torch.tensor([[0.0, 0.0]]), torch.tensor([0]), centers)
         tensor(0.2500)
     """
+    if gather:
+        embeddings, labels = gather_rows(embeddings=embeddings, labels=labels)
     check_clusters(embeddings, labels, centers)
     check_positive("delta", delta)
     check_choice("reduction", reduction, _REDUCTIONS)
     compute_dtype = torch.promote_types(torch.promote_types(embeddings.dtype, centers.dtype), torch.float32)
     with torch.autocast(embeddings.device.type, enabled=False):
-        differences = embeddings.to(compute_dtype)[:, None] - centers.to(compute_dtype)[None, :]
-        squares = differences.square().sum(-1)
+        # Distances from differences: neither cancellation nor a (batch, num_generators, dim) tensor.
+        squares = torch.cdist(embeddings.to(compute_dtype), centers.to(compute_dtype), compute_mode=EXACT).square()
         own = squares.gather(1, labels[:, None]).squeeze(1)
         is_own = labels[:, None] == torch.arange(centers.shape[0], device=labels.device)
         # Masked, not `squares.sum(-1) - own`, which cancels when a sample is far from its own center.
@@ -76,6 +87,7 @@ class ContrastiveCenterLoss(nn.Module):
         embed_dim: their width, >= 1.
         delta: see :func:`contrastive_center_loss`.
         reduction: see :func:`contrastive_center_loss`.
+        gather: see :func:`dfacc_loss`. The centers of all processes are set to those of the first.
         init: where centers start: ``"sphere"``, random unit vectors, for L2-normalised embeddings; ``"simplex"``,
             random probability vectors, for probabilities.
 
@@ -95,6 +107,7 @@ class ContrastiveCenterLoss(nn.Module):
         *,
         delta: float = 1.0,
         reduction: Reduction = "sum",
+        gather: bool = False,
         init: CenterInit = "sphere",
     ) -> None:
         super().__init__()
@@ -102,11 +115,16 @@ class ContrastiveCenterLoss(nn.Module):
         check_choice("reduction", reduction, _REDUCTIONS)
         self.delta = delta
         self.reduction: Reduction = reduction
+        self.gather = gather
         self.centers = nn.Parameter(random_centers(num_generators, embed_dim, init))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The loss of ``embeddings`` ``(batch, embed_dim)`` with ``labels`` ``(batch,)``."""
-        return contrastive_center_loss(embeddings, labels, self.centers, delta=self.delta, reduction=self.reduction)
+        if self.gather:
+            synchronise(self)
+        return contrastive_center_loss(
+            embeddings, labels, self.centers, delta=self.delta, reduction=self.reduction, gather=self.gather
+        )
 
     def extra_repr(self) -> str:
         """The arguments, as ``print`` shows them."""

@@ -6,7 +6,7 @@ pair attention that the second may use.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +21,17 @@ from bmrl._checks import (
     check_shape,
 )
 from bmrl.errors import DTypeError, ShapeError
-from bmrl.losses._batches import check_batch, check_labels
+from bmrl.losses._batches import check_batch, check_finite, check_labels
+from bmrl.losses._chunks import chunks, only_once, rows_a_chunk
+from bmrl.losses._gather import gather_rows, synchronise
 from bmrl.losses._temperature import bounded_temperature, log_scale_parameter
 
 __all__ = ["CMCLoss", "CPCLoss", "contrastive_loss"]
 
 Targets = Literal["diagonal", "same_label"]
 _TARGETS = ("diagonal", "same_label")
+
+_CHUNK_PAIRS = 2**20
 
 
 def contrastive_loss(
@@ -39,6 +43,8 @@ def contrastive_loss(
     targets: Targets = "diagonal",
     gate: Tensor | None = None,
     mask: Tensor | None = None,
+    chunk_size: int | None = None,
+    gather: bool = False,
 ) -> Tensor:
     r"""Mean of the two cross-entropies that match each row to its partner, and back (symmetric InfoNCE).
 
@@ -48,6 +54,10 @@ def contrastive_loss(
             + \log \frac{\exp(s_{vu} / \tau)}{\sum_n \exp(s_{nu} / \tau)} \Bigr)
 
     with cosine similarities :math:`s_{uv}` and target rows t that sum to 1 (eq. 8-11 of arXiv:2504.14129).
+
+    Memory grows as ``batch ** 2`` up to ``chunk_size`` rows, and as ``batch`` above: the similarities are then made
+    for a chunk of rows at a time, once forward and once backward, and only their log-sum-exps are kept. That form
+    has no second derivative.
 
     Args:
         visual: ``(batch, dim)``, floating point, batch >= 1; normalised inside, so any scale. A zero row has
@@ -61,6 +71,10 @@ def contrastive_loss(
             ``(batch, batch)`` block (sample pair attention). None multiplies by 1.
         mask: ``(batch,)`` bool; rows where it is False take no part: neither as queries, nor as negatives, nor in the
             mean. Fewer than two rows left give 0. None keeps all.
+        chunk_size: rows whose similarities to all others are held at once, >= 1; at least ``batch`` for the dense
+            form. None takes the dense form up to 1024 rows and chunks of 4 MiB of float32 similarities above.
+        gather: the batch, with ``labels`` and ``mask``, is that of all processes, see
+            :func:`~bmrl.losses.dfacc_loss`; ``gate`` and ``temperature`` must be equal in all of them.
 
     Returns:
         Scalar, in nats, >= 0, and log(batch) for uninformative embeddings; float32 at least (half inputs are upcast).
@@ -69,39 +83,50 @@ def contrastive_loss(
         ShapeError: a wrong number of axes, an empty batch, sizes that do not match, or a gate smaller than the batch.
         DTypeError: an input has the wrong dtype, or ``labels`` are needed and missing.
         DeviceError: the tensors are on different devices.
-        RangeError: ``temperature`` is not positive, or an unknown ``targets``.
+        RangeError: a value that is not finite, ``temperature`` not positive, ``chunk_size`` below 1, or an unknown
+            ``targets``.
+        RuntimeError: the gradient of a loss computed in chunks is differentiated again.
 
     Example:
         >>> contrastive_loss(torch.eye(3), torch.eye(3), temperature=1.0)
         tensor(0.5514)
     """
+    if gather:
+        optional = {"labels": labels, "mask": mask}
+        given = {name: tensor for name, tensor in optional.items() if tensor is not None}
+        visual, paired, *others = gather_rows(visual=visual, paired=paired, **given)
+        found = dict(zip(given, others, strict=True))
+        labels, mask = found.get("labels"), found.get("mask")
     check_batch("visual", visual)
     check_shape("paired", paired, "batch dim")
     check_floating("paired", paired)
     if paired.shape != visual.shape:
         raise ShapeError(f"paired: expected the shape of visual {tuple(visual.shape)}, got {tuple(paired.shape)}")
     check_same_device("paired", paired, "visual", visual)
+    check_finite("paired", paired)
     if not isinstance(temperature, Tensor):
         check_positive("temperature", temperature)
-    positives = _positives(targets, labels, visual)
+    check_choice("targets", targets, _TARGETS)
+    batch = visual.shape[0]
+    pairs = _Pairs(
+        labels=_labels(labels, visual) if targets == "same_label" else None,
+        gate=None if gate is None else _leading_block(gate, visual),
+        mask=None if mask is None else _checked_mask(mask, visual),
+    )
+    chunk_size = rows_a_chunk(chunk_size, batch, pairs=_CHUNK_PAIRS)
     compute_dtype = torch.promote_types(torch.promote_types(visual.dtype, paired.dtype), torch.float32)
     with torch.autocast(visual.device.type, enabled=False):
-        logits = _unit(visual.to(compute_dtype)) @ _unit(paired.to(compute_dtype)).mT / temperature
-        if gate is not None:
-            logits = logits * _leading_block(gate, visual).to(compute_dtype).sigmoid()
-        num_rows: int | Tensor = visual.shape[0]
-        if mask is not None:
-            # A masked row keeps only itself: its cross-entropy and its gradient are then exactly 0, without a
-            # selection whose size a GPU would have to report. The fill is finite because 0 * -inf is NaN.
-            kept = _kept_pairs(mask, visual)
-            positives = positives & kept
-            logits = logits.masked_fill(~kept, torch.finfo(compute_dtype).min)
-            num_rows = mask.sum().clamp(min=1)
-        target = positives.to(compute_dtype)
-        target = target / target.sum(-1, keepdim=True)
-        there = F.cross_entropy(logits, target, reduction="sum")
-        back = F.cross_entropy(logits.mT, target, reduction="sum")
-        return (there + back) / (2 * num_rows)
+        queries, keys = _unit(visual.to(compute_dtype)) / temperature, _unit(paired.to(compute_dtype))
+        if chunk_size < batch:
+            total = _ChunkedCrossEntropies.apply(queries, keys, *pairs, chunk_size)[0]
+        else:
+            logits = pairs.logits(queries @ keys.mT, slice(0, batch))
+            target = pairs.targets(slice(0, batch), logits)
+            there = F.cross_entropy(logits, target, reduction="sum")
+            back = F.cross_entropy(logits.mT, target, reduction="sum")
+            total = there + back
+        num_rows: int | Tensor = batch if pairs.mask is None else pairs.mask.sum().clamp(min=1)
+        return total / (2 * num_rows)
 
 
 def _unit(rows: Tensor) -> Tensor:
@@ -110,15 +135,120 @@ def _unit(rows: Tensor) -> Tensor:
     return rows * torch.where(squares > 0, squares, 1.0).rsqrt()
 
 
-def _positives(targets: Targets, labels: Tensor | None, visual: Tensor) -> Tensor:
-    """Which pairs belong together: ``(batch, batch)`` bool, symmetric, with a True diagonal."""
-    check_choice("targets", targets, _TARGETS)
-    if targets == "diagonal":
-        return torch.eye(visual.shape[0], dtype=torch.bool, device=visual.device)
+class _Pairs(NamedTuple):
+    """What is known of the ``(batch, batch)`` pairs, in linear memory but for the gate; each may be None.
+
+    ``rows`` are those of the matrix of which a method makes a chunk.
+    """
+
+    labels: Tensor | None
+    gate: Tensor | None
+    mask: Tensor | None
+
+    def logits(self, similarities: Tensor, rows: slice) -> Tensor:
+        """Gated and masked similarities ``(rows, batch)``.
+
+        A masked row keeps only itself: its cross-entropy and its gradient are then exactly 0, without a selection
+        whose size a GPU would have to report. The fill is finite because 0 * -inf is NaN.
+        """
+        if self.gate is not None:
+            similarities = similarities * self.gate[rows].to(similarities.dtype).sigmoid()
+        if self.mask is not None:
+            similarities = similarities.masked_fill(~self._kept(self.mask, rows), torch.finfo(similarities.dtype).min)
+        return similarities
+
+    def targets(self, rows: slice, like: Tensor) -> Tensor:
+        """Target probabilities: ``(rows,)`` indices of the one positive, or ``(rows, batch)`` rows that sum to 1."""
+        if self.labels is None:
+            return torch.arange(rows.start, rows.stop, device=like.device)
+        positives = self.labels[rows, None] == self.labels[None, :]
+        if self.mask is not None:
+            positives = positives & self._kept(self.mask, rows)
+        target = positives.to(like.dtype)
+        return target / target.sum(-1, keepdim=True)
+
+    @staticmethod
+    def _kept(mask: Tensor, rows: slice) -> Tensor:
+        places = torch.arange(mask.shape[0], device=mask.device)
+        return (mask[rows, None] & mask[None, :]) | (places[rows, None] == places[None, :])
+
+
+class _ChunkedCrossEntropies(torch.autograd.Function):
+    """Sum of the cross-entropies of all rows and all columns of the logits, in memory linear in the batch.
+
+    The forward pass keeps the log-sum-exp of every row and column. The backward pass makes the logits again, a chunk
+    of rows at a time, and from them the gradient: softmax by rows + softmax by columns - 2 x target.
+    """
+
+    @staticmethod
+    def forward(
+        queries: Tensor,
+        keys: Tensor,
+        labels: Tensor | None,
+        gate: Tensor | None,
+        mask: Tensor | None,
+        chunk_size: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        pairs, batch = _Pairs(labels, gate, mask), queries.shape[0]
+        positive, row_max, row_sum = (queries.new_empty(batch) for _ in range(3))
+        column_max, column_sum = queries.new_full((batch,), -torch.inf), queries.new_zeros(batch)
+        for rows in chunks(batch, chunk_size):
+            logits = pairs.logits(queries[rows] @ keys.mT, rows)
+            target = pairs.targets(rows, logits)
+            if labels is None:
+                positive[rows] = logits.gather(1, target[:, None]).squeeze(1)
+            else:
+                positive[rows] = (logits * target).sum(1)
+            row_max[rows] = logits.amax(1)
+            row_sum[rows] = (logits - row_max[rows, None]).exp_().sum(1)
+            new_max = torch.maximum(column_max, logits.amax(0))
+            column_sum = column_sum * (column_max - new_max).exp() + (logits - new_max).exp_().sum(0)
+            column_max = new_max
+        # Differences first: a log-sum-exp minus its positive would lose a small loss to rounding.
+        total = (row_max - positive) + (column_max - positive) + row_sum.log() + column_sum.log()
+        return total.sum(), row_max + row_sum.log(), column_max + column_sum.log()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        *tensors, ctx.chunk_size = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*tensors, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        queries, keys, labels, gate, mask, by_row, by_column = ctx.saved_tensors
+        pairs = _Pairs(labels, gate, mask)
+        to_queries, to_keys = torch.empty_like(queries), torch.zeros_like(keys)
+        to_gate = None if gate is None or not ctx.needs_input_grad[3] else torch.empty_like(gate)
+        with torch.autocast(queries.device.type, enabled=False):
+            for rows in chunks(queries.shape[0], ctx.chunk_size):
+                similarities = queries[rows] @ keys.mT
+                logits = pairs.logits(similarities, rows)
+                gradient = (logits - by_row[rows, None]).exp_().add_((logits - by_column).exp_())
+                target = pairs.targets(rows, logits)
+                if labels is None:
+                    gradient.scatter_add_(1, target[:, None], gradient.new_full((1, 1), -2.0).expand(len(target), 1))
+                else:
+                    gradient.sub_(target, alpha=2)
+                if gate is not None:
+                    opening = gate[rows].to(queries.dtype).sigmoid()
+                    if to_gate is not None:
+                        to_gate[rows] = slope * gradient * similarities * opening * (1 - opening)
+                    gradient.mul_(opening)
+                to_queries[rows] = gradient @ keys
+                to_keys.addmm_(gradient.mT, queries[rows])
+            to_queries.mul_(slope)
+            to_keys.mul_(slope)
+        by = (slope, queries, keys) if gate is None else (slope, queries, keys, gate)
+        to_gate = None if to_gate is None else only_once(to_gate, *by)
+        return only_once(to_queries, *by), only_once(to_keys, *by), None, to_gate, None, None
+
+
+def _labels(labels: Tensor | None, visual: Tensor) -> Tensor:
     if labels is None:
         raise DTypeError("labels: expected a torch.Tensor for targets='same_label', got None")
     check_labels(labels, "visual", visual)
-    return labels[:, None] == labels[None, :]
+    return labels
 
 
 def _leading_block(gate: Tensor, visual: Tensor) -> Tensor:
@@ -131,11 +261,11 @@ def _leading_block(gate: Tensor, visual: Tensor) -> Tensor:
     return gate[:batch, :batch]
 
 
-def _kept_pairs(mask: Tensor, visual: Tensor) -> Tensor:
+def _checked_mask(mask: Tensor, visual: Tensor) -> Tensor:
     check_shape("mask", mask, "batch", batch=visual.shape[0])
     check_dtype("mask", mask, torch.bool)
     check_same_device("mask", mask, "visual", visual)
-    return (mask[:, None] & mask[None, :]) | torch.eye(mask.shape[0], dtype=torch.bool, device=mask.device)
+    return mask
 
 
 class CPCLoss(nn.Module):
@@ -147,6 +277,8 @@ class CPCLoss(nn.Module):
     Args:
         temperature: where the temperature starts, >= 0.01.
         targets: see :func:`contrastive_loss`.
+        chunk_size: see :func:`contrastive_loss`.
+        gather: see :func:`contrastive_loss`. The temperatures of all processes are set to that of the first.
 
     Raises:
         RangeError: an argument is out of range.
@@ -157,18 +289,40 @@ class CPCLoss(nn.Module):
         torch.Size([])
     """
 
-    def __init__(self, *, temperature: float = 0.07, targets: Targets = "diagonal") -> None:
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.07,
+        targets: Targets = "diagonal",
+        chunk_size: int | None = None,
+        gather: bool = False,
+    ) -> None:
         super().__init__()
         check_choice("targets", targets, _TARGETS)
+        if chunk_size is not None:
+            check_positive("chunk_size", chunk_size)
         self.targets: Targets = targets
+        self.chunk_size = chunk_size
+        self.gather = gather
         self.log_scale = log_scale_parameter(temperature)
 
     def forward(
         self, visual: Tensor, parsing: Tensor, labels: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
         """The loss of two ``(batch, dim)`` embeddings; ``labels`` and ``mask`` as in :func:`contrastive_loss`."""
+        if self.gather:
+            synchronise(self)
         temperature = bounded_temperature(self.log_scale)
-        return contrastive_loss(visual, parsing, labels, temperature=temperature, targets=self.targets, mask=mask)
+        return contrastive_loss(
+            visual,
+            parsing,
+            labels,
+            temperature=temperature,
+            targets=self.targets,
+            mask=mask,
+            chunk_size=self.chunk_size,
+            gather=self.gather,
+        )
 
     def extra_repr(self) -> str:
         """The arguments, as ``print`` shows them."""
@@ -186,6 +340,9 @@ class CMCLoss(nn.Module):
         temperature: where the temperature starts, >= 0.01.
         targets: see :func:`contrastive_loss`.
         spa_batch_size: side of the gate, the largest batch it can take; None for no attention.
+        chunk_size: see :func:`contrastive_loss`; the gate and its gradient are never cut.
+        gather: see :func:`contrastive_loss`. The temperatures and gates of all processes are set to those of the
+            first. The gate must be as large as the batch of all processes.
 
     Raises:
         RangeError: an argument is out of range.
@@ -199,22 +356,43 @@ class CMCLoss(nn.Module):
     gate: nn.Parameter | None
 
     def __init__(
-        self, *, temperature: float = 0.07, targets: Targets = "diagonal", spa_batch_size: int | None = None
+        self,
+        *,
+        temperature: float = 0.07,
+        targets: Targets = "diagonal",
+        spa_batch_size: int | None = None,
+        chunk_size: int | None = None,
+        gather: bool = False,
     ) -> None:
         super().__init__()
         check_choice("targets", targets, _TARGETS)
+        if chunk_size is not None:
+            check_positive("chunk_size", chunk_size)
         if spa_batch_size is not None:
             check_positive("spa_batch_size", spa_batch_size)
         self.targets: Targets = targets
         self.spa_batch_size = spa_batch_size
+        self.chunk_size = chunk_size
+        self.gather = gather
         self.log_scale = log_scale_parameter(temperature)
         gate = None if spa_batch_size is None else nn.Parameter(torch.zeros(spa_batch_size, spa_batch_size))
         self.register_parameter("gate", gate)
 
     def forward(self, visual: Tensor, language: Tensor, labels: Tensor | None = None) -> Tensor:
         """The loss of two ``(batch, dim)`` embeddings; ``labels`` as in :func:`contrastive_loss`."""
+        if self.gather:
+            synchronise(self)
         temperature = bounded_temperature(self.log_scale)
-        return contrastive_loss(visual, language, labels, temperature=temperature, targets=self.targets, gate=self.gate)
+        return contrastive_loss(
+            visual,
+            language,
+            labels,
+            temperature=temperature,
+            targets=self.targets,
+            gate=self.gate,
+            chunk_size=self.chunk_size,
+            gather=self.gather,
+        )
 
     def extra_repr(self) -> str:
         """The arguments, as ``print`` shows them."""

@@ -14,17 +14,14 @@ from torch import Tensor, nn
 
 from bmrl._checks import check_not_negative, check_positive
 from bmrl.losses._batches import check_clusters
+from bmrl.losses._chunks import chunks, only_once, rows_a_chunk
+from bmrl.losses._distances import EXACT
+from bmrl.losses._gather import gather_rows, synchronise
 from bmrl.losses._initial_centers import CenterInit, random_centers
 
 __all__ = ["DFACCLoss", "DFACCTerms", "dfacc_loss", "dfacc_terms"]
 
-# The matrix-product form of a distance, torch.cdist's own choice above 25 rows, loses near-duplicates to rounding.
-_EXACT = "donot_use_mm_for_euclid_dist"
-
-_DENSE_BATCH = 1024
-"""Largest batch whose distances are all held at once, unless ``chunk_size`` says otherwise."""
 _CHUNK_PAIRS = 2**19
-"""Distances of a chunk above that."""
 
 
 class DFACCTerms(NamedTuple):
@@ -35,7 +32,13 @@ class DFACCTerms(NamedTuple):
 
 
 def dfacc_terms(
-    embeddings: Tensor, labels: Tensor, centers: Tensor, *, margin: float = 0.7, chunk_size: int | None = None
+    embeddings: Tensor,
+    labels: Tensor,
+    centers: Tensor,
+    *,
+    margin: float = 0.7,
+    chunk_size: int | None = None,
+    gather: bool = False,
 ) -> DFACCTerms:
     r"""The intra-generator and the inter-generator term of :func:`dfacc_loss`, apart.
 
@@ -47,25 +50,24 @@ def dfacc_terms(
         >>> [round(term.item(), 4) for term in terms]
         [1.0, -1.4142]
     """
+    if gather:
+        embeddings, labels = gather_rows(embeddings=embeddings, labels=labels)
     check_clusters(embeddings, labels, centers)
     check_not_negative("margin", margin)
-    if chunk_size is not None:
-        check_positive("chunk_size", chunk_size)
     batch = embeddings.shape[0]
-    if chunk_size is None:
-        chunk_size = batch if batch <= _DENSE_BATCH else max(_CHUNK_PAIRS // batch, 1)
+    chunk_size = rows_a_chunk(chunk_size, batch, pairs=_CHUNK_PAIRS)
     compute_dtype = torch.promote_types(torch.promote_types(embeddings.dtype, centers.dtype), torch.float32)
     with torch.autocast(embeddings.device.type, enabled=False):
         y, c = embeddings.to(compute_dtype), centers.to(compute_dtype)
-        intra = torch.cdist(y, c, compute_mode=_EXACT).gather(1, labels[:, None]).mean()
+        intra = torch.cdist(y, c, compute_mode=EXACT).gather(1, labels[:, None]).mean()
 
         fixed = c.detach()
-        related = torch.cdist(fixed, fixed, compute_mode=_EXACT) < margin
+        related = torch.cdist(fixed, fixed, compute_mode=EXACT) < margin
         if chunk_size < batch:
             with_gradient = torch.is_grad_enabled() and y.requires_grad
             pairs, _ = _ChunkedPairs.apply(y, labels, related, margin, chunk_size, with_gradient)
         else:
-            distances = torch.cdist(y, y, compute_mode=_EXACT)
+            distances = torch.cdist(y, y, compute_mode=EXACT)
             pulled = related[labels[:, None], labels[None, :]]
             different = labels[:, None] != labels[None, :]
             values = torch.where(pulled, F.relu(distances - margin), -distances)
@@ -88,33 +90,31 @@ class _ChunkedPairs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         total = y.new_zeros(())
         gradient = torch.zeros_like(y) if with_gradient else y.new_empty((0,))
-        for start in range(0, y.shape[0], chunk_size):
-            end = min(start + chunk_size, y.shape[0])
-            rows, others = y[start:end], y[start:]
-            distances = torch.cdist(rows, others, compute_mode=_EXACT)
-            counted = (labels[start:end, None] != labels[None, start:]).triu(1)
-            pulled = related[labels[start:end]][:, labels[start:]]
+        for chunk in chunks(y.shape[0], chunk_size):
+            later = slice(chunk.start, None)
+            rows, others = y[chunk], y[later]
+            distances = torch.cdist(rows, others, compute_mode=EXACT)
+            counted = (labels[chunk, None] != labels[None, later]).triu(1)
+            pulled = related[labels[chunk]][:, labels[later]]
             beyond = distances - margin
             values = torch.where(pulled, F.relu(beyond), -distances)
-            total += torch.where(counted, values, 0.0).sum()
+            total = total + torch.where(counted, values, 0.0).sum()  # in place, PyTorch 2.11 compiles a gradient of 0
             if with_gradient:
                 slopes = torch.where(pulled, (beyond > 0).to(y.dtype), -1.0).where(counted, 0.0)
                 backward = torch.ops.aten._cdist_backward
-                gradient[start:end] += backward(slopes, rows, others, 2.0, distances)
-                gradient[start:] += backward(slopes.mT.contiguous(), others, rows, 2.0, distances.mT.contiguous())
+                gradient[chunk] += backward(slopes, rows, others, 2.0, distances)
+                gradient[later] += backward(slopes.mT.contiguous(), others, rows, 2.0, distances.mT.contiguous())
         return total, gradient
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(output[1])
+        ctx.save_for_backward(inputs[0], output[1])
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph=True
-            raise RuntimeError("chunk_size: expected at least the batch for a second derivative, chunks have none")
-        (gradient,) = ctx.saved_tensors
-        return slope * gradient, None, None, None, None, None
+        y, gradient = ctx.saved_tensors
+        return only_once(slope * gradient, slope, y), None, None, None, None, None
 
 
 def dfacc_loss(
@@ -125,6 +125,7 @@ def dfacc_loss(
     margin: float = 0.7,
     inter_weight: float = 0.5,
     chunk_size: int | None = None,
+    gather: bool = False,
 ) -> Tensor:
     r"""The DFACC loss of a labelled batch (eq. 4-7 of arXiv:2504.14129).
 
@@ -137,7 +138,8 @@ def dfacc_loss(
 
     The second case has no lower bound, so give embeddings that have one: L2-normalised vectors or probabilities.
     Distances are computed from differences, exact for near-duplicates too. Between coincident points their first and
-    second derivatives are 0.
+    second derivatives are 0. (Second derivatives need a PyTorch that knows those of ``torch.cdist``: 2.14 does, 2.11
+    raises NotImplementedError.)
 
     Memory grows as ``batch ** 2`` up to ``chunk_size`` rows (on CUDA the backward pass needs a buffer of
     ``batch ** 2 * dim``), and as ``batch`` above: distances are then computed for a chunk of rows at a time, together
@@ -145,14 +147,19 @@ def dfacc_loss(
 
     Args:
         embeddings: ``(batch, dim)``, floating point, batch >= 1; one row a sample.
-        labels: ``(batch,)`` int64 in 0..num_generators-1, the generator of each row. Their range is checked on the
-            CPU alone: a check on a GPU would stall it, and the indexing kernel asserts there.
+        labels: ``(batch,)`` int64 in 0..num_generators-1, the generator of each row. Values, like those of
+            the other tensors, are checked on the CPU alone: a check would make a GPU wait, and its indexing kernel
+            asserts the range of labels.
         centers: ``(num_generators, dim)``, floating point; row k is the center of generator k. They learn from the
             first term only: the choice of the branch passes no gradient.
         margin: m >= 0, in the unit of the embeddings.
         inter_weight: lambda >= 0.
         chunk_size: rows whose distances to all others are held at once, >= 1; at least ``batch`` for the dense form.
             None takes the dense form up to 1024 rows and chunks of 2 MiB of float32 distances above.
+        gather: with ``torch.distributed`` initialised, the batch is that of all processes, which may differ in
+            length: each returns the loss of the whole, and the *mean* of their gradients, which
+            ``DistributedDataParallel`` and FSDP make, is its gradient. ``centers`` must be equal in all processes; each
+            gets their whole gradient. Memory and work of a process are those of the whole batch.
 
     Returns:
         Scalar; negative where pushing apart outweighs pulling together. With L2-normalised embeddings and centers
@@ -163,8 +170,9 @@ def dfacc_loss(
         ShapeError: a wrong number of axes, an empty batch, or sizes that do not match.
         DTypeError: ``embeddings`` or ``centers`` is not floating point, or ``labels`` is not int64.
         DeviceError: the tensors are on different devices.
-        RangeError: a label out of range, a negative ``margin`` or ``inter_weight``, or ``chunk_size`` below 1.
-        RuntimeError: in the backward pass, if it is to be differentiated again (``create_graph=True``) in chunks.
+        RangeError: a label out of range, a value that is not finite, a negative ``margin`` or ``inter_weight``, or
+            ``chunk_size`` below 1.
+        RuntimeError: the gradient of a loss computed in chunks is differentiated again.
 
     Example:
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -173,7 +181,7 @@ def dfacc_loss(
         0.2929
     """
     check_not_negative("inter_weight", inter_weight)
-    intra, inter = dfacc_terms(embeddings, labels, centers, margin=margin, chunk_size=chunk_size)
+    intra, inter = dfacc_terms(embeddings, labels, centers, margin=margin, chunk_size=chunk_size, gather=gather)
     return intra + inter_weight * inter
 
 
@@ -188,6 +196,7 @@ class DFACCLoss(nn.Module):
         margin: see :func:`dfacc_loss`.
         inter_weight: see :func:`dfacc_loss`.
         chunk_size: see :func:`dfacc_loss`.
+        gather: see :func:`dfacc_loss`. The centers of all processes are set to those of the first.
         init: where centers start: ``"sphere"``, random unit vectors, for L2-normalised embeddings; ``"simplex"``,
             random probability vectors, for probabilities.
 
@@ -208,6 +217,7 @@ class DFACCLoss(nn.Module):
         margin: float = 0.7,
         inter_weight: float = 0.5,
         chunk_size: int | None = None,
+        gather: bool = False,
         init: CenterInit = "sphere",
     ) -> None:
         super().__init__()
@@ -218,10 +228,13 @@ class DFACCLoss(nn.Module):
         self.margin = margin
         self.inter_weight = inter_weight
         self.chunk_size = chunk_size
+        self.gather = gather
         self.centers = nn.Parameter(random_centers(num_generators, embed_dim, init))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The loss of ``embeddings`` ``(batch, embed_dim)`` with ``labels`` ``(batch,)``."""
+        if self.gather:
+            synchronise(self)
         return dfacc_loss(
             embeddings,
             labels,
@@ -229,6 +242,7 @@ class DFACCLoss(nn.Module):
             margin=self.margin,
             inter_weight=self.inter_weight,
             chunk_size=self.chunk_size,
+            gather=self.gather,
         )
 
     def extra_repr(self) -> str:

@@ -2,7 +2,8 @@ r"""The training objective of BMRL: the weighted sum of eq. 12 of arXiv:2504.141
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from bmrl._checks import check_choice, check_not_negative, check_shape
 from bmrl.errors import ConfigError, RangeError
 from bmrl.losses._batches import check_batch, check_labels
+from bmrl.losses._gather import gather_rows, synchronise
 from bmrl.losses.alignment import Direction, LanguageAlignmentLoss
 from bmrl.losses.center import ContrastiveCenterLoss
 from bmrl.losses.contrastive import CMCLoss, CPCLoss, Targets
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BMRLObjective", "ObjectiveResult"]
 
+_ROWS = ("logits", "probabilities", "embedding", "predicted_language", "parsing", "language", "parsing_mask")
 _TERMS = ("dfa", "dfacc", "vcc", "cmc", "cpc", "kl")
 
 
@@ -97,6 +100,9 @@ class BMRLObjective(nn.Module):
         kl_direction: ``direction`` of :func:`language_alignment_loss`.
         kl_detach: ``detach`` of :func:`language_alignment_loss`.
         label_smoothing: of ``dfa``, in [0, 1).
+        chunk_size: of :func:`dfacc_loss` and :func:`contrastive_loss`.
+        gather: the batch of every term is that of all processes, see :func:`dfacc_loss`. The parameters of all
+            processes are set to those of the first.
 
     Raises:
         ConfigError: ``weights`` names an unknown term.
@@ -128,6 +134,8 @@ class BMRLObjective(nn.Module):
         kl_direction: Direction = "forward",
         kl_detach: bool = False,
         label_smoothing: float = 0.0,
+        chunk_size: int | None = None,
+        gather: bool = False,
     ) -> None:
         super().__init__()
         check_choice("dfacc_on", dfacc_on, ("embedding", "probability"))
@@ -138,16 +146,22 @@ class BMRLObjective(nn.Module):
         self.num_generators = config.num_generators
         self.dfacc_on = dfacc_on
         self.label_smoothing = label_smoothing
+        self.gather = gather
 
         on_embedding = dfacc_on == "embedding"
         shape = (config.num_generators, config.embed_dim if on_embedding else config.num_generators)
         init: CenterInit = "sphere" if on_embedding else "simplex"
         on = {name for name, weight in self.weights.items() if weight > 0}
         on -= {"dfacc", "vcc"} - {metric_loss}
-        dfacc = DFACCLoss(*shape, margin=margin, inter_weight=inter_weight, init=init)
+        dfacc = DFACCLoss(*shape, margin=margin, inter_weight=inter_weight, chunk_size=chunk_size, init=init)
         vcc = ContrastiveCenterLoss(*shape, init=init)
-        cmc = CMCLoss(temperature=temperature, targets=contrastive_targets, spa_batch_size=spa_batch_size)
-        cpc = CPCLoss(temperature=temperature, targets=contrastive_targets)
+        pairing: dict[str, Any] = {
+            "temperature": temperature,
+            "targets": contrastive_targets,
+            "chunk_size": chunk_size,
+        }
+        cmc = CMCLoss(spa_batch_size=spa_batch_size, **pairing)
+        cpc = CPCLoss(**pairing)
         kl = LanguageAlignmentLoss(direction=kl_direction, detach=kl_detach)
         # All are built, so that all arguments are checked; those that are off are dropped with their parameters.
         self.dfacc = dfacc if "dfacc" in on else None
@@ -172,6 +186,9 @@ class BMRLObjective(nn.Module):
         Raises:
             ShapeError, DTypeError, DeviceError, RangeError: as the terms do.
         """
+        if self.gather:
+            synchronise(self)
+            output, labels = self._gathered(output, labels)
         logits = output.logits
         check_batch("logits", logits)
         check_shape("logits", logits, "batch num_generators", num_generators=self.num_generators)
@@ -195,6 +212,15 @@ class BMRLObjective(nn.Module):
         for name, part in parts.items():
             total = total + self.weights[name] * part
         return ObjectiveResult(total, parts)
+
+    def _gathered(self, output: _Output, labels: Tensor) -> tuple[_Output, Tensor]:
+        """The output and the labels of all processes, of all that a term may ask for."""
+        rows = {name: getattr(output, name, None) for name in _ROWS}
+        if self.dfacc_on == "embedding":
+            rows["probabilities"] = None
+        given = {name: tensor for name, tensor in rows.items() if tensor is not None}
+        *gathered, labels = gather_rows(**given, labels=labels)
+        return SimpleNamespace(**(rows | dict(zip(given, gathered, strict=True)))), labels
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):

@@ -20,6 +20,18 @@ def tolerance() -> Callable[..., dict[str, float]]:
     return tolerance
 
 
+@pytest.fixture(scope="session")
+def differentiates_twice() -> bool:
+    """Whether this PyTorch knows the second derivatives of distances (2.11 does not, 2.14 does)."""
+    points = torch.eye(2, requires_grad=True)
+    (gradient,) = torch.autograd.grad(torch.cdist(points, points).sum(), points, create_graph=True)
+    try:
+        gradient.sum().backward()
+    except NotImplementedError:
+        return False
+    return True
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

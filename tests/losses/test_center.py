@@ -84,7 +84,7 @@ def test_far_from_its_own_center_is_exact():
     torch.testing.assert_close(loss, oracle(*case, 1e-6), rtol=1e-5, atol=0.0)
 
 
-def test_gradcheck():
+def test_gradcheck(differentiates_twice):
     y = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     c = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
     for reduction in ("sum", "mean"):
@@ -93,7 +93,8 @@ def test_gradcheck():
             return contrastive_center_loss(y, LABELS, c, reduction=reduction)
 
         assert torch.autograd.gradcheck(loss, (y, c))
-        assert torch.autograd.gradgradcheck(loss, (y, c))
+        if differentiates_twice:
+            assert torch.autograd.gradgradcheck(loss, (y, c))
 
 
 @EXAMPLES

@@ -103,6 +103,73 @@ def test_gradcheck():
 
 
 @EXAMPLES
+@given(pairs(), temperatures, st.integers(1, 6), st.data())
+def test_chunks_equal_definition_and_the_gradient_of_the_dense_form(tolerance, case, temperature, chunk_size, data):
+    batch = len(case[0])
+    labels = torch.tensor(data.draw(st.lists(st.integers(0, 2), min_size=batch, max_size=batch)))
+    mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=batch, max_size=batch)))
+    gate = torch.randn(batch + 2, batch + 1, dtype=torch.float64, requires_grad=True)
+    options = {
+        "gate": gate if data.draw(st.booleans()) else None,
+        "mask": mask if data.draw(st.booleans()) else None,
+    }
+    targets = data.draw(st.sampled_from(["diagonal", "same_label"]))
+    scale = torch.tensor(temperature, dtype=torch.float64, requires_grad=True)
+    leaves = *(rows.requires_grad_() for rows in case), scale, gate
+
+    def loss(chunk_size):
+        return contrastive_loss(
+            *leaves[:2], labels, targets=targets, temperature=scale, chunk_size=chunk_size, **options
+        )
+
+    expected = oracle(*case, temperature, labels=labels if targets == "same_label" else None, **options)
+    torch.testing.assert_close(loss(chunk_size).item(), expected, **tolerance(torch.float64, 100))
+    got, wanted = (
+        torch.autograd.grad(3 * loss(size), leaves, allow_unused=True, materialize_grads=True)
+        for size in (chunk_size, batch)
+    )
+    torch.testing.assert_close(got, wanted, **tolerance(torch.float64, 1000))
+
+
+@pytest.mark.parametrize("targets", ["diagonal", "same_label"])
+def test_large_batches_are_cut_into_chunks(tolerance, targets):
+    visual, paired = (torch.randn(1500, 5, requires_grad=True) for _ in range(2))
+    labels, near = torch.arange(1500) % 7, tolerance(torch.float32, 20)
+    results = [contrastive_loss(visual, paired, labels, targets=targets, chunk_size=size) for size in (None, 1500)]
+    torch.testing.assert_close(*results, **near)
+    gradients = [torch.autograd.grad(result, (visual, paired), create_graph=True) for result in results]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-8)
+    with torch.no_grad():
+        torch.testing.assert_close(contrastive_loss(visual, paired, labels, targets=targets), results[0])
+    gradients[1][0].sum().backward()
+    with pytest.raises(RuntimeError, match="chunk_size"):  # so these are chunks
+        gradients[0][0].sum().backward()
+
+
+def test_chunks_have_no_second_derivative():
+    def loss(visual):
+        return contrastive_loss(visual, torch.eye(4), chunk_size=2)
+
+    visual = torch.randn(4, 4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(loss(visual), visual, create_graph=True)
+    torch.testing.assert_close(torch.func.grad(loss)(visual.detach()), gradient)
+    message = "chunk_size: expected at least the batch for a second derivative"
+    with pytest.raises(RuntimeError, match=message):
+        gradient.square().sum().backward()
+    with pytest.raises(RuntimeError, match=message):
+        torch.func.grad(lambda rows: torch.func.grad(loss)(rows).square().sum())(visual.detach())
+
+
+@pytest.mark.parametrize("chunk_size", [200, 500])
+def test_losses_near_zero_keep_their_digits(chunk_size):
+    # Every partner matches and all others are orthogonal: 1e-6. A sum of exponentials near 1 keeps that to some
+    # roundings of 1; log-sum-exps of 20 are 2e-6 apart.
+    loss = contrastive_loss(torch.eye(500), torch.eye(500), temperature=0.05, chunk_size=chunk_size)
+    eps = torch.finfo(torch.float32).eps
+    torch.testing.assert_close(loss.item(), math.log1p(499 * math.exp(-20)), rtol=0, atol=2 * eps)
+
+
+@EXAMPLES
 @given(pairs(), temperatures)
 def test_symmetric_and_not_negative(tolerance, case, temperature):
     visual, paired = case
@@ -250,7 +317,10 @@ def test_pair_attention(tolerance):
 @pytest.mark.parametrize(
     "loss", [CPCLoss(), CPCLoss(targets="same_label"), CMCLoss(spa_batch_size=4)], ids=["cpc", "same_label", "spa"]
 )
-def test_compiles_without_graph_breaks(tolerance, loss):
+@pytest.mark.parametrize("chunk_size", [None, 3], ids=["dense", "chunks"])
+def test_compiles_without_graph_breaks(tolerance, loss, chunk_size):
+    loss = copy.deepcopy(loss)
+    loss.chunk_size = chunk_size
     visual, paired = torch.randn(4, 5, requires_grad=True), torch.randn(4, 5)
     labels = torch.tensor([0, 1, 1, 0])
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")(visual, paired, labels)
@@ -295,6 +365,9 @@ def test_state_dict_names_and_repr():
         ((ROWS, ROWS[0]), {}, ShapeError, "paired: expected shape (batch, dim), got (3,)"),
         ((ROWS, ROWS[:2]), {}, ShapeError, "paired: expected the shape of visual (4, 3), got (2, 3)"),
         ((ROWS, ROWS.bool()), {}, DTypeError, "paired: expected a floating-point dtype, got torch.bool"),
+        ((ROWS / 0, ROWS), {}, RangeError, "visual: expected finite values, got nan in row 0"),
+        ((ROWS, 1 / ROWS), {}, RangeError, "paired: expected finite values, got inf in row 0"),
+        ((ROWS, ROWS), {"chunk_size": 0}, RangeError, "chunk_size: expected > 0, got 0"),
         ((ROWS, ROWS), {"temperature": 0}, RangeError, "temperature: expected > 0, got 0"),
         ((ROWS, ROWS), {"temperature": -1.0}, RangeError, "temperature: expected > 0, got -1.0"),
         (
@@ -351,6 +424,7 @@ def test_rejects(arguments, options, error, message):
         ({"temperature": 0}, "temperature: expected > 0, got 0"),
         ({"temperature": 0.005}, "temperature: expected >= 0.01 (1 / temperature is bounded), got 0.005"),
         ({"targets": "all"}, "targets: expected 'diagonal' or 'same_label', got 'all'"),
+        ({"chunk_size": -1}, "chunk_size: expected > 0, got -1"),
     ],
 )
 def test_modules_reject(module, options, message):

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import bmrl.ops._registration  # noqa: F401 - what a CUDA tensor would import
+from bmrl._transforms import is_transformed
 from bmrl.ops import ViewExtractor, edges, noise, sobel, srm, view_extraction, views
-from bmrl.ops._dispatch import is_transformed
 
 OPERATIONS = {
     "sobel": lambda images: (torch.ops.bmrl.sobel.default, (images, torch.float32)),

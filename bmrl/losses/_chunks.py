@@ -1,0 +1,62 @@
+"""When a loss over all pairs of a batch takes them a chunk of rows at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from bmrl._checks import check_positive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DENSE_BATCH = 1024
+"""Largest batch whose pairs are all held at once, unless ``chunk_size`` says otherwise."""
+
+
+def rows_a_chunk(chunk_size: int | None, batch: int, *, pairs: int) -> int:
+    """How many rows of the ``(batch, batch)`` matrix of pairs are held at once; ``batch`` means all of them.
+
+    Args:
+        chunk_size: what the user chose, or None.
+        batch: rows of the batch.
+        pairs: pairs to hold where the user chose nothing and the batch is larger than :data:`DENSE_BATCH`.
+    """
+    if chunk_size is not None:
+        check_positive("chunk_size", chunk_size)
+        return min(chunk_size, batch)
+    return batch if batch <= DENSE_BATCH else max(pairs // batch, 1)
+
+
+def chunks(batch: int, size: int) -> Iterator[slice]:
+    """Slices of ``size`` rows that cover the batch; the last may be shorter."""
+    for start in range(0, batch, size):
+        yield slice(start, min(start + size, batch))
+
+
+def only_once(gradient: Tensor, *inputs: Tensor) -> Tensor:
+    """Return ``gradient`` such that an attempt to differentiate it again by ``inputs`` raises.
+
+    The chunked forms compute their gradients outside of autograd, which would take them for constants. Compiled
+    code refuses by itself.
+    """
+    if torch.compiler.is_compiling():
+        return gradient
+    result: Tensor = _OnlyOnce.apply(gradient, *inputs)
+    return result
+
+
+class _OnlyOnce(torch.autograd.Function):
+    @staticmethod
+    def forward(gradient: Tensor, *inputs: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        raise RuntimeError("chunk_size: expected at least the batch for a second derivative, chunks have none")
