@@ -58,7 +58,7 @@ class Session:
         source = torch.ones(size // 4, device=device)
         target = torch.empty_like(source)
         if device == "cuda":
-            median = _gpu_seconds(lambda: target.copy_(source))[0]
+            median = gpu_seconds(lambda: target.copy_(source))[0]
         else:
             median = statistics.median(_cpu_seconds(lambda: target.copy_(source), 15))
         return cls(device, 2 * size / median)
@@ -146,7 +146,7 @@ def measure(benchmark: Any, function: Callable[[Tensor], Any], inputs: Sequence[
         return function(inputs[next(turn) % len(inputs)])
 
     if inputs[0].is_cuda:
-        return _gpu_seconds(once)
+        return gpu_seconds(once)
     once()
     begin = time.perf_counter()
     once()
@@ -165,7 +165,7 @@ def _cpu_seconds(function: Callable[[], Any], rounds: int) -> list[float]:
     return seconds
 
 
-def _gpu_seconds(function: Callable[[], Any]) -> tuple[float, ...]:
+def gpu_seconds(function: Callable[[], Any]) -> tuple[float, ...]:
     from triton.testing import do_bench
 
     times = do_bench(function, warmup=30, rep=120, return_mode="all")

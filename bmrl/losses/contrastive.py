@@ -116,7 +116,8 @@ def contrastive_loss(
     chunk_size = rows_a_chunk(chunk_size, batch, pairs=_CHUNK_PAIRS)
     compute_dtype = torch.promote_types(torch.promote_types(visual.dtype, paired.dtype), torch.float32)
     with torch.autocast(visual.device.type, enabled=False):
-        queries, keys = _unit(visual.to(compute_dtype)) / temperature, _unit(paired.to(compute_dtype))
+        queries = _of_length(1 / temperature, visual.to(compute_dtype))
+        keys = _of_length(1.0, paired.to(compute_dtype))
         if chunk_size < batch:
             total = _ChunkedCrossEntropies.apply(queries, keys, *pairs, chunk_size)[0]
         else:
@@ -129,10 +130,10 @@ def contrastive_loss(
         return total / (2 * num_rows)
 
 
-def _unit(rows: Tensor) -> Tensor:
-    """Rows at length 1; a zero row stays zero and gets a finite gradient."""
-    squares = rows.square().sum(-1, keepdim=True)
-    return rows * torch.where(squares > 0, squares, 1.0).rsqrt()
+def _of_length(length: float | Tensor, rows: Tensor) -> Tensor:
+    """Rows at one length; a zero row stays zero and gets a finite gradient."""
+    squares = (rows * rows).sum(-1, keepdim=True)
+    return rows * ((squares + (squares == 0)).rsqrt() * length)
 
 
 class _Pairs(NamedTuple):
