@@ -6,19 +6,22 @@ python -m benchmarks.losses LOSS PROVIDER BATCH prints the memory that one of th
 from __future__ import annotations
 
 import functools
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bmrl.losses import contrastive_loss, dfacc_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["LOSSES", "LossCase", "Provider", "added_memory", "gradients"]
 
@@ -143,9 +146,12 @@ LOSSES = {
 
 
 def added_memory(loss: str, provider: str, batch: int) -> float:
-    """Return the MiB that forward and backward add at their peak, measured in a process of its own."""
+    """Return the MiB that forward and backward add at their peak, measured in a process of its own (Linux)."""
     command = [sys.executable, "-m", "benchmarks.losses", loss, provider, str(batch)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    # A fixed threshold lets glibc return each large block when it is freed: what is resident is then in use.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)}
+    root = Path(__file__).parents[1]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, env=environment)
     return float(run.stdout)
 
 
@@ -154,19 +160,18 @@ def _main(loss: str, provider: str, batch: str) -> None:
     run = case.providers[provider].run
     gradients(run, case.inputs(64, "cpu"))  # loads what is loaded once
     inputs = case.inputs(int(batch), "cpu")
-    before = _peak()
-    kept: Any = gradients(run, inputs)
-    print(_peak() - before)
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts from here
+    kept = gradients(run, inputs)
+    print(_resident("VmHWM") - before)
     del kept
 
 
-def _peak() -> float:
-    """Return the largest resident memory since the last call, in MiB (Linux)."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert peak is not None
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    return int(peak[1]) / 1024
+def _resident(kind: str) -> float:
+    """Return the resident memory, now (VmRSS) or at its peak (VmHWM), in MiB."""
+    found = re.search(rf"{kind}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    assert found is not None
+    return int(found[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -13,23 +13,32 @@ from bmrl.errors import RangeError, ShapeError
 
 
 def check_batch(name: str, rows: Tensor) -> None:
-    """Check for a floating-point batch ``(batch, dim)`` of finite values and at least one row.
-
-    The mean of no rows is undefined.
-    """
+    """Check for a floating-point batch ``(batch, dim)`` with at least one row: the mean of none is undefined."""
     check_shape(name, rows, "batch dim")
     check_floating(name, rows)
     if rows.shape[0] == 0:
         raise ShapeError(f"{name}: expected batch >= 1, got 0 (shape {tuple(rows.shape)})")
-    check_finite(name, rows)
 
 
-def check_finite(name: str, rows: Tensor) -> None:
-    """Check ``(batch, dim)`` for NaN and infinities, where that does not make a GPU wait."""
-    # A finite sum has finite terms, and is quicker to make than a mask; huge terms may have an infinite sum.
-    if has_values(rows) and not math.isfinite(rows.detach().sum()) and not rows.isfinite().all():
+def check_finite(name: str, rows: Tensor, *, squares: bool = False) -> None:
+    """Check ``(batch, dim)`` for NaN and infinities, where that does not make a GPU wait.
+
+    With ``squares``, check also that squared distances, computed in float32 at least, stay finite.
+    """
+    if not has_values(rows):
+        return
+    rows = rows.detach()
+    dtype = torch.promote_types(rows.dtype, torch.float32)
+    # One number that is finite only if all are, and quicker to make than a mask; huge terms may have an infinite sum.
+    summary = float(torch.linalg.vector_norm(rows, dtype=dtype) if squares else rows.sum())
+    limit = math.sqrt(torch.finfo(dtype).max) / 4 if squares else math.inf
+    if abs(summary) < limit:
+        return
+    if not rows.isfinite().all():
         row, column = (~rows.isfinite()).nonzero()[0].tolist()
         raise RangeError(f"{name}: expected finite values, got {rows[row, column].item()} in row {row}")
+    if squares:
+        raise RangeError(f"{name}: expected a norm below {limit:.1e}, so that {dtype} holds squares, got {summary:.1e}")
 
 
 def check_labels(labels: Tensor, rows_name: str, rows: Tensor, *, num_generators: int | None = None) -> None:
@@ -51,8 +60,9 @@ def check_clusters(embeddings: Tensor, labels: Tensor, centers: Tensor) -> None:
     """Check a batch of embeddings, its labels, and the centers that the labels choose from."""
     check_shape("centers", centers, "num_generators dim")
     check_floating("centers", centers)
-    check_finite("centers", centers)
+    check_finite("centers", centers, squares=True)
     check_batch("embeddings", embeddings)
+    check_finite("embeddings", embeddings, squares=True)
     check_shape("embeddings", embeddings, "batch dim", dim=centers.shape[1])
     check_same_device("centers", centers, "embeddings", embeddings)
     check_labels(labels, "embeddings", embeddings, num_generators=centers.shape[0])

@@ -16,18 +16,18 @@ DENSE_BATCH = 1024
 """Largest batch whose pairs are all held at once, unless ``chunk_size`` says otherwise."""
 
 
-def rows_a_chunk(chunk_size: int | None, batch: int, *, pairs: int) -> int:
+def rows_a_chunk(chunk_size: int | None, batch: int, *, of_large: int) -> int:
     """How many rows of the ``(batch, batch)`` matrix of pairs are held at once; ``batch`` means all of them.
 
     Args:
         chunk_size: what the user chose, or None.
         batch: rows of the batch.
-        pairs: pairs to hold where the user chose nothing and the batch is larger than :data:`DENSE_BATCH`.
+        of_large: where the user chose nothing and the batch is larger than :data:`DENSE_BATCH`.
     """
     if chunk_size is not None:
         check_positive("chunk_size", chunk_size)
         return min(chunk_size, batch)
-    return batch if batch <= DENSE_BATCH else max(pairs // batch, 1)
+    return batch if batch <= DENSE_BATCH else max(of_large, 1)
 
 
 def chunks(batch: int, size: int) -> Iterator[slice]:

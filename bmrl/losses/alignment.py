@@ -12,6 +12,7 @@ from bmrl._checks import check_choice, check_floating, check_same_device, check_
 from bmrl.errors import ShapeError
 from bmrl.losses._batches import check_batch, check_finite
 from bmrl.losses._gather import gather_rows
+from bmrl.losses._reductions import REDUCTIONS, Reduction, reduced
 
 __all__ = ["LanguageAlignmentLoss", "language_alignment_loss"]
 
@@ -25,6 +26,7 @@ def language_alignment_loss(
     *,
     direction: Direction = "forward",
     detach: bool = False,
+    reduction: Reduction = "mean",
     gather: bool = False,
 ) -> Tensor:
     r"""Mean Kullback-Leibler divergence between the softmaxes of paired language embeddings.
@@ -41,16 +43,18 @@ def language_alignment_loss(
         predicted_language: ``(batch, dim)``, floating point: those predicted from the images, row for row.
         direction: ``"forward"`` is KL(language || predicted), ``"reverse"`` is KL(predicted || language).
         detach: no gradient reaches ``language``, so that only the prediction moves.
+        reduction: ``"mean"`` over the rows, ``"sum"``, or ``"none"``: the divergence of each row.
         gather: the batch is that of all processes, see :func:`~bmrl.losses.dfacc_loss`.
 
     Returns:
-        Scalar >= 0 up to rounding, in nats; float32 at least (half inputs are upcast).
+        Scalar, or ``(batch,)`` for ``reduction="none"``: >= 0 up to rounding, in nats; float32 at least (half inputs
+        are upcast).
 
     Raises:
         ShapeError: an input is not 2-dimensional or has no rows, or their shapes differ.
         DTypeError: an input is not floating point.
         DeviceError: the inputs are on different devices.
-        RangeError: a value that is not finite, or an unknown ``direction``.
+        RangeError: a value that is not finite, or an unknown ``direction`` or ``reduction``.
 
     Example:
         >>> language = torch.tensor([[0.0, 0.0]])
@@ -60,6 +64,7 @@ def language_alignment_loss(
     if gather:
         language, predicted_language = gather_rows(language=language, predicted_language=predicted_language)
     check_batch("language", language)
+    check_finite("language", language)
     check_shape("predicted_language", predicted_language, "batch dim")
     check_floating("predicted_language", predicted_language)
     if predicted_language.shape != language.shape:
@@ -68,36 +73,51 @@ def language_alignment_loss(
     check_same_device("predicted_language", predicted_language, "language", language)
     check_finite("predicted_language", predicted_language)
     check_choice("direction", direction, _DIRECTIONS)
+    check_choice("reduction", reduction, REDUCTIONS)
     compute_dtype = torch.promote_types(torch.promote_types(language.dtype, predicted_language.dtype), torch.float32)
     with torch.autocast(language.device.type, enabled=False):
         true = (language.detach() if detach else language).to(compute_dtype).log_softmax(-1)
         predicted = predicted_language.to(compute_dtype).log_softmax(-1)
         p, q = (true, predicted) if direction == "forward" else (predicted, true)
-        return F.kl_div(q, p, reduction="batchmean", log_target=True)
+        return reduced(F.kl_div(q, p, reduction="none", log_target=True).sum(-1), reduction)
 
 
 class LanguageAlignmentLoss(nn.Module):
     """Module form of :func:`language_alignment_loss`; it has no parameters.
 
     Raises:
-        RangeError: an unknown ``direction``.
+        RangeError: an unknown ``direction`` or ``reduction``.
 
     Example:
         >>> LanguageAlignmentLoss()(torch.zeros(2, 3), torch.zeros(2, 3))
         tensor(0.)
     """
 
-    def __init__(self, *, direction: Direction = "forward", detach: bool = False, gather: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        direction: Direction = "forward",
+        detach: bool = False,
+        reduction: Reduction = "mean",
+        gather: bool = False,
+    ) -> None:
         super().__init__()
         check_choice("direction", direction, _DIRECTIONS)
+        check_choice("reduction", reduction, REDUCTIONS)
         self.direction: Direction = direction
         self.detach = detach
+        self.reduction: Reduction = reduction
         self.gather = gather
 
     def forward(self, language: Tensor, predicted_language: Tensor) -> Tensor:
         """The loss of two ``(batch, dim)`` embeddings."""
         return language_alignment_loss(
-            language, predicted_language, direction=self.direction, detach=self.detach, gather=self.gather
+            language,
+            predicted_language,
+            direction=self.direction,
+            detach=self.detach,
+            reduction=self.reduction,
+            gather=self.gather,
         )
 
     def extra_repr(self) -> str:

@@ -5,8 +5,6 @@ The baseline (VCC) that the DFACC loss is compared with.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
@@ -15,11 +13,9 @@ from bmrl.losses._batches import check_clusters
 from bmrl.losses._distances import EXACT
 from bmrl.losses._gather import gather_rows, synchronise
 from bmrl.losses._initial_centers import CenterInit, random_centers
+from bmrl.losses._reductions import REDUCTIONS, Reduction, reduced
 
 __all__ = ["ContrastiveCenterLoss", "contrastive_center_loss"]
-
-Reduction = Literal["sum", "mean"]
-_REDUCTIONS = ("sum", "mean")
 
 
 def contrastive_center_loss(
@@ -43,11 +39,12 @@ def contrastive_center_loss(
             the CPU alone: a check would make a GPU wait, and its indexing kernel asserts the range of labels.
         centers: ``(num_generators, dim)``, floating point; row k is the center of generator k.
         delta: > 0, keeps the denominator from 0; in squared units of the embeddings.
-        reduction: ``"sum"`` over the batch as published, or ``"mean"``, which does not grow with the batch.
+        reduction: ``"sum"`` over the batch as published; ``"mean"``, which does not grow with the batch; or
+            ``"none"``, the term of each row.
         gather: the batch is that of all processes, see :func:`dfacc_loss`.
 
     Returns:
-        Scalar >= 0; float32 at least (half inputs are upcast).
+        Scalar, or ``(batch,)`` for ``reduction="none"``: >= 0; float32 at least (half inputs are upcast).
 
     Raises:
         ShapeError: a wrong number of axes, an empty batch, or sizes that do not match.
@@ -64,7 +61,7 @@ def contrastive_center_loss(
         embeddings, labels = gather_rows(embeddings=embeddings, labels=labels)
     check_clusters(embeddings, labels, centers)
     check_positive("delta", delta)
-    check_choice("reduction", reduction, _REDUCTIONS)
+    check_choice("reduction", reduction, REDUCTIONS)
     compute_dtype = torch.promote_types(torch.promote_types(embeddings.dtype, centers.dtype), torch.float32)
     with torch.autocast(embeddings.device.type, enabled=False):
         # Distances from differences: neither cancellation nor a (batch, num_generators, dim) tensor.
@@ -73,8 +70,7 @@ def contrastive_center_loss(
         is_own = labels[:, None] == torch.arange(centers.shape[0], device=labels.device)
         # Masked, not `squares.sum(-1) - own`, which cancels when a sample is far from its own center.
         others = squares.masked_fill(is_own, 0.0).sum(-1)
-        ratios = own / (others + delta)
-        return 0.5 * (ratios.sum() if reduction == "sum" else ratios.mean())
+        return reduced(0.5 * own / (others + delta), reduction)
 
 
 class ContrastiveCenterLoss(nn.Module):
@@ -112,7 +108,7 @@ class ContrastiveCenterLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_positive("delta", delta)
-        check_choice("reduction", reduction, _REDUCTIONS)
+        check_choice("reduction", reduction, REDUCTIONS)
         self.delta = delta
         self.reduction: Reduction = reduction
         self.gather = gather

@@ -20,10 +20,12 @@ from bmrl._checks import (
     check_same_device,
     check_shape,
 )
+from bmrl._transforms import has_values
 from bmrl.errors import DTypeError, ShapeError
 from bmrl.losses._batches import check_batch, check_finite, check_labels
 from bmrl.losses._chunks import chunks, only_once, rows_a_chunk
 from bmrl.losses._gather import gather_rows, synchronise
+from bmrl.losses._reductions import REDUCTIONS, Reduction, reduced
 from bmrl.losses._temperature import bounded_temperature, log_scale_parameter
 
 __all__ = ["CMCLoss", "CPCLoss", "contrastive_loss"]
@@ -32,6 +34,7 @@ Targets = Literal["diagonal", "same_label"]
 _TARGETS = ("diagonal", "same_label")
 
 _CHUNK_PAIRS = 2**20
+_TINY = 1e-15
 
 
 def contrastive_loss(
@@ -43,6 +46,7 @@ def contrastive_loss(
     targets: Targets = "diagonal",
     gate: Tensor | None = None,
     mask: Tensor | None = None,
+    reduction: Reduction = "mean",
     chunk_size: int | None = None,
     gather: bool = False,
 ) -> Tensor:
@@ -60,8 +64,8 @@ def contrastive_loss(
     has no second derivative.
 
     Args:
-        visual: ``(batch, dim)``, floating point, batch >= 1; normalised inside, so any scale. A zero row has
-            similarity 0 to all.
+        visual: ``(batch, dim)``, floating point, batch >= 1; normalised inside, so any scale. A zero row (to
+            float32, also one below 1e-35) has similarity 0 to all.
         paired: ``(batch, dim)``, floating point; row u belongs to row u of ``visual``.
         labels: ``(batch,)`` int64, the generator of each row; needed for ``targets="same_label"``.
         temperature: tau > 0; a number, or a scalar tensor (whose value is not checked).
@@ -71,20 +75,23 @@ def contrastive_loss(
             ``(batch, batch)`` block (sample pair attention). None multiplies by 1.
         mask: ``(batch,)`` bool; rows where it is False take no part: neither as queries, nor as negatives, nor in the
             mean. Fewer than two rows left give 0. None keeps all.
+        reduction: ``"mean"`` over the rows that take part, ``"sum"``, or ``"none"``: the loss of each row, the mean of
+            its two cross-entropies; 0 where the mask is False.
         chunk_size: rows whose similarities to all others are held at once, >= 1; at least ``batch`` for the dense
             form. None takes the dense form up to 1024 rows and chunks of 4 MiB of float32 similarities above.
         gather: the batch, with ``labels`` and ``mask``, is that of all processes, see
             :func:`~bmrl.losses.dfacc_loss`; ``gate`` and ``temperature`` must be equal in all of them.
 
     Returns:
-        Scalar, in nats, >= 0, and log(batch) for uninformative embeddings; float32 at least (half inputs are upcast).
+        Scalar, or ``(batch,)`` for ``reduction="none"``: in nats, >= 0, and log(batch) for uninformative embeddings;
+        float32 at least (half inputs are upcast).
 
     Raises:
         ShapeError: a wrong number of axes, an empty batch, sizes that do not match, or a gate smaller than the batch.
         DTypeError: an input has the wrong dtype, or ``labels`` are needed and missing.
         DeviceError: the tensors are on different devices.
         RangeError: a value that is not finite, ``temperature`` not positive, ``chunk_size`` below 1, or an unknown
-            ``targets``.
+            ``targets`` or ``reduction``.
         RuntimeError: the gradient of a loss computed in chunks is differentiated again.
 
     Example:
@@ -103,37 +110,50 @@ def contrastive_loss(
     if paired.shape != visual.shape:
         raise ShapeError(f"paired: expected the shape of visual {tuple(visual.shape)}, got {tuple(paired.shape)}")
     check_same_device("paired", paired, "visual", visual)
-    check_finite("paired", paired)
     if not isinstance(temperature, Tensor):
         check_positive("temperature", temperature)
     check_choice("targets", targets, _TARGETS)
+    check_choice("reduction", reduction, REDUCTIONS)
     batch = visual.shape[0]
     pairs = _Pairs(
         labels=_labels(labels, visual) if targets == "same_label" else None,
         gate=None if gate is None else _leading_block(gate, visual),
         mask=None if mask is None else _checked_mask(mask, visual),
     )
-    chunk_size = rows_a_chunk(chunk_size, batch, pairs=_CHUNK_PAIRS)
+    chunk_size = rows_a_chunk(chunk_size, batch, of_large=_CHUNK_PAIRS // batch)
     compute_dtype = torch.promote_types(torch.promote_types(visual.dtype, paired.dtype), torch.float32)
     with torch.autocast(visual.device.type, enabled=False):
-        queries = _of_length(1 / temperature, visual.to(compute_dtype))
-        keys = _of_length(1.0, paired.to(compute_dtype))
+        queries = _of_length(1 / temperature, "visual", visual.to(compute_dtype))
+        keys = _of_length(1.0, "paired", paired.to(compute_dtype))
         if chunk_size < batch:
-            total = _ChunkedCrossEntropies.apply(queries, keys, *pairs, chunk_size)[0]
+            both_ways = _ChunkedCrossEntropies.apply(queries, keys, *pairs, chunk_size)[0]
         else:
             logits = pairs.logits(queries @ keys.mT, slice(0, batch))
             target = pairs.targets(slice(0, batch), logits)
-            there = F.cross_entropy(logits, target, reduction="sum")
-            back = F.cross_entropy(logits.mT, target, reduction="sum")
-            total = there + back
-        num_rows: int | Tensor = batch if pairs.mask is None else pairs.mask.sum().clamp(min=1)
-        return total / (2 * num_rows)
+            there = F.cross_entropy(logits, target, reduction="none")
+            back = F.cross_entropy(logits.mT, target, reduction="none")
+            both_ways = there + back
+        num_rows = None if pairs.mask is None else pairs.mask.sum().clamp(min=1)
+        return reduced(both_ways / 2, reduction, num_rows)
 
 
-def _of_length(length: float | Tensor, rows: Tensor) -> Tensor:
-    """Rows at one length; a zero row stays zero and gets a finite gradient."""
-    squares = (rows * rows).sum(-1, keepdim=True)
-    return rows * ((squares + (squares == 0)).rsqrt() * length)
+def _of_length(length: float | Tensor, name: str, rows: Tensor) -> Tensor:
+    """Rows at one length, whatever their scale, once checked to be finite.
+
+    A zero row stays zero and gets a finite gradient.
+    """
+    norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    if has_values(norms):
+        shortest, longest = norms.detach().aminmax()
+        if float(shortest) > _TINY and float(longest) < 1 / _TINY:  # nearly always, and finite then
+            return rows * (length / norms)
+        check_finite(name, rows)
+    # The largest element is taken to 1 first, so that squares stay in the range of the dtype. A direction does not
+    # depend on scale, which therefore needs no gradient.
+    largest = rows.detach().abs().amax(-1, keepdim=True)
+    rows = rows / torch.where(largest > 1e3 * torch.finfo(rows.dtype).tiny, largest, 1.0)
+    norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return rows * (length / (norms + (norms == 0)))
 
 
 class _Pairs(NamedTuple):
@@ -175,10 +195,10 @@ class _Pairs(NamedTuple):
 
 
 class _ChunkedCrossEntropies(torch.autograd.Function):
-    """Sum of the cross-entropies of all rows and all columns of the logits, in memory linear in the batch.
+    """Both cross-entropies of each row, added, in memory linear in the batch.
 
     The forward pass keeps the log-sum-exp of every row and column. The backward pass makes the logits again, a chunk
-    of rows at a time, and from them the gradient: softmax by rows + softmax by columns - 2 x target.
+    of rows at a time, and from them the gradient: the softmaxes by rows and by columns less the targets.
     """
 
     @staticmethod
@@ -206,8 +226,8 @@ class _ChunkedCrossEntropies(torch.autograd.Function):
             column_sum = column_sum * (column_max - new_max).exp() + (logits - new_max).exp_().sum(0)
             column_max = new_max
         # Differences first: a log-sum-exp minus its positive would lose a small loss to rounding.
-        total = (row_max - positive) + (column_max - positive) + row_sum.log() + column_sum.log()
-        return total.sum(), row_max + row_sum.log(), column_max + column_sum.log()
+        both_ways = (row_max - positive) + (column_max - positive) + row_sum.log() + column_sum.log()
+        return both_ways, row_max + row_sum.log(), column_max + column_sum.log()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -216,7 +236,7 @@ class _ChunkedCrossEntropies(torch.autograd.Function):
         ctx.save_for_backward(*tensors, *output[1:])
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, slopes: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         queries, keys, labels, gate, mask, by_row, by_column = ctx.saved_tensors
         pairs = _Pairs(labels, gate, mask)
         to_queries, to_keys = torch.empty_like(queries), torch.zeros_like(keys)
@@ -225,22 +245,21 @@ class _ChunkedCrossEntropies(torch.autograd.Function):
             for rows in chunks(queries.shape[0], ctx.chunk_size):
                 similarities = queries[rows] @ keys.mT
                 logits = pairs.logits(similarities, rows)
-                gradient = (logits - by_row[rows, None]).exp_().add_((logits - by_column).exp_())
+                gradient = (logits - by_row[rows, None]).exp_().mul_(slopes[rows, None])
+                gradient.addcmul_((logits - by_column).exp_(), slopes)
                 target = pairs.targets(rows, logits)
                 if labels is None:
-                    gradient.scatter_add_(1, target[:, None], gradient.new_full((1, 1), -2.0).expand(len(target), 1))
+                    gradient.scatter_add_(1, target[:, None], -2 * slopes[rows, None])
                 else:
-                    gradient.sub_(target, alpha=2)
+                    gradient.addcmul_(slopes[rows, None] + slopes, target, value=-1)  # targets are symmetric
                 if gate is not None:
                     opening = gate[rows].to(queries.dtype).sigmoid()
                     if to_gate is not None:
-                        to_gate[rows] = slope * gradient * similarities * opening * (1 - opening)
+                        to_gate[rows] = gradient * similarities * opening * (1 - opening)
                     gradient.mul_(opening)
                 to_queries[rows] = gradient @ keys
                 to_keys.addmm_(gradient.mT, queries[rows])
-            to_queries.mul_(slope)
-            to_keys.mul_(slope)
-        by = (slope, queries, keys) if gate is None else (slope, queries, keys, gate)
+        by = (slopes, queries, keys) if gate is None else (slopes, queries, keys, gate)
         to_gate = None if to_gate is None else only_once(to_gate, *by)
         return only_once(to_queries, *by), only_once(to_keys, *by), None, to_gate, None, None
 
@@ -278,6 +297,7 @@ class CPCLoss(nn.Module):
     Args:
         temperature: where the temperature starts, >= 0.01.
         targets: see :func:`contrastive_loss`.
+        reduction: see :func:`contrastive_loss`.
         chunk_size: see :func:`contrastive_loss`.
         gather: see :func:`contrastive_loss`. The temperatures of all processes are set to that of the first.
 
@@ -295,14 +315,17 @@ class CPCLoss(nn.Module):
         *,
         temperature: float = 0.07,
         targets: Targets = "diagonal",
+        reduction: Reduction = "mean",
         chunk_size: int | None = None,
         gather: bool = False,
     ) -> None:
         super().__init__()
         check_choice("targets", targets, _TARGETS)
+        check_choice("reduction", reduction, REDUCTIONS)
         if chunk_size is not None:
             check_positive("chunk_size", chunk_size)
         self.targets: Targets = targets
+        self.reduction: Reduction = reduction
         self.chunk_size = chunk_size
         self.gather = gather
         self.log_scale = log_scale_parameter(temperature)
@@ -321,6 +344,7 @@ class CPCLoss(nn.Module):
             temperature=temperature,
             targets=self.targets,
             mask=mask,
+            reduction=self.reduction,
             chunk_size=self.chunk_size,
             gather=self.gather,
         )
@@ -341,6 +365,7 @@ class CMCLoss(nn.Module):
         temperature: where the temperature starts, >= 0.01.
         targets: see :func:`contrastive_loss`.
         spa_batch_size: side of the gate, the largest batch it can take; None for no attention.
+        reduction: see :func:`contrastive_loss`.
         chunk_size: see :func:`contrastive_loss`; the gate and its gradient are never cut.
         gather: see :func:`contrastive_loss`. The temperatures and gates of all processes are set to those of the
             first. The gate must be as large as the batch of all processes.
@@ -362,16 +387,19 @@ class CMCLoss(nn.Module):
         temperature: float = 0.07,
         targets: Targets = "diagonal",
         spa_batch_size: int | None = None,
+        reduction: Reduction = "mean",
         chunk_size: int | None = None,
         gather: bool = False,
     ) -> None:
         super().__init__()
         check_choice("targets", targets, _TARGETS)
+        check_choice("reduction", reduction, REDUCTIONS)
         if chunk_size is not None:
             check_positive("chunk_size", chunk_size)
         if spa_batch_size is not None:
             check_positive("spa_batch_size", spa_batch_size)
         self.targets: Targets = targets
+        self.reduction: Reduction = reduction
         self.spa_batch_size = spa_batch_size
         self.chunk_size = chunk_size
         self.gather = gather
@@ -391,6 +419,7 @@ class CMCLoss(nn.Module):
             temperature=temperature,
             targets=self.targets,
             gate=self.gate,
+            reduction=self.reduction,
             chunk_size=self.chunk_size,
             gather=self.gather,
         )

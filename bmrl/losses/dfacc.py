@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from bmrl._checks import check_not_negative, check_positive
 from bmrl.losses._batches import check_clusters
 from bmrl.losses._chunks import chunks, only_once, rows_a_chunk
-from bmrl.losses._distances import EXACT
+from bmrl.losses._distances import EXACT, distances_between, distances_to_own, distances_within
 from bmrl.losses._gather import gather_rows, synchronise
 from bmrl.losses._initial_centers import CenterInit, random_centers
 
 __all__ = ["DFACCLoss", "DFACCTerms", "dfacc_loss", "dfacc_terms"]
 
-_CHUNK_PAIRS = 2**19
+_LARGE_CHUNK = 512
+"""Rows of a chunk where the user chose nothing: its square of pairs takes 1 MiB in float32, and as many scratch."""
 
 
 class DFACCTerms(NamedTuple):
@@ -55,11 +56,11 @@ def dfacc_terms(
     check_clusters(embeddings, labels, centers)
     check_not_negative("margin", margin)
     batch = embeddings.shape[0]
-    chunk_size = rows_a_chunk(chunk_size, batch, pairs=_CHUNK_PAIRS)
+    chunk_size = rows_a_chunk(chunk_size, batch, of_large=_LARGE_CHUNK)
     compute_dtype = torch.promote_types(torch.promote_types(embeddings.dtype, centers.dtype), torch.float32)
     with torch.autocast(embeddings.device.type, enabled=False):
         y, c = embeddings.to(compute_dtype), centers.to(compute_dtype)
-        intra = torch.cdist(y, c, compute_mode=EXACT).gather(1, labels[:, None]).mean()
+        intra = distances_to_own(y, c, labels).mean()
 
         fixed = c.detach()
         related = torch.cdist(fixed, fixed, compute_mode=EXACT) < margin
@@ -67,21 +68,28 @@ def dfacc_terms(
             with_gradient = torch.is_grad_enabled() and y.requires_grad
             pairs, _ = _ChunkedPairs.apply(y, labels, related, margin, chunk_size, with_gradient)
         else:
-            distances = torch.cdist(y, y, compute_mode=EXACT)
-            pulled = related[labels[:, None], labels[None, :]]
-            different = labels[:, None] != labels[None, :]
-            values = torch.where(pulled, F.relu(distances - margin), -distances)
-            # Every pair stands twice in the matrix.
-            pairs = torch.where(different, values, 0.0).sum() / 2
+            first, second = labels[torch.triu_indices(batch, batch, 1, device=labels.device)]
+            pairs = _pair_terms(distances_within(y), first, second, related, margin).sum()
         inter = pairs / max(batch * (batch - 1) / 2, 1)
     return DFACCTerms(intra, inter)
 
 
-class _ChunkedPairs(torch.autograd.Function):
-    """Sum of L_uv over the pairs u < v of different generators, and its gradient, a chunk of rows at a time.
+def _pair_terms(distances: Tensor, first: Tensor, second: Tensor, related: Tensor, margin: float) -> Tensor:
+    """L_uv of pairs with these distances and these labels; 0 for pairs of one generator."""
+    values = torch.where(related[first, second], F.relu(distances - margin), -distances)
+    return torch.where(first != second, values, 0.0)
 
-    Value and gradient are made together: distances are computed once for each pair and never kept, and a pair is
-    visited once where the dense matrix holds it twice.
+
+def _pair_slopes(distances: Tensor, first: Tensor, second: Tensor, related: Tensor, margin: float) -> Tensor:
+    """The derivatives of :func:`_pair_terms` by the distances."""
+    values = torch.where(related[first, second], (distances > margin).to(distances.dtype), -1.0)
+    return torch.where(first != second, values, 0.0)
+
+
+class _ChunkedPairs(torch.autograd.Function):
+    """Sum of L_uv over the pairs u < v, and its gradient, a square of pairs at a time.
+
+    Value and gradient are made together, so that distances are computed once for each pair and never kept.
     """
 
     @staticmethod
@@ -90,20 +98,26 @@ class _ChunkedPairs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         total = y.new_zeros(())
         gradient = torch.zeros_like(y) if with_gradient else y.new_empty((0,))
-        for chunk in chunks(y.shape[0], chunk_size):
-            later = slice(chunk.start, None)
-            rows, others = y[chunk], y[later]
-            distances = torch.cdist(rows, others, compute_mode=EXACT)
-            counted = (labels[chunk, None] != labels[None, later]).triu(1)
-            pulled = related[labels[chunk]][:, labels[later]]
-            beyond = distances - margin
-            values = torch.where(pulled, F.relu(beyond), -distances)
-            total = total + torch.where(counted, values, 0.0).sum()  # in place, PyTorch 2.11 compiles a gradient of 0
+        squares = list(chunks(y.shape[0], chunk_size))
+        for place, chunk in enumerate(squares):
+            rows = y[chunk]
+            distances = torch.pdist(rows)
+            one, other = labels[chunk][torch.triu_indices(len(rows), len(rows), 1, device=labels.device)]
+            # Not in place: PyTorch 2.11 would compile a gradient of 0.
+            total = total + _pair_terms(distances, one, other, related, margin).sum()
             if with_gradient:
-                slopes = torch.where(pulled, (beyond > 0).to(y.dtype), -1.0).where(counted, 0.0)
-                backward = torch.ops.aten._cdist_backward
-                gradient[chunk] += backward(slopes, rows, others, 2.0, distances)
-                gradient[later] += backward(slopes.mT.contiguous(), others, rows, 2.0, distances.mT.contiguous())
+                slopes = _pair_slopes(distances, one, other, related, margin)
+                gradient[chunk] += torch.ops.aten._pdist_backward(slopes, rows, 2.0, distances)
+            for later in squares[place + 1 :]:
+                others = y[later]
+                distances = distances_between(rows, others)
+                one, other = labels[chunk, None], labels[None, later]
+                total = total + _pair_terms(distances, one, other, related, margin).sum()
+                if with_gradient:
+                    slopes = _pair_slopes(distances, one, other, related, margin)
+                    backward = torch.ops.aten._cdist_backward
+                    gradient[chunk] += backward(slopes, rows, others, 2.0, distances)
+                    gradient[later] += backward(slopes.mT.contiguous(), others, rows, 2.0, distances.mT.contiguous())
         return total, gradient
 
     @staticmethod

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bmrl._checks import check_choice, check_not_negative, check_shape
 from bmrl.errors import ConfigError, RangeError
-from bmrl.losses._batches import check_batch, check_labels
+from bmrl.losses._batches import check_batch, check_finite, check_labels
 from bmrl.losses._gather import gather_rows, synchronise
 from bmrl.losses.alignment import Direction, LanguageAlignmentLoss
 from bmrl.losses.center import ContrastiveCenterLoss
@@ -191,6 +191,7 @@ class BMRLObjective(nn.Module):
             output, labels = self._gathered(output, labels)
         logits = output.logits
         check_batch("logits", logits)
+        check_finite("logits", logits)
         check_shape("logits", logits, "batch num_generators", num_generators=self.num_generators)
         check_labels(labels, "logits", logits, num_generators=self.num_generators)
         points = output.embedding if self.dfacc_on == "embedding" else output.probabilities

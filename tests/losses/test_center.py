@@ -179,7 +179,7 @@ def test_rejects(arguments, error, message):
     [
         ({"delta": 0.0}, "delta: expected > 0, got 0.0"),
         ({"delta": math.nan}, "delta: expected > 0, got nan"),
-        ({"reduction": "none"}, "reduction: expected 'sum' or 'mean', got 'none'"),
+        ({"reduction": "max"}, "reduction: expected 'mean' or 'sum' or 'none', got 'max'"),
     ],
 )
 def test_rejects_options(options, message):
