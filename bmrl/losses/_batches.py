@@ -38,7 +38,10 @@ def check_finite(name: str, rows: Tensor, *, squares: bool = False) -> None:
         row, column = (~rows.isfinite()).nonzero()[0].tolist()
         raise RangeError(f"{name}: expected finite values, got {rows[row, column].item()} in row {row}")
     if squares:
-        raise RangeError(f"{name}: expected a norm below {limit:.1e}, so that {dtype} holds squares, got {summary:.1e}")
+        largest = float(rows.abs().max())
+        raise RangeError(
+            f"{name}: expected a norm below {limit:.1e}, whose square {dtype} holds, got values to {largest:.1e}"
+        )
 
 
 def check_labels(labels: Tensor, rows_name: str, rows: Tensor, *, num_generators: int | None = None) -> None:

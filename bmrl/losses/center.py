@@ -50,7 +50,8 @@ def contrastive_center_loss(
         ShapeError: a wrong number of axes, an empty batch, or sizes that do not match.
         DTypeError: ``embeddings`` or ``centers`` is not floating point, or ``labels`` is not int64.
         DeviceError: the tensors are on different devices.
-        RangeError: a label out of range or a value not finite, ``delta`` not positive, or an unknown ``reduction``.
+        RangeError: a label out of range, a value that is not finite or whose square is not, ``delta`` not positive, or
+            an unknown ``reduction``.
 
     Example:
         >>> centers = torch.tensor([[1.0, 0.0], [0.0, 1.0]])

@@ -156,7 +156,7 @@ def dfacc_loss(
     raises NotImplementedError.)
 
     Memory grows as ``batch ** 2`` up to ``chunk_size`` rows (on CUDA the backward pass needs a buffer of
-    ``batch ** 2 * dim``), and as ``batch`` above: distances are then computed for a chunk of rows at a time, together
+    ``batch ** 2 * dim``), and as ``batch`` above: the distances between two chunks of rows are then computed together
     with their gradient, and not kept. That form has no second derivative.
 
     Args:
@@ -168,8 +168,8 @@ def dfacc_loss(
             first term only: the choice of the branch passes no gradient.
         margin: m >= 0, in the unit of the embeddings.
         inter_weight: lambda >= 0.
-        chunk_size: rows whose distances to all others are held at once, >= 1; at least ``batch`` for the dense form.
-            None takes the dense form up to 1024 rows and chunks of 2 MiB of float32 distances above.
+        chunk_size: rows of a chunk, >= 1: distances are held for the pairs of two chunks; at least ``batch`` for the
+            dense form. None takes the dense form up to 1024 rows and chunks of 512 rows above.
         gather: with ``torch.distributed`` initialised, the batch is that of all processes, which may differ in
             length: each returns the loss of the whole, and the *mean* of their gradients, which
             ``DistributedDataParallel`` and FSDP make, is its gradient. ``centers`` must be equal in all processes; each
@@ -184,8 +184,8 @@ def dfacc_loss(
         ShapeError: a wrong number of axes, an empty batch, or sizes that do not match.
         DTypeError: ``embeddings`` or ``centers`` is not floating point, or ``labels`` is not int64.
         DeviceError: the tensors are on different devices.
-        RangeError: a label out of range, a value that is not finite, a negative ``margin`` or ``inter_weight``, or
-            ``chunk_size`` below 1.
+        RangeError: a label out of range, a value that is not finite or whose square is not, a negative
+            ``margin`` or ``inter_weight``, or ``chunk_size`` below 1.
         RuntimeError: the gradient of a loss computed in chunks is differentiated again.
 
     Example:

@@ -2,7 +2,6 @@ r"""The training objective of BMRL: the weighted sum of eq. 12 of arXiv:2504.141
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BMRLObjective", "ObjectiveResult"]
 
-_ROWS = ("logits", "probabilities", "embedding", "predicted_language", "parsing", "language", "parsing_mask")
 _TERMS = ("dfa", "dfacc", "vcc", "cmc", "cpc", "kl")
 
 
@@ -65,6 +63,18 @@ class _Output(Protocol):
     def parsing(self) -> Tensor | None: ...
     @property
     def language(self) -> Tensor | None: ...
+
+
+class _Rows(NamedTuple):
+    """All that a term may ask for, of the batch of all processes."""
+
+    logits: Tensor
+    probabilities: Tensor
+    embedding: Tensor
+    predicted_language: Tensor | None
+    parsing: Tensor | None
+    language: Tensor | None
+    parsing_mask: Tensor | None
 
 
 class BMRLObjective(nn.Module):
@@ -214,14 +224,12 @@ class BMRLObjective(nn.Module):
             total = total + self.weights[name] * part
         return ObjectiveResult(total, parts)
 
-    def _gathered(self, output: _Output, labels: Tensor) -> tuple[_Output, Tensor]:
-        """The output and the labels of all processes, of all that a term may ask for."""
-        rows = {name: getattr(output, name, None) for name in _ROWS}
-        if self.dfacc_on == "embedding":
-            rows["probabilities"] = None
+    def _gathered(self, output: _Output, labels: Tensor) -> tuple[_Rows, Tensor]:
+        """The output and the labels of all processes."""
+        rows: dict[str, Any] = {name: getattr(output, name, None) for name in _Rows._fields}
         given = {name: tensor for name, tensor in rows.items() if tensor is not None}
         *gathered, labels = gather_rows(**given, labels=labels)
-        return SimpleNamespace(**(rows | dict(zip(given, gathered, strict=True)))), labels
+        return _Rows(**(rows | dict(zip(given, gathered, strict=True)))), labels
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):

@@ -46,6 +46,18 @@ def test_equals_definition(tolerance, case):
     torch.testing.assert_close(reverse, oracle(predicted, language), **near)
 
 
+@EXAMPLES
+@given(pairs(), st.sampled_from(["forward", "reverse"]))
+def test_reductions_equal_definition(tolerance, case, direction):
+    language, predicted = case
+    ordered = (language, predicted) if direction == "forward" else (predicted, language)
+    rows = [oracle(a[None], b[None]) for a, b in zip(*ordered, strict=True)]
+    near = tolerance(torch.float64, 10)
+    for reduction, expected in (("none", rows), ("sum", math.fsum(rows)), ("mean", math.fsum(rows) / len(rows))):
+        loss = LanguageAlignmentLoss(direction=direction, reduction=reduction)(language, predicted)
+        torch.testing.assert_close(loss, torch.tensor(expected, dtype=torch.float64), **near)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_dtypes(tolerance, dtype, autocast):
@@ -151,3 +163,8 @@ def test_rejects_dtypes_and_options():
         language_alignment_loss(rows, rows, direction="both")
     with pytest.raises(RangeError, match=message):
         LanguageAlignmentLoss(direction="both")
+    message = r"^reduction: expected 'mean' or 'sum' or 'none', got 'batchmean'$"
+    with pytest.raises(RangeError, match=message):
+        language_alignment_loss(rows, rows, reduction="batchmean")
+    with pytest.raises(RangeError, match=message):
+        LanguageAlignmentLoss(reduction="batchmean")

@@ -54,6 +54,9 @@ def test_equals_definition(tolerance, case, delta):
     torch.testing.assert_close(contrastive_center_loss(*case, delta=delta).item(), expected, **near)
     mean = contrastive_center_loss(*case, delta=delta, reduction="mean").item()
     torch.testing.assert_close(mean, expected / len(case[0]), **near)
+    single = contrastive_center_loss(*case, delta=delta, reduction="none")
+    rows = [oracle(y[None], k[None], case[2], delta) for y, k in zip(*case[:2], strict=True)]
+    torch.testing.assert_close(single, torch.tensor(rows, dtype=torch.float64), **near)
 
 
 def test_default_delta_is_one(tolerance):
@@ -75,6 +78,15 @@ def test_dtypes(tolerance, dtype, autocast):
     assert y.grad.dtype == c.grad.dtype == dtype
     assert y.grad.isfinite().all()
     assert c.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e-6, 1e6, 1e17])
+def test_huge_and_tiny_scales(tolerance, scale):
+    y, c = (torch.randn(rows, 3, requires_grad=True) for rows in (4, 3))
+    loss = contrastive_center_loss(y * scale, LABELS, c * scale, delta=1.0)
+    expected = oracle(y.detach().double() * scale, LABELS, c.detach().double() * scale, 1.0)
+    torch.testing.assert_close(loss.item(), expected, rtol=1e-5, atol=0)
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, (y, c)))
 
 
 def test_far_from_its_own_center_is_exact():
@@ -164,6 +176,11 @@ def test_module_state_dict_and_deepcopy():
         ((EMBEDDINGS[:0], LABELS[:0], CENTERS), ShapeError, "embeddings: expected batch >= 1, got 0 (shape (0, 3))"),
         ((EMBEDDINGS, LABELS[:3], CENTERS), ShapeError, "labels: expected batch = 4, got 3 (shape (3,))"),
         ((EMBEDDINGS, LABELS.float(), CENTERS), DTypeError, "labels: expected torch.int64, got torch.float32"),
+        (
+            (EMBEDDINGS, LABELS, CENTERS + 1e19),
+            RangeError,
+            "centers: expected a norm below 4.6e+18, whose square torch.float32 holds, got values to 1.0e+19",
+        ),
         ((EMBEDDINGS, LABELS, CENTERS[:2]), RangeError, "labels: expected values in 0..1, got 0..2"),
     ],
 )

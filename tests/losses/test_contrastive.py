@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmrl.errors import BMRLError, DTypeError, RangeError, ShapeError
-from bmrl.losses import CMCLoss, CPCLoss, contrastive_loss
+from bmrl.losses import CMCLoss, CPCLoss, contrastive, contrastive_loss
 
 EXAMPLES = settings(deadline=None, max_examples=40)
 ROWS = torch.zeros(4, 3)
@@ -252,6 +252,76 @@ def test_zero_and_equal_rows_have_finite_gradients():
     assert all(grad.isfinite().all() and grad.abs().max() < 100 for grad in grads)
 
 
+@EXAMPLES
+@given(pairs(), st.sampled_from(["diagonal", "same_label"]), st.integers(1, 6), st.data())
+def test_reductions_equal_definition(tolerance, case, targets, chunk_size, data):
+    batch = len(case[0])
+    labels = torch.tensor(data.draw(st.lists(st.integers(0, 2), min_size=batch, max_size=batch)))
+    mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=batch, max_size=batch)))
+    options = {"targets": targets, "mask": mask}
+    leaves = [rows.requires_grad_() for rows in case]
+    mean = oracle(*case, labels=labels if targets == "same_label" else None, mask=mask)
+    near = tolerance(torch.float64, 1000)
+    for size in (batch, chunk_size):
+        summed, single = (
+            contrastive_loss(*leaves, labels, reduction=reduction, chunk_size=size, **options)
+            for reduction in ("sum", "none")
+        )
+        torch.testing.assert_close(summed.item(), mean * max(int(mask.sum()), 1), **near)
+        assert single.shape == (batch,)
+        assert (single[~mask] == 0).all()
+        torch.testing.assert_close(single.sum(), summed, **near)
+    # Each row's loss has its own gradient in chunks as well.
+    weights = torch.randn(batch, dtype=torch.float64)
+    dense, chunked = (
+        torch.autograd.grad(
+            contrastive_loss(*leaves, labels, reduction="none", chunk_size=size, **options) @ weights, leaves
+        )
+        for size in (batch, chunk_size)
+    )
+    torch.testing.assert_close(chunked, dense, **near)
+
+
+def test_a_row_s_loss_is_the_mean_of_its_two_cross_entropies():
+    visual, paired = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    single = contrastive_loss(visual, paired, temperature=1.0, reduction="none").tolist()
+    for u, loss in enumerate(single):
+        there = [math.exp(cosine(visual[u].tolist(), paired[v].tolist())) for v in range(3)]
+        back = [math.exp(cosine(visual[v].tolist(), paired[u].tolist())) for v in range(3)]
+        expected = -(math.log(there[u] / sum(there)) + math.log(back[u] / sum(back))) / 2
+        assert loss == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-12, 1e12, 1e20, 1e37])
+@pytest.mark.parametrize("looks", [True, False], ids=["values seen", "values unseen"])
+def test_any_scale_is_normalised(monkeypatch, dtype, scale, looks):
+    visual, paired = (torch.randn(5, 8).clamp(-3, 3).to(dtype) for _ in range(2))
+    scaled = (visual * scale).requires_grad_()
+    if not looks:  # as on a GPU
+        monkeypatch.setattr(contrastive, "has_values", lambda tensor: False)
+    loss, expected = contrastive_loss(scaled, paired), contrastive_loss(visual, paired)
+    rtol = 2 * torch.finfo(torch.float32 if dtype == torch.bfloat16 else dtype).eps
+    near = {"rtol": 16 * rtol, "atol": 100 * rtol} if dtype != torch.bfloat16 else {"rtol": 0.02, "atol": 0.02}
+    torch.testing.assert_close(loss, expected, **near)  # bfloat16 rounds the scaled rows anew
+    (gradient,) = torch.autograd.grad(loss, scaled)
+    assert gradient.isfinite().all()
+    if dtype == torch.float64:
+        visual.requires_grad_()
+        (wanted,) = torch.autograd.grad(contrastive_loss(visual, paired), visual)
+        torch.testing.assert_close(gradient * scale, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("looks", [True, False], ids=["values seen", "values unseen"])
+def test_rows_too_small_for_a_direction_count_as_zero(monkeypatch, looks):
+    if not looks:
+        monkeypatch.setattr(contrastive, "has_values", lambda tensor: False)
+    visual = torch.full((2, 3), 1e-40, requires_grad=True)
+    loss = contrastive_loss(visual, torch.eye(3)[:2])
+    torch.testing.assert_close(loss.item(), math.log(2))
+    assert torch.autograd.grad(loss, visual)[0].isfinite().all()
+
+
 @pytest.mark.parametrize("module", [CPCLoss, CMCLoss])
 def test_modules_start_at_the_temperature(tolerance, module):
     visual, paired = torch.randn(4, 3), torch.randn(4, 3)
@@ -378,6 +448,12 @@ def test_state_dict_names_and_repr():
         ),
         (
             (ROWS, ROWS),
+            {"reduction": "all"},
+            RangeError,
+            "reduction: expected 'mean' or 'sum' or 'none', got 'all'",
+        ),
+        (
+            (ROWS, ROWS),
             {"targets": "same_label"},
             DTypeError,
             "labels: expected a torch.Tensor for targets='same_label', got None",
@@ -425,6 +501,7 @@ def test_rejects(arguments, options, error, message):
         ({"temperature": 0.005}, "temperature: expected >= 0.01 (1 / temperature is bounded), got 0.005"),
         ({"targets": "all"}, "targets: expected 'diagonal' or 'same_label', got 'all'"),
         ({"chunk_size": -1}, "chunk_size: expected > 0, got -1"),
+        ({"reduction": None}, "reduction: expected 'mean' or 'sum' or 'none', got None"),
     ],
 )
 def test_modules_reject(module, options, message):

@@ -370,6 +370,11 @@ def test_centers_start_on_the_sphere_or_the_simplex():
         ((EMBEDDINGS, LABELS.int(), CENTERS), DTypeError, "labels: expected torch.int64, got torch.int32"),
         ((EMBEDDINGS * math.nan, LABELS, CENTERS), RangeError, "embeddings: expected finite values, got nan in row 0"),
         ((EMBEDDINGS, LABELS, CENTERS - math.inf), RangeError, "centers: expected finite values, got -inf in row 0"),
+        (
+            (EMBEDDINGS + 2e19, LABELS, CENTERS),
+            RangeError,
+            "embeddings: expected a norm below 4.6e+18, whose square torch.float32 holds, got values to 2.0e+19",
+        ),
         ((EMBEDDINGS, LABELS + 1, CENTERS), RangeError, "labels: expected values in 0..2, got 1..3"),
         ((EMBEDDINGS, LABELS - 1, CENTERS), RangeError, "labels: expected values in 0..2, got -1..1"),
         ((EMBEDDINGS, LABELS, CENTERS[0]), ShapeError, "centers: expected shape (num_generators, dim), got (3,)"),

@@ -1,0 +1,202 @@
+"""What every loss module owes to the project that trains with it."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bmrl.losses import (
+    BMRLObjective,
+    CMCLoss,
+    ContrastiveCenterLoss,
+    CPCLoss,
+    DFACCLoss,
+    LanguageAlignmentLoss,
+    _batches,
+    contrastive,
+)
+
+GENERATORS, WIDTH, BATCH = 3, 5, 6
+LABELS = torch.tensor([0, 1, 2, 2, 1, 0])
+
+
+class Training(nn.Module):
+    """A network, a loss, and how the loss takes what the network makes."""
+
+    def __init__(self, loss, arguments):
+        super().__init__()
+        self.net = nn.Linear(4, WIDTH)
+        self.loss = loss
+        self.arguments = arguments
+
+    def forward(self, images):
+        value = self.loss(*self.arguments(self.net, images))
+        return value.total if isinstance(self.loss, BMRLObjective) else value
+
+
+class Output(NamedTuple):
+    logits: Tensor
+    probabilities: Tensor
+    embedding: Tensor
+    predicted_language: Tensor
+    parsing: Tensor
+    language: Tensor
+
+
+def clusters(net, images):
+    return F.normalize(net(images), dim=-1), LABELS
+
+
+def pairs(net, images):
+    return net(images), net(images.flip(1))
+
+
+def labelled_pairs(net, images):
+    return *pairs(net, images), LABELS
+
+
+def outputs(net, images):
+    embedding = F.normalize(net(images), dim=-1)
+    logits = embedding[:, :GENERATORS]
+    others = (net(images.roll(shift, 1)) for shift in (1, 2, 3))
+    return Output(logits, logits.softmax(1), embedding, *others), LABELS
+
+
+CASES = {
+    "dfacc": (lambda: DFACCLoss(GENERATORS, WIDTH), clusters),
+    "dfacc in chunks": (lambda: DFACCLoss(GENERATORS, WIDTH, chunk_size=2), clusters),
+    "vcc": (lambda: ContrastiveCenterLoss(GENERATORS, WIDTH), clusters),
+    "cpc": (lambda: CPCLoss(), pairs),
+    "cpc in chunks": (lambda: CPCLoss(chunk_size=2), pairs),
+    "cmc": (lambda: CMCLoss(targets="same_label", spa_batch_size=8), labelled_pairs),
+    "kl": (lambda: LanguageAlignmentLoss(), pairs),
+    "objective": (
+        lambda: BMRLObjective(SimpleNamespace(num_generators=GENERATORS, embed_dim=WIDTH), spa_batch_size=BATCH),
+        outputs,
+    ),
+}
+
+
+@pytest.fixture(params=CASES)
+def training(request):
+    make, arguments = CASES[request.param]
+    return Training(make(), arguments)
+
+
+@pytest.fixture
+def images():
+    return torch.randn(BATCH, 4)
+
+
+def gradients_of(training, value):
+    return dict(
+        zip(dict(training.named_parameters()), torch.autograd.grad(value, list(training.parameters())), strict=True)
+    )
+
+
+def test_half_precision_under_autocast_with_a_gradient_scaler(training, images):
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    optimizer = torch.optim.SGD(training.parameters(), lr=0.1)
+    before = {name: parameter.detach().clone() for name, parameter in training.named_parameters()}
+    with torch.autocast("cpu", dtype=torch.float16):
+        value = training(images)
+    assert value.dtype == torch.float32
+    expected = gradients_of(training, value)  # unscaled
+    with torch.autocast("cpu", dtype=torch.float16):
+        scaler.scale(training(images)).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == 1024.0  # no overflow was met
+    for name, parameter in training.named_parameters():
+        # The network's products round to half precision, at another place for a scaled gradient.
+        torch.testing.assert_close(parameter.detach(), before[name] - 0.1 * expected[name], rtol=1e-3, atol=1e-3)
+
+
+def test_an_overflow_skips_the_step(training, images):
+    scaler = torch.amp.GradScaler("cpu", init_scale=3e38, growth_interval=1)
+    optimizer = torch.optim.SGD(training.parameters(), lr=0.1)
+    before = copy.deepcopy(training.state_dict())
+    scaler.scale(training(images) * 1e3).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() < 3e38
+    assert all(torch.equal(value, before[name]) for name, value in training.state_dict().items())
+
+
+def test_functional_call_and_its_gradient(training, images):
+    parameters = {name: parameter.detach() + 0.01 for name, parameter in training.named_parameters()}
+
+    def value(parameters):
+        return torch.func.functional_call(training, parameters, (images,))
+
+    got = torch.func.grad(value)(parameters)
+    twin = copy.deepcopy(training)
+    twin.load_state_dict(parameters)
+    torch.testing.assert_close(value(parameters), twin(images))
+    torch.testing.assert_close(got, gradients_of(twin, twin(images)))
+
+
+def test_safetensors_round_trip(training, images, tmp_path):
+    state = training.state_dict()
+    save_file(state, tmp_path / "training.safetensors")
+    twin = copy.deepcopy(training)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    assert not torch.equal(twin(images), training(images))
+    twin.load_state_dict(load_file(tmp_path / "training.safetensors"))
+    assert torch.equal(twin(images), training(images))
+
+
+def test_compiled_by_inductor(training, images):
+    value = torch.compile(training, fullgraph=True)(images)
+    expected = training(images)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradients_of(training, value), gradients_of(training, expected), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.LBFGS])
+def test_any_optimizer_lowers_it(training, images, make):
+    optimizer = make(training.parameters(), lr=0.01)
+
+    def closure():
+        optimizer.zero_grad()
+        value = training(images)
+        value.backward()
+        return value
+
+    first = closure().item()
+    for _ in range(10):
+        optimizer.step(closure)
+    assert training(images).item() < first
+
+
+def test_double_precision(training, images):
+    assert training.double()(images.double()).dtype == torch.float64
+
+
+class _NoWaiting(TorchDispatchMode):
+    """Refuses what makes a GPU hand a value, or a size that depends on values, to Python."""
+
+    waits = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function.overloadpacket.__name__ not in self.waits, f"{function} would make a GPU wait"
+        return function(*args, **(kwargs or {}))
+
+
+def test_values_are_looked_at_on_the_cpu_alone(training, images, monkeypatch):
+    with pytest.raises(AssertionError, match="would make a GPU wait"), _NoWaiting():
+        training(images)
+    for module in (_batches, contrastive):  # as on any other device
+        monkeypatch.setattr(module, "has_values", lambda tensor: False)
+    with _NoWaiting():
+        training(images).backward()
