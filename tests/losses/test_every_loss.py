@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from bmrl.losses import (
     BMRLObjective,
@@ -200,3 +201,36 @@ def test_values_are_looked_at_on_the_cpu_alone(training, images, monkeypatch):
         monkeypatch.setattr(module, "has_values", lambda tensor: False)
     with _NoWaiting():
         training(images).backward()
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the largest tensor that is made, in elements."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return result
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda rows, labels: DFACCLoss(4, 3)(rows, labels),
+        lambda rows, labels: CPCLoss()(rows, rows.flip(0)),
+        lambda rows, labels: CMCLoss(targets="same_label")(rows, rows.flip(0), labels),
+    ],
+    ids=["dfacc", "cpc", "cmc"],
+)
+def test_no_tensor_grows_with_the_square_of_a_large_batch(loss):
+    def largest(batch):
+        rows = F.normalize(torch.randn(batch, 3), dim=1).requires_grad_()
+        with _Largest() as mode:
+            loss(rows, torch.arange(batch) % 4).backward()
+        return mode.elements
+
+    assert largest(1000) >= 1000 * 999 / 2  # all pairs at once, and this test sees them
+    assert largest(4096) <= 2**20
