@@ -67,7 +67,7 @@ def _clusters(batch: int, device: str) -> tuple[Tensor, ...]:
 def _pairs(batch: int, device: str) -> tuple[Tensor, ...]:
     rng = torch.Generator().manual_seed(0)
     first = torch.randn(batch, DIM, generator=rng)
-    second = first + torch.randn(batch, DIM, generator=rng)
+    second = first + 4 * torch.randn(batch, DIM, generator=rng)  # partners are found, but not at once
     return first.to(device).requires_grad_(), second.to(device).requires_grad_()
 
 
@@ -100,8 +100,9 @@ def _metric_learning_ntxent(first: Tensor, second: Tensor) -> Tensor:
     from pytorch_metric_learning.losses import NTXentLoss
 
     loss, places = NTXentLoss(temperature=TEMPERATURE), torch.arange(len(first), device=first.device)
-    there = loss(first, places, ref_emb=second, ref_labels=places)
-    return (there + loss(second, places, ref_emb=first, ref_labels=places)) / 2
+    partners = places.clone()  # of the same labels but another tensor: else row u would be no positive of row u
+    there = loss(first, places, ref_emb=second, ref_labels=partners)
+    return (there + loss(second, places, ref_emb=first, ref_labels=partners)) / 2
 
 
 def _open_clip(first: Tensor, second: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from benchmarks.losses import LOSSES, added_memory, gradients
 _CHECKED = 1500
 """Rows of the batch on which answers are compared; enough for ours to be cut into chunks."""
 _SECONDS_A_CASE = 2.0
+_NO_RATIO = dict.fromkeys(("median", "low", "high"), float("nan"))
 _PACKAGES = {"pytorch-metric-learning": "pytorch_metric_learning", "open_clip": "open_clip"}
 
 
@@ -58,21 +59,45 @@ def record(request):
     yield measurements
     out, device = request.config.getoption("--out"), request.config.getoption("--on")
     if out and measurements:
-        plain = {(m.loss, m.batch): m for m in measurements if m.provider == LOSSES[m.loss].plain}
-        rows = []
-        for m in measurements:
-            row = dataclasses.asdict(m)
-            if (baseline := plain.get((m.loss, m.batch))) is not None:
-                row["speedup_over_plain"] = {
-                    "median": baseline.median_s / m.median_s,
-                    "low": baseline.low_s / m.high_s,
-                    "high": baseline.high_s / m.low_s,
-                }
-            rows.append(row)
-        file = Path(out, f"losses_{device}.json")
-        file.parent.mkdir(parents=True, exist_ok=True)
+        Path(out).mkdir(parents=True, exist_ok=True)
+        rows = _with_ratios(measurements)
         content = {"environment": environment(device), "measurements": rows}
-        file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        Path(out, f"losses_{device}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        Path(out, f"losses_{device}.md").write_text(_table(rows, content["environment"]), encoding="utf-8")
+
+
+def _with_ratios(measurements):
+    """Rows of plain data, with the ratio of the plain provider's time to each, by median and by quartiles."""
+    plain = {(m.loss, m.batch): m for m in measurements if m.provider == LOSSES[m.loss].plain}
+    rows = []
+    for m in measurements:
+        row = dataclasses.asdict(m)
+        if (baseline := plain.get((m.loss, m.batch))) is not None:
+            row["speedup_over_plain"] = {
+                "median": baseline.median_s / m.median_s,
+                "low": baseline.low_s / m.high_s,
+                "high": baseline.high_s / m.low_s,
+            }
+        rows.append(row)
+    return rows
+
+
+def _table(rows, environment):
+    """The measurements as a Markdown page."""
+    lines = [
+        f"{environment['device']}, {environment['threads']} threads, torch {environment['torch']}. Times are medians; "
+        "ratios are those of the plain form's time to the provider's, with the least and most favourable quartiles; "
+        "memory is what forward and backward add at their peak.",
+        "",
+        "| loss | batch | provider | ms | times as fast as the plain form | MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["loss"], row["batch"])):
+        name = row["provider"] + (" (plain)" if row["provider"] == LOSSES[row["loss"]].plain else "")
+        ratio = "{median:.2f} ({low:.2f}-{high:.2f})".format(**row.get("speedup_over_plain", _NO_RATIO))
+        memory = "-" if row["added_mib"] is None else f"{row['added_mib']:.1f}"
+        lines.append(f"| {row['loss']} | {row['batch']} | {name} | {1e3 * row['median_s']:.3g} | {ratio} | {memory} |")
+    return "\n".join(lines) + "\n"
 
 
 def test_loss(benchmark, request, record, loss, provider, batch):
