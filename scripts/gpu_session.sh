@@ -22,7 +22,8 @@ PYTHON
 
 timeout 240 "$PYTHON" -m pytest -q -p no:cacheprovider --timeout 200 \
     tests/ops/test_kernels.py tests/ops/test_kernels_on_gpu.py tests/ops/test_edges.py tests/ops/test_noise.py \
-    tests/ops/test_patches.py tests/ops/test_view_extraction.py 2>&1 | tee "$OUT/tests.txt"
+    tests/ops/test_patches.py tests/ops/test_view_extraction.py \
+    tests/losses/test_kernels.py tests/losses/test_kernels_on_gpu.py 2>&1 | tee "$OUT/tests.txt"
 tests=${PIPESTATUS[0]}
 
 timeout 230 "$PYTHON" -m pytest -q -p no:cacheprovider benchmarks/test_operators.py --on cuda --out "$OUT" 2>&1 |
