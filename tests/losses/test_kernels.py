@@ -100,6 +100,18 @@ def test_any_size(batch, dim, num_generators, margin, seed):
     assert_equals_oracle(y, labels, related | related.mT, margin)
 
 
+def test_no_dimensions():
+    total, gradient = launch.sum_of_pairs(
+        torch.empty(3, 0, device=DEVICE),
+        torch.arange(3, device=DEVICE),
+        RELATED["unrelated"](3).to(DEVICE),
+        0.0,
+        True,
+    )
+    assert total.item() == 0
+    assert gradient.shape == (3, 0)
+
+
 @pytest.mark.parametrize("height", [2, 8])
 def test_chunks_shares_and_several_tiles(height, monkeypatch):
     # 270 points in three chunks of rows, and 130 dims in two tiles; in both shapes of tiles.
@@ -199,44 +211,64 @@ def test_runs_give_the_same_bits():
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.skipif(DEVICE == "cuda", reason="takes memory that a CPU reserves only")
-def test_elements_that_are_further_apart_than_32_bits_count():
+@pytest.fixture
+def far_rows():
+    """Make ``(rows, columns)`` whose elements are further apart than 32 bits count; a CPU reserves that alone."""
+    if DEVICE == "cuda":
+        pytest.skip("takes memory that a CPU reserves only")
+
+    def make(rows: int, columns: int) -> Tensor:
+        stride = 2**31 // (rows - 1) + 1
+        return torch.empty(stride * (rows - 1) + columns).as_strided((rows, columns), (stride, 1))
+
+    return make
+
+
+def test_weights_that_are_further_apart_than_32_bits_count(far_rows):
     batch = COLUMNS.value
     y, labels = random_batch(batch, 2, 3)
-    related = RELATED["unrelated"](3)
-    expected, wanted = launch.sum_of_pairs(y, labels, related, 0.0, True)
-    # Rows of the transposed points 2**30 elements apart, the last of them 2**31 from the first; weights as far.
-    transposed = torch.empty(2**31 + batch).as_strided((3, batch), (2**30, 1))
-    transposed.zero_()
+    transposed, weights = far_rows(3, batch), far_rows(batch, batch)
     transposed[:2] = y.mT
-    far = 2**31 // (batch - 1) + 1
-    weights = torch.empty(far * (batch - 1) + batch).as_strided((batch, batch), (far, 1))
-    height, tiles = 2, batch // (WARPS.value * 2)
+    transposed[2] = 1  # where sums begin: not at zero, so that a stray load is seen
+    tiles = batch // (WARPS.value * 2)
     partials = torch.empty(tiles, 1)
-    numbers = (batch, 2, 2**30, 0, far, 3)
     pair_weights_kernel[(tiles, 1)](
         transposed,
         labels,
-        related.view(torch.uint8),
+        torch.zeros(3, 3, dtype=torch.uint8),
         weights,
         partials,
         0.0,
-        *numbers,
-        PER_THREAD=height,
+        batch,
+        2,
+        transposed.stride(0),
+        0,
+        weights.stride(0),
+        3,
+        PER_THREAD=2,
         UNROLL=1,
         GRADIENT=True,
     )
-    torch.testing.assert_close(partials.sum(), expected)
-    # Rows of the points as far apart, and their sums.
-    points, parts = (torch.empty(far * (batch - 1) + batch).as_strided((batch, batch), (far, 1)) for _ in range(2))
-    points.zero_()
-    points[:, :2] = y
-    near = torch.zeros(batch, batch)
-    near.copy_(weights)
-    weighted_differences_kernel[(tiles, 1, 1)](
-        points, near, parts, batch, batch, far, 0, batch, PER_THREAD=height, UNROLL=1
+    distances = (1 + (y[:, None].double() - y.double()).square().sum(-1)).sqrt()
+    pairs = labels[:, None] != labels
+    torch.testing.assert_close(partials.sum().double(), -(distances * pairs).sum() / 2, rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(weights.double(), -1.0 * pairs / distances, rtol=1e-6, atol=0.0)
+
+
+def test_points_that_are_further_apart_than_32_bits_count(far_rows):
+    batch = COLUMNS.value
+    y = random_batch(batch, batch, 1)[0]
+    near = torch.randn(batch, batch, generator=torch.Generator().manual_seed(1))
+    points, weights, parts = (far_rows(batch, batch) for _ in range(3))
+    points.copy_(y)
+    weights.copy_(near)  # (v, u)
+    stride = points.stride(0)
+    weighted_differences_kernel[(batch // (WARPS.value * 2), 1, 1)](
+        points, weights, parts, batch, batch, stride, 0, stride, PER_THREAD=2, UNROLL=1
     )
-    torch.testing.assert_close(parts[:, :2], wanted)
+    y, near = y.double(), near.double()
+    expected = near.sum(0)[:, None] * y - near.mT @ y
+    torch.testing.assert_close(parts.double(), expected, rtol=0.0, atol=EPS * 100)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

@@ -40,13 +40,15 @@ def sum_of_pairs(
     """Sum of L_uv over the pairs u < v, and its gradient (no elements unless asked for), in memory linear in the batch.
 
     Args:
-        y: ``(batch, dim)`` float32, batch and dim >= 1.
+        y: ``(batch, dim)`` float32.
         labels: ``(batch,)`` int64.
         related: ``(num_generators, num_generators)`` bool.
         margin: m.
         with_gradient: whether the gradient is asked for.
     """
     batch, dim = y.shape
+    if y.numel() == 0:
+        return y.new_zeros(()), y.new_zeros(y.shape if with_gradient else (0,))
     labels, related = labels.contiguous(), related.contiguous().view(torch.uint8)
     padded = _up_to_multiple(batch, COLUMNS.value)
     rows = min(padded, max(_SCRATCH // padded // COLUMNS.value, 1) * COLUMNS.value)
@@ -94,7 +96,7 @@ def _weighted_differences(points: Tensor, weights: Tensor, batch: int, first: in
     count, width = weights.shape[1], points.shape[1]
     tiles = (count // (WARPS.value * _HEIGHT), width // COLUMNS.value)
     # Where there are few tiles, several programs sum a share of the points each.
-    shares = min(-(-_PROGRAMS // (tiles[0] * tiles[1])), -(-batch // COLUMNS.value))
+    shares = min(-(-_PROGRAMS // (tiles[0] * tiles[1])), -(-batch // 32))
     share = _up_to_multiple(-(-batch // shares), 16)
     parts = points.new_empty((shares, count, width))
     weighted_differences_kernel[(*tiles, shares)](

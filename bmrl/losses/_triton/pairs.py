@@ -1,9 +1,10 @@
 """Pair term of the DFACC loss (eq. 6-7): weights of all pairs, and the differences that they weigh.
 
 Both kernels hold a tile of ``(PER_THREAD, WARPS, COLUMNS)`` sums in registers: a thread has PER_THREAD neighbours along
-one axis, the same for its whole warp, and four along the other, so that every load of a loop moves 16 (or 8) bytes and
-nothing passes through shared memory. The compiler finds that layout where the loads of a step have fewer elements than
-the program has threads, and where the tile begins as a load of its shape.
+one axis, the same for its whole warp, and four along the other, and nothing passes through shared memory in the loops.
+The compiler finds that layout where the loads of a step have fewer elements than the program has threads, and where the
+tile begins as a load of its shape. Triton 3.8 then loads 16 or 8 bytes at a time; 3.6 loads PER_THREAD neighbours one
+by one.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def pair_weights_kernel(
     """Sum of L_uv over the pairs u < v of a tile; with GRADIENT the derivative of L_uv by d, over d, of each.
 
     ``transposed`` (steps + 1, stride) holds embeddings as columns; beyond the batch and in row ``steps`` it is 0.
-    Writes row v of ``weights`` (stride, count) for the ``count`` points u from ``first`` on, 0 for what is no pair.
-    Per pair and step the loop has an addition and a fused multiply-add.
+    Writes row v of ``weights`` (stride, count) for the ``count`` points u from ``first`` on: 0 where labels are equal
+    or v lies beyond the batch. Per pair and step the loop has an addition and a fused multiply-add.
     """
     v = _tall_side(tl.program_id(0), PER_THREAD)
     u = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -74,7 +75,8 @@ def pair_weights_kernel(
     u_label = tl.load(labels + first + u, mask=first + u < batch, other=0)[None, None, :]
     v_index = v[:, :, None]
     u_index = (first + u)[None, None, :]
-    pair = (v_index < batch) & (u_index < batch) & (v_label != u_label)
+    # A point u beyond the batch comes after all v there, and nobody reads its gradient: it needs no mask.
+    pair = (v_index < batch) & (v_label != u_label)
     pulled = tl.load(related + u_label * num_generators + v_label, mask=pair, other=0) != 0
     # Comparisons such that NaN passes.
     values = tl.where(pulled, tl.where(distances <= margin, 0.0, distances - margin), -distances)
