@@ -2,9 +2,9 @@
 
     python benchmarks/kernel_resources.py [--out FOLDER] [--arch 80 90 100]
 
-Launches are recorded rather than listed by hand: the operators run on tensors without data while a recorder stands
-in for Triton's launcher, so that a kernel or a configuration that is shipped cannot be missed. The exit code is 1 if
-a kernel spills registers.
+Launches are recorded rather than listed by hand: the operators and the losses run on tensors without data while a
+recorder stands in for Triton's launcher, so that a kernel or a configuration that is shipped cannot be missed. The exit
+code is 1 if a kernel spills registers.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from bmrl.losses._triton import launch as losses_launch
 from bmrl.ops._triton import launch
 
 ARCHITECTURES = (80, 90, 100)
@@ -39,7 +40,7 @@ _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
 class Recorder:
-    """Stands in for ``torch.library.wrap_triton``: remembers launches instead of making them."""
+    """Wraps a kernel, as ``torch.library.wrap_triton`` does, but remembers launches instead of making them."""
 
     def __init__(self) -> None:
         self.launches: dict[str, dict[str, Any]] = {}
@@ -81,8 +82,32 @@ class Recorder:
 
 
 def shipped_launches() -> list[dict[str, Any]]:
-    """Return one entry a specialisation that the operators launch over dtypes, layouts and sizes."""
+    """Return one entry a specialisation that operators and losses launch over dtypes, layouts and sizes."""
     recorder = Recorder()
+    _record_operators(recorder)
+    _record_losses(recorder)
+    return list(recorder.launches.values())
+
+
+def _record_losses(recorder: Recorder) -> None:
+    kernels = ("pair_weights_kernel", "weighted_differences_kernel")
+    originals = {name: getattr(losses_launch, name) for name in kernels}
+    try:
+        for name, kernel in originals.items():
+            setattr(losses_launch, name, recorder(kernel))
+        # Many tiles and few; a batch that 16 divides, and one that it does not; the least of everything.
+        for batch, dim, num_generators in ((4096, 512, 7), (4095, 7, 7), (64, 128, 7), (33, 7, 7), (1, 1, 1)):
+            y = torch.empty(batch, dim, device="meta")
+            labels = torch.empty(batch, dtype=torch.int64, device="meta")
+            related = torch.empty(num_generators, num_generators, dtype=torch.bool, device="meta")
+            for with_gradient in (True, False):
+                losses_launch.sum_of_pairs(y, labels, related, 0.7, with_gradient)
+    finally:
+        for name, kernel in originals.items():
+            setattr(losses_launch, name, kernel)
+
+
+def _record_operators(recorder: Recorder) -> None:
     original, launch.wrap_triton = launch.wrap_triton, recorder
     floats = (torch.float32, torch.float16, torch.bfloat16)
     try:
@@ -119,7 +144,6 @@ def shipped_launches() -> list[dict[str, Any]]:
                 launch.srm_backward(images, images, 3.0)
     finally:
         launch.wrap_triton = original
-    return list(recorder.launches.values())
 
 
 def _images(dtype: torch.dtype, height: int, width: int, *, channels: int = 3) -> torch.Tensor:
@@ -158,7 +182,21 @@ def compile_for(entry: dict[str, Any], architecture: int) -> dict[str, Any]:
         "instructions": len(instructions),
         "loads": {name: n for name, n in sorted(counts.items()) if name.startswith("LDG")},
         "stores": {name: n for name, n in sorted(counts.items()) if name.startswith("STG")},
+        "largest_loop": _largest_loop(code),
     }
+
+
+def _largest_loop(code: str) -> dict[str, int]:
+    """Instructions of the longest loop of a machine code, counted by name; none if it has no loop."""
+    lines = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*);", code)
+    bodies = [
+        [name for at, name, _ in lines if int(target[1], 16) <= int(at, 16) <= int(end, 16)]
+        for end, branch, operands in lines
+        if branch.startswith("BRA") and (target := re.search(r"0x([0-9a-f]+)", operands))
+        # A branch to itself only fills up the end of the code.
+        if int(target[1], 16) < int(end, 16)
+    ]
+    return dict(Counter(max(bodies, key=len, default=[])).most_common())
 
 
 def _run(tool: str, *arguments: Any) -> str:
@@ -171,6 +209,8 @@ def _variant(entry: dict[str, Any]) -> str:
     parameters = list(signature)
     constants = {parameters[int(index)]: value for index, value in entry["constants"].items()}
     pointers = {name: kind[1:] for name, kind in signature.items() if kind.startswith("*")}
+    if "PER_THREAD" in constants:
+        return _pair_variant(signature, constants, {parameters[index] for index in entry["divisible"]})
     source = pointers.get("images") or pointers.get("parts") or pointers["flows"]
     target = pointers.get("result") or pointers.get("edge") or pointers["noise"]
     names = ("ALIGNED", "APPEARANCE", "SELECT", "BACKWARD", "RICHEST", "GIVEN")
@@ -179,6 +219,14 @@ def _variant(entry: dict[str, Any]) -> str:
         flags.append("rows contiguous")
     tile = f"{constants['ROWS']} x {constants['COLUMNS']}"
     return f"{source} to {target}, {constants['CHANNELS']} channels, tile {tile}, {', '.join(flags)}"
+
+
+def _pair_variant(signature: dict[str, str], constants: dict[str, Any], divisible: set[str]) -> str:
+    words = [f"{constants['PER_THREAD']} x 4 sums a thread", f"{constants['UNROLL']} steps a turn"]
+    words += ["gradient"] * constants.get("GRADIENT", False)
+    words += [f"{name} 1" for name in constants if name.islower()]
+    odd = [name for name, kind in signature.items() if kind.startswith("i") and name not in divisible]
+    return ", ".join([*words, f"any {' and '.join(odd)}"] if odd else words)
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # GPU tests, then the GPU benchmarks, without installing this library and without a network. python3 needs torch >= 2.11,
 # triton >= 3.6, einops, safetensors, pillow, pytest, pytest-timeout, pytest-benchmark, hypothesis, opencv, scikit-image
-# and matplotlib; kornia is measured if it is there. Results lie under $OUT (default: gpu_results). Takes at most 8
+# and matplotlib; kornia is measured if it is there. Results lie under $OUT (default: gpu_results). Takes at most 9
 # minutes; the exit code is that of the tests, or of the benchmarks if they pass.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -20,9 +20,10 @@ print(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
 PYTHON
 [ "${PIPESTATUS[0]}" = 0 ] || exit 2
 
-timeout 240 "$PYTHON" -m pytest -q -p no:cacheprovider --timeout 200 \
+timeout 300 "$PYTHON" -m pytest -q -p no:cacheprovider --timeout 200 \
     tests/ops/test_kernels.py tests/ops/test_kernels_on_gpu.py tests/ops/test_edges.py tests/ops/test_noise.py \
-    tests/ops/test_patches.py tests/ops/test_view_extraction.py 2>&1 | tee "$OUT/tests.txt"
+    tests/ops/test_patches.py tests/ops/test_view_extraction.py \
+    tests/losses/test_kernels.py tests/losses/test_kernels_on_gpu.py 2>&1 | tee "$OUT/tests.txt"
 tests=${PIPESTATUS[0]}
 
 timeout 230 "$PYTHON" -m pytest -q -p no:cacheprovider benchmarks/test_operators.py --on cuda --out "$OUT" 2>&1 |

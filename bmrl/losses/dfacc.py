@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrl._checks import check_not_negative, check_positive
+from bmrl._kernels import runs_kernels
 from bmrl.losses._batches import check_clusters
 from bmrl.losses._chunks import chunks, only_once, rows_a_chunk
 from bmrl.losses._distances import EXACT, distances_between, distances_to_own, distances_within
@@ -55,7 +56,7 @@ def dfacc_terms(
         embeddings, labels = gather_rows(embeddings=embeddings, labels=labels)
     check_clusters(embeddings, labels, centers)
     check_not_negative("margin", margin)
-    batch = embeddings.shape[0]
+    batch, chosen = embeddings.shape[0], chunk_size
     chunk_size = rows_a_chunk(chunk_size, batch, of_large=_LARGE_CHUNK)
     compute_dtype = torch.promote_types(torch.promote_types(embeddings.dtype, centers.dtype), torch.float32)
     with torch.autocast(embeddings.device.type, enabled=False):
@@ -64,9 +65,11 @@ def dfacc_terms(
 
         fixed = c.detach()
         related = torch.cdist(fixed, fixed, compute_mode=EXACT) < margin
-        if chunk_size < batch:
+        in_kernels = chosen is None and runs_kernels(y, (torch.float32,))
+        if in_kernels or chunk_size < batch:
+            rows = None if in_kernels else chunk_size
             with_gradient = torch.is_grad_enabled() and y.requires_grad
-            pairs, _ = _ChunkedPairs.apply(y, labels, related, margin, chunk_size, with_gradient)
+            pairs, _ = _PairsOnce.apply(y, labels, related, margin, rows, with_gradient)
         else:
             first, second = labels[torch.triu_indices(batch, batch, 1, device=labels.device)]
             pairs = _pair_terms(distances_within(y), first, second, related, margin).sum()
@@ -86,39 +89,21 @@ def _pair_slopes(distances: Tensor, first: Tensor, second: Tensor, related: Tens
     return torch.where(first != second, values, 0.0)
 
 
-class _ChunkedPairs(torch.autograd.Function):
-    """Sum of L_uv over the pairs u < v, and its gradient, a square of pairs at a time.
+class _PairsOnce(torch.autograd.Function):
+    """Sum of L_uv over the pairs u < v, and its gradient: in chunks of rows, or in Triton kernels.
 
-    Value and gradient are made together, so that distances are computed once for each pair and never kept.
+    Value and gradient are made together, so that distances are computed once and never kept.
     """
 
     @staticmethod
     def forward(
-        y: Tensor, labels: Tensor, related: Tensor, margin: float, chunk_size: int, with_gradient: bool
+        y: Tensor, labels: Tensor, related: Tensor, margin: float, chunk_size: int | None, with_gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        total = y.new_zeros(())
-        gradient = torch.zeros_like(y) if with_gradient else y.new_empty((0,))
-        squares = list(chunks(y.shape[0], chunk_size))
-        for place, chunk in enumerate(squares):
-            rows = y[chunk]
-            distances = torch.pdist(rows)
-            one, other = labels[chunk][torch.triu_indices(len(rows), len(rows), 1, device=labels.device)]
-            # Not in place: PyTorch 2.11 would compile a gradient of 0.
-            total = total + _pair_terms(distances, one, other, related, margin).sum()
-            if with_gradient:
-                slopes = _pair_slopes(distances, one, other, related, margin)
-                gradient[chunk] += torch.ops.aten._pdist_backward(slopes, rows, 2.0, distances)
-            for later in squares[place + 1 :]:
-                others = y[later]
-                distances = distances_between(rows, others)
-                one, other = labels[chunk, None], labels[None, later]
-                total = total + _pair_terms(distances, one, other, related, margin).sum()
-                if with_gradient:
-                    slopes = _pair_slopes(distances, one, other, related, margin)
-                    backward = torch.ops.aten._cdist_backward
-                    gradient[chunk] += backward(slopes, rows, others, 2.0, distances)
-                    gradient[later] += backward(slopes.mT.contiguous(), others, rows, 2.0, distances.mT.contiguous())
-        return total, gradient
+        if chunk_size is None:
+            from bmrl.losses._triton.launch import pairs_op
+
+            return pairs_op(y, labels, related, margin, with_gradient)
+        return _pairs_in_chunks(y, labels, related, margin, chunk_size, with_gradient)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -129,6 +114,35 @@ class _ChunkedPairs(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         y, gradient = ctx.saved_tensors
         return only_once(slope * gradient, slope, y), None, None, None, None, None
+
+
+def _pairs_in_chunks(
+    y: Tensor, labels: Tensor, related: Tensor, margin: float, chunk_size: int, with_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """Sum of L_uv over the pairs u < v, and its gradient, a square of pairs at a time."""
+    total = y.new_zeros(())
+    gradient = torch.zeros_like(y) if with_gradient else y.new_empty((0,))
+    squares = list(chunks(y.shape[0], chunk_size))
+    for place, chunk in enumerate(squares):
+        rows = y[chunk]
+        distances = torch.pdist(rows)
+        one, other = labels[chunk][torch.triu_indices(len(rows), len(rows), 1, device=labels.device)]
+        # Not in place: PyTorch 2.11 would compile a gradient of 0.
+        total = total + _pair_terms(distances, one, other, related, margin).sum()
+        if with_gradient:
+            slopes = _pair_slopes(distances, one, other, related, margin)
+            gradient[chunk] += torch.ops.aten._pdist_backward(slopes, rows, 2.0, distances)
+        for later in squares[place + 1 :]:
+            others = y[later]
+            distances = distances_between(rows, others)
+            one, other = labels[chunk, None], labels[None, later]
+            total = total + _pair_terms(distances, one, other, related, margin).sum()
+            if with_gradient:
+                slopes = _pair_slopes(distances, one, other, related, margin)
+                backward = torch.ops.aten._cdist_backward
+                gradient[chunk] += backward(slopes, rows, others, 2.0, distances)
+                gradient[later] += backward(slopes.mT.contiguous(), others, rows, 2.0, distances.mT.contiguous())
+    return total, gradient
 
 
 def dfacc_loss(
@@ -159,6 +173,10 @@ def dfacc_loss(
     ``batch ** 2 * dim``), and as ``batch`` above: the distances between two chunks of rows are then computed together
     with their gradient, and not kept. That form has no second derivative.
 
+    On an NVIDIA GPU with Triton, unless ``chunk_size`` is given or the dtype is float64, kernels compute the pairs of
+    any batch so, in float32 and in memory that grows as ``batch``; results repeat to the bit. They have no second
+    derivative either.
+
     Args:
         embeddings: ``(batch, dim)``, floating point, batch >= 1; one row a sample.
         labels: ``(batch,)`` int64 in 0..num_generators-1, the generator of each row. Values, like those of
@@ -169,7 +187,8 @@ def dfacc_loss(
         margin: m >= 0, in the unit of the embeddings.
         inter_weight: lambda >= 0.
         chunk_size: rows of a chunk, >= 1: distances are held for the pairs of two chunks; at least ``batch`` for the
-            dense form. None takes the dense form up to 1024 rows and chunks of 512 rows above.
+            dense form. None takes the kernels where they run, elsewhere the dense form up to 1024 rows and chunks of
+            512 rows above.
         gather: with ``torch.distributed`` initialised, the batch is that of all processes, which may differ in
             length: each returns the loss of the whole, and the *mean* of their gradients, which
             ``DistributedDataParallel`` and FSDP make, is its gradient. ``centers`` must be equal in all processes; each
@@ -186,7 +205,7 @@ def dfacc_loss(
         DeviceError: the tensors are on different devices.
         RangeError: a label out of range, a value that is not finite or whose square is not, a negative
             ``margin`` or ``inter_weight``, or ``chunk_size`` below 1.
-        RuntimeError: the gradient of a loss computed in chunks is differentiated again.
+        RuntimeError: the gradient of a loss computed in chunks, or by the kernels, is differentiated again.
 
     Example:
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0]])

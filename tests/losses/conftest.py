@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 import pytest
@@ -7,6 +8,9 @@ import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# It imports the kernels, and with them Triton, which is not everywhere.
+collect_ignore = [] if importlib.util.find_spec("triton") else ["test_kernels.py"]
 
 
 @pytest.fixture(scope="session")

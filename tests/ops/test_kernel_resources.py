@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-KERNELS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "bmrl/ops/_triton").glob("*.py")}
+KERNELS = [path.read_text(encoding="utf-8") for path in ROOT.glob("bmrl/*/_triton/*.py")]
 
 
 def compile_kernels(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,9 +29,18 @@ def test_every_kernel_compiles_without_spills(tmp_path):
     assert {row["architecture"] for row in rows} == {"sm_80", "sm_90", "sm_100"}
     assert all(row["stack_bytes"] == row["spill_instructions"] == 0 for row in rows)
     # Each kernel that a launcher could start was compiled.
-    defined = {name for source in KERNELS.values() for name in re.findall(r"^def (\w+_kernel)\(", source, re.M)}
+    defined = {name for source in KERNELS for name in re.findall(r"^def (\w+_kernel)\(", source, re.M)}
     assert {row["kernel"] for row in rows} == defined
     # Aligned rows move as words of four pixels.
     for row in rows:
         if "aligned, " in row["variant"] and "rows contiguous" in row["variant"] and row["kernel"] != "noise_kernel":
             assert any(name in row["stores"] for name in ("STG.E.128", "STG.E.64")), row
+    # The sums of pairs stay in registers: an addition and a multiply-add for each, loaded four or two at a time.
+    pairs = [row for row in rows if "sums a thread" in row["variant"]]
+    assert len(pairs) > 2
+    for row in pairs:
+        height, steps = (int(re.search(rf"(\d+) {word}", row["variant"])[1]) for word in ("x 4", "steps"))
+        loop = row["largest_loop"]
+        for name in ("FADD", "FFMA"):  # on sm_100 two in one instruction
+            assert loop.get(name, 0) + 2 * loop.get(f"{name}2", 0) == 4 * height * steps, row
+        assert not any(name.startswith(("BAR", "LDS", "STS", "SHFL")) for name in loop), row

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
-
 import torch
 from torch import Tensor
 from torch.library import wrap_triton
 
+from bmrl._kernels import on_its_device
 from bmrl.ops._triton.edges import edge_adjoint_kernel, edge_kernel
 from bmrl.ops._triton.noise import noise_adjoint_kernel, noise_kernel
 from bmrl.ops._triton.pixels import VECTOR, Tiling
 
 __all__ = ["sobel", "sobel_backward", "srm", "srm_backward", "views", "views_backward"]
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _ROWS = 8
-_Rest = ParamSpec("_Rest")
-_Result = TypeVar("_Result")
-
-
-def _on_its_device(
-    function: Callable[Concatenate[Tensor, _Rest], _Result],
-) -> Callable[Concatenate[Tensor, _Rest], _Result]:
-    """Launch on the device of the first argument; Triton itself takes the current one."""
-
-    @functools.wraps(function)
-    def launch(first: Tensor, /, *args: _Rest.args, **kwargs: _Rest.kwargs) -> _Result:
-        with torch.cuda.device_of(first):
-            return function(first, *args, **kwargs)
-
-    return launch
 
 
 def sobel(images: Tensor, dtype: torch.dtype) -> Tensor:
@@ -138,7 +118,7 @@ def _aligned(*lengths: int) -> bool:
     return all(length % VECTOR.value == 0 for length in lengths)
 
 
-@_on_its_device
+@on_its_device
 def _launch_edges(
     images: Tensor,
     edge: Tensor,
@@ -182,7 +162,7 @@ def _launch_edges(
     )
 
 
-@_on_its_device
+@on_its_device
 def _launch_edge_adjoint(
     parts: Tensor, appearance_gradient: Tensor | None, images: Tensor, dtype: torch.dtype
 ) -> Tensor:
@@ -208,7 +188,7 @@ def _launch_edge_adjoint(
     return result
 
 
-@_on_its_device
+@on_its_device
 def _launch_noise(
     images: Tensor,
     noise: Tensor,
@@ -262,7 +242,7 @@ def _launch_noise(
     )
 
 
-@_on_its_device
+@on_its_device
 def _launch_noise_adjoint(flows: Tensor, result: Tensor, indices: Tensor | None = None) -> None:
     batch, _, height, width = flows.shape
     if flows.numel() == 0:

@@ -1,0 +1,1 @@
+"""Triton kernels of the losses for NVIDIA GPUs. Imported when a CUDA tensor arrives."""
