@@ -261,8 +261,9 @@ def main(arguments: list[str] | None = None) -> int:
     print(table)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        result = {"triton": triton.__version__, "torch": torch.__version__, "kernels": rows}
-        Path(options.out, "kernel_resources.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        lines = ",\n".join(json.dumps(row) for row in rows)  # a kernel a line, for the sake of diffs
+        result = f'{{"triton": "{triton.__version__}", "torch": "{torch.__version__}", "kernels": [\n{lines}\n]}}\n'
+        Path(options.out, "kernel_resources.json").write_text(result, encoding="utf-8")
         Path(options.out, "kernel_resources.md").write_text(
             f"Compiled with triton {triton.__version__}, without a GPU.\n\n{table}\n", encoding="utf-8"
         )

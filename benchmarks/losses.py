@@ -140,7 +140,7 @@ LOSSES = {
             "bmrl compiled": Provider(lambda *inputs: _compiled(contrastive_loss)(*inputs), largest_batch=1024),
             "cross-entropy": Provider(dense_contrastive),
             "open_clip ClipLoss": Provider(_open_clip),
-            "pytorch-metric-learning NTXentLoss": Provider(_metric_learning_ntxent, largest_batch=1024),
+            "pytorch-metric-learning NTXentLoss": Provider(_metric_learning_ntxent, largest_batch=256),
         },
     ),
 }

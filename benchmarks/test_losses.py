@@ -118,7 +118,10 @@ def test_loss(benchmark, request, record, loss, provider, batch):
 
     inputs = case.inputs(batch, device)
     if device == "cuda":
-        memory, (median, low, high, rounds) = _on_gpu(lambda: gradients(how.run, inputs))
+        try:
+            memory, (median, low, high, rounds) = _on_gpu(lambda: gradients(how.run, inputs))
+        except torch.OutOfMemoryError:
+            pytest.skip(f"{provider} needs more than the memory of this GPU at batch {batch}")
     else:
         memory = added_memory(loss, provider, batch) if sys.platform == "linux" else None
         began = time.perf_counter()

@@ -26,7 +26,7 @@ timeout 300 "$PYTHON" -m pytest -q -p no:cacheprovider --timeout 200 \
     tests/losses/test_kernels.py tests/losses/test_kernels_on_gpu.py 2>&1 | tee "$OUT/tests.txt"
 tests=${PIPESTATUS[0]}
 
-timeout 230 "$PYTHON" -m pytest -q -p no:cacheprovider benchmarks/test_operators.py --on cuda --out "$OUT" 2>&1 |
+timeout 280 "$PYTHON" -m pytest -q -p no:cacheprovider benchmarks --on cuda --out "$OUT" 2>&1 |
     tee "$OUT/benchmarks.txt"
 benchmarks=${PIPESTATUS[0]}
 exit $((tests ? tests : benchmarks))
