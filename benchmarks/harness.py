@@ -18,7 +18,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Measurement", "Session", "assert_equal_to", "measure"]
+__all__ = ["Measurement", "Session", "assert_equal_to", "environment", "gpu_seconds", "measure", "speedup"]
 
 _SECONDS_A_CASE = 0.5
 
@@ -74,11 +74,7 @@ class Session:
                 "fraction_of_copy": m.bytes / m.median_s / self.copy_bandwidth,
             }
             if (baseline := baselines.get((m.operator, m.batch))) is not None:
-                row["speedup_over_conv2d"] = {
-                    "median": baseline.median_s / m.median_s,
-                    "low": baseline.low_s / m.high_s,
-                    "high": baseline.high_s / m.low_s,
-                }
+                row["speedup_over_conv2d"] = speedup(baseline, m)
             rows.append(row)
         return rows
 
@@ -91,6 +87,15 @@ class Session:
             "measurements": self.rows(),
         }
         file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def speedup(baseline: Any, measured: Any) -> dict[str, float]:
+    """Return how many times as fast as the baseline, by the medians and by the least and most favourable quartiles."""
+    return {
+        "median": baseline.median_s / measured.median_s,
+        "low": baseline.low_s / measured.high_s,
+        "high": baseline.high_s / measured.low_s,
+    }
 
 
 def _keep_freed_memory() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.harness import environment
+from benchmarks.harness import environment, gpu_seconds, speedup
 from benchmarks.losses import LOSSES, added_memory, gradients
 
 _CHECKED = 1500
@@ -73,11 +73,7 @@ def _with_ratios(measurements):
     for m in measurements:
         row = dataclasses.asdict(m)
         if (baseline := plain.get((m.loss, m.batch))) is not None:
-            row["speedup_over_plain"] = {
-                "median": baseline.median_s / m.median_s,
-                "low": baseline.low_s / m.high_s,
-                "high": baseline.high_s / m.low_s,
-            }
+            row["speedup_over_plain"] = speedup(baseline, m)
         rows.append(row)
     return rows
 
@@ -134,8 +130,6 @@ def test_loss(benchmark, request, record, loss, provider, batch):
 
 
 def _on_gpu(function):
-    from benchmarks.harness import gpu_seconds
-
     function()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
