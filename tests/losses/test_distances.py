@@ -74,6 +74,12 @@ def test_gradients(differentiates_twice):
     assert torch.autograd.gradcheck(distances_within, (rows,))
     assert torch.autograd.gradcheck(lambda y, c: distances_to_own(y, c, labels), (rows, centers))
     assert torch.autograd.gradgradcheck(lambda y, c: distances_to_own(y, c, labels), (rows, centers))
+    weighted = distances_within(rows) @ torch.randn(10, dtype=torch.float64)
+    once, to_differentiate = (
+        torch.autograd.grad(weighted, rows, create_graph=create_graph, retain_graph=True)[0]
+        for create_graph in (False, True)
+    )
+    torch.testing.assert_close(to_differentiate, once)  # two ways to compute it
     if differentiates_twice:
         assert torch.autograd.gradgradcheck(distances_within, (rows,))
 
