@@ -129,10 +129,13 @@ def contrastive_loss(
             both_ways = _ChunkedCrossEntropies.apply(queries, keys, *pairs, chunk_size)[0]
         else:
             logits = pairs.logits(queries @ keys.mT, slice(0, batch))
-            target = pairs.targets(slice(0, batch), logits)
-            there = F.cross_entropy(logits, target, reduction="none")
-            back = F.cross_entropy(logits.mT, target, reduction="none")
-            both_ways = there + back
+            if pairs.labels is None:
+                # Transposed, not along the columns: there the kernel loses the digits of a small loss.
+                both_ways = -(logits.log_softmax(1) + logits.mT.log_softmax(1)).diagonal()
+            else:
+                target = pairs.targets(slice(0, batch), logits)
+                there = F.cross_entropy(logits, target, reduction="none")
+                both_ways = there + F.cross_entropy(logits.mT, target, reduction="none")
         num_rows = None if pairs.mask is None else pairs.mask.sum().clamp(min=1)
         return reduced(both_ways / 2, reduction, num_rows)
 
