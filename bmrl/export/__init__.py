@@ -10,23 +10,41 @@ from typing import TYPE_CHECKING
 from bmrl._lazy import lazy_names
 
 __all__ = [
+    "FORMATS",
+    "Artifact",
     "ServedModel",
     "TritonClient",
     "TritonServer",
+    "export",
+    "export_aoti",
+    "export_onnx",
+    "export_pt2",
     "export_torchscript",
+    "load_artifact",
     "load_torchscript",
     "serve",
     "write_triton_repository",
 ]
 
 if TYPE_CHECKING:
+    from bmrl.export.artifact import Artifact, load_artifact
     from bmrl.export.client import TritonClient
+    from bmrl.export.exported_program import export_aoti, export_pt2
+    from bmrl.export.formats import FORMATS, export
+    from bmrl.export.onnx import export_onnx
     from bmrl.export.served_model import ServedModel
     from bmrl.export.server import TritonServer, serve
     from bmrl.export.torchscript import export_torchscript, load_torchscript
     from bmrl.export.triton_repository import write_triton_repository
 
 _HOMES = {
+    "Artifact": "artifact",
+    "FORMATS": "formats",
+    "export": "formats",
+    "export_aoti": "exported_program",
+    "export_onnx": "onnx",
+    "export_pt2": "exported_program",
+    "load_artifact": "artifact",
     "ServedModel": "served_model",
     "TritonClient": "client",
     "TritonServer": "server",

@@ -14,7 +14,7 @@ from bmrl.errors import MissingFileError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["new_file", "new_folder"]
+__all__ = ["new_file", "new_folder", "scratch_beside"]
 
 
 def _parent(path: Path) -> Path:
@@ -25,14 +25,24 @@ def _parent(path: Path) -> Path:
 
 
 @contextlib.contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """Yield the path of a file of the same name in a temporary folder beside ``path``.
+
+    Raises:
+        MissingFileError: the parent folder does not exist.
+    """
+    with tempfile.TemporaryDirectory(dir=_parent(path), prefix=f".{path.name}.") as scratch:
+        yield Path(scratch) / path.name
+
+
+@contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` to write to; it becomes ``path`` if the block succeeds.
 
     Raises:
         MissingFileError: the parent folder does not exist.
     """
-    with tempfile.TemporaryDirectory(dir=_parent(path), prefix=f".{path.name}.") as scratch:
-        temporary = Path(scratch) / path.name
+    with scratch_beside(path) as temporary:
         yield temporary
         os.replace(temporary, path)
 

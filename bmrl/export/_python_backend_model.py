@@ -1,17 +1,21 @@
-"""Runs a TorchScript inference graph inside Triton's Python backend (the file ``1/model.py`` of a repository).
+"""Runs an exported file inside Triton's Python backend (the file ``1/model.py`` of a repository).
 
-It needs PyTorch alone. Tensors travel by DLPack in both directions: with numpy >= 2 the backend's own numpy
-conversion hands over corrupt data without an error.
+It needs PyTorch, or the engine of the file's format, and no bmrl. Tensors travel by DLPack in both directions: with
+numpy >= 2 the backend's own numpy conversion hands over corrupt data without an error.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+
+THREADS_VARIABLE = "BMRL_NUM_THREADS"
 
 
 class TritonPythonModel:
@@ -21,14 +25,15 @@ class TritonPythonModel:
         """Load the graph that lies beside this file."""
         self.triton: Any = importlib.import_module("triton_python_backend_utils")  # exists inside the backend only
         config = json.loads(args["model_config"])
-        threads = config["parameters"].get("num_threads")
-        if threads is not None:
-            torch.set_num_threads(int(threads["string_value"]))
+        parameters = {name: entry["string_value"] for name, entry in config["parameters"].items()}
         self.input_name: str = config["input"][0]["name"]
         self.image_shape = tuple(int(size) for size in config["input"][0]["dims"])
         self.output_names: list[str] = [output["name"] for output in config["output"]]
-        path = Path(__file__).with_name("model.pt")
-        self.graph = torch.jit.load(str(path), map_location="cpu").eval()
+        threads = int(os.environ.get(THREADS_VARIABLE) or parameters.get("num_threads") or 0) or None
+        here = Path(__file__).parent
+        sys.path.insert(0, str(here))  # for the runtime that lies beside
+        runtime = importlib.import_module("artifact_runtime")
+        self.graph = runtime.load(here / parameters["artifact"], num_threads=threads, engine=parameters.get("engine"))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer all requests with one run of the graph; a faulty one gets an error of its own."""
@@ -40,9 +45,7 @@ class TritonPythonModel:
             except ValueError as error:
                 responses[index] = self._error(str(error), self.triton.TritonError.INVALID_ARG)
         if batches:
-            # Unoptimised, because the executor would stop to specialise the graph when batch sizes change.
-            with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-                outputs = self.graph(torch.cat(list(batches.values())))
+            outputs = self.graph(torch.cat(list(batches.values())))
             sizes = [len(images) for images in batches.values()]
             answers = zip(*(output.split(sizes) for output in outputs), strict=True)
             for index, answer in zip(batches, answers, strict=True):

@@ -17,16 +17,18 @@ __all__ = ["InferenceGraph"]
 class InferenceGraph(nn.Module):
     """A model reduced to what a server runs: images in, probabilities and embedding out.
 
-    It holds a copy of the model on the CPU, in evaluation mode and without gradients; the model that was
-    given keeps its parameters, mode and device whatever is done to the graph.
+    It holds a copy of the model in evaluation mode and without gradients; the model that was given keeps its
+    parameters, mode and device whatever is done to the graph.
 
     Args:
         model: the model to copy.
+        dtype: of the weights and of what is computed with them. The views are made in float32 all the same.
+        device: where the copy lies.
     """
 
-    def __init__(self, model: BMRL) -> None:
+    def __init__(self, model: BMRL, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
         super().__init__()
-        self.model = copy.deepcopy(model).cpu().requires_grad_(False)
+        self.model = copy.deepcopy(model).to(device, dtype).requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # the same numbers, convolved about 1.5 times faster on a CPU
         self.eval()
 

@@ -54,7 +54,9 @@ class ServedModel:
             ServerError: the configuration was not written by :func:`bmrl.export.write_triton_repository`.
         """
         try:
-            fields = {name: json.loads(parameter.string_value) for name, parameter in config.parameters.items()}
+            texts = {name: parameter.string_value for name, parameter in config.parameters.items()}
+            names = ("generators", "image_size", "embed_dim", "thresholds")
+            fields = {name: json.loads(texts[name]) for name in names}
             return cls(
                 generators=tuple(Generator(**entry) for entry in fields["generators"]),
                 image_size=int(fields["image_size"]),

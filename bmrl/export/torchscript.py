@@ -1,104 +1,105 @@
-"""The inference graph as TorchScript: one file that any PyTorch loads, in Python or C++, without bmrl.
-
-Everything that touches ``torch.jit`` is in this file and in the model file of the Triton repository.
-"""
+"""The inference graph as TorchScript: one file that any PyTorch loads, in Python or C++, without bmrl."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
 
-from bmrl.errors import BMRLError, MissingFileError, ModelFolderError
-from bmrl.export._atomic import new_file
-from bmrl.export.inference_graph import InferenceGraph
+from bmrl._checks import check_choice
+from bmrl.errors import ModelFolderError
+from bmrl.export import _runtime
+from bmrl.export.artifact import read_artifact
+from bmrl.export.formats import export
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterator
+    from pathlib import Path
 
+    from torch import Tensor
+
+    from bmrl.export.formats import Job
     from bmrl.models import BMRL
 
 __all__ = ["export_torchscript", "load_torchscript"]
 
-TOLERANCE = 1e-4
-"""Freezing folds batch norms into convolutions, which moves results by about 1e-6."""
 
+def export_torchscript(
+    model: BMRL,
+    path: str | os.PathLike[str],
+    *,
+    frozen: bool = True,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    images: Tensor | None = None,
+) -> Path:
+    """Write the inference graph of ``model`` as a TorchScript file, verified, and return its path.
 
-def export_torchscript(model: BMRL, path: str | os.PathLike[str]) -> Path:
-    """Write the inference graph of ``model`` as a TorchScript file and return its path.
-
-    The file's ``forward(images)`` takes uint8 ``(batch, 3, image_size, image_size)`` with any batch >= 1 and returns
-    probabilities ``(batch, num_generators)`` and embedding ``(batch, embed_dim)``, both float32. It holds standard
-    PyTorch operators alone and only the weights that inference needs, on the CPU. Before it is written, it has
-    answered as the model does on batches of other sizes than the one it was traced with. ``model`` is not touched;
-    the file appears whole or not at all.
+    The file holds standard PyTorch operators alone and only the weights that inference needs, on the CPU. See
+    :func:`~bmrl.export.export` for what every export promises, and for the errors.
 
     Args:
         model: the model, in any mode, on any device.
         path: the file to write; its folder exists.
-
-    Raises:
-        MissingFileError: the folder of ``path`` does not exist.
-        BMRLError: the exported graph does not answer as the model does.
+        frozen: parameters become constants and batch norms are folded into convolutions.
+        precision: ``"fp32"`` or ``"bf16"``.
+        images: ``(n, 3, image_size, image_size)`` uint8 to verify with; None takes patterns.
     """
-    path = Path(path)
-    graph = InferenceGraph(model)
-    size = model.config.image_size
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.filterwarnings("ignore", message=".*torch.jit.*")  # deprecated, without a successor for C++ and Triton
-        warnings.filterwarnings(
-            "ignore", category=torch.jit._trace.TracerWarning
-        )  # the checks below decide, not a guess
-        traced = torch.jit.trace(graph, _images(2, size), check_trace=False)
-        frozen = torch.jit.freeze(traced)
-        for batch in (1, 3):
-            images = _images(batch, size)
-            _check_equal(frozen(images), graph(images))
-        with new_file(path) as temporary:
-            frozen.save(str(temporary))
-    return path
+    check_choice("precision", precision, ("fp32", "bf16"))
+    name = ("torchscript" if frozen else "torchscript-unfrozen") + ("" if precision == "fp32" else "-bf16")
+    return export(model, path, name, images=images)
 
 
 def load_torchscript(path: str | os.PathLike[str]) -> torch.jit.ScriptModule:
-    """Load a TorchScript file on the CPU, in evaluation mode.
+    """Load a TorchScript file that bmrl exported, on the CPU, in evaluation mode, once its hash has been compared.
 
     Raises:
-        MissingFileError: there is no such file.
-        ModelFolderError: it is not TorchScript.
+        MissingFileError: there is no such file, or no ``artifact.json`` beside it.
+        ModelFolderError: it is not TorchScript, or not the file that ``artifact.json`` describes.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"{path}: expected a TorchScript file, got nothing there")
+    kind = read_artifact(path)["format"]
+    if kind != "torchscript":
+        raise ModelFolderError(f"{path}: expected a TorchScript file, got one of format {kind}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*")
-        try:
-            graph: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise ModelFolderError(f"{path}: expected a TorchScript file, got one with {reason!r}") from error
+        graph: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")
     return graph.eval()
 
 
-def _images(batch: int, size: int) -> Tensor:
-    """Return the same arbitrary images at every call: tracing must not touch the global random state."""
-    rng = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=rng)
+def write_frozen(job: Job, path: Path) -> None:
+    """Write a trace whose parameters are constants."""
+    with _quiet():
+        _save(torch.jit.freeze(_traced(job)), job, path)
 
 
-def _check_equal(got: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
-    for name, left, right in zip(("probabilities", "embedding"), got, expected, strict=True):
-        if left.shape != right.shape or left.dtype != right.dtype:
-            raise BMRLError(
-                f"{name}: expected {right.dtype} of shape {tuple(right.shape)} from the exported graph, "
-                f"got {left.dtype} of shape {tuple(left.shape)}"
-            )
-        scale = max(1.0, right.abs().max().item())
-        difference = (left - right).abs().max().item()
-        if not difference <= TOLERANCE * scale:
-            raise BMRLError(
-                f"{name}: expected the exported graph to answer as the model within {TOLERANCE * scale:g}, "
-                f"got a difference of {difference:g}"
-            )
+def write_unfrozen(job: Job, path: Path) -> None:
+    """Write a trace."""
+    with _quiet():
+        _save(_traced(job), job, path)
+
+
+def _traced(job: Job) -> torch.jit.ScriptModule:
+    size = job.description["image_size"]
+    images = torch.zeros(2, 3, size, size, dtype=torch.uint8)
+    with torch.no_grad():
+        traced: torch.jit.ScriptModule = torch.jit.trace(job.graph, images, check_trace=False)
+    return traced
+
+
+def _save(graph: torch.jit.ScriptModule, job: Job, path: Path) -> None:
+    torch.jit.save(graph, str(path), _extra_files={_runtime.DESCRIPTION: json.dumps(job.description)})
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep warnings back: ``torch.jit`` is deprecated, without a successor for C++ and Triton.
+
+    And what a trace may miss, the verification finds.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.*")
+        warnings.filterwarnings("ignore", category=torch.jit._trace.TracerWarning)
+        yield

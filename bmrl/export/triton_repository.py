@@ -1,107 +1,156 @@
 """A Triton model repository: a folder that a Triton Inference Server serves as it stands.
 
-Its layout::
+Its layout, with Triton's Python backend::
 
-folder/bmrl/config.pbtxt    inputs, outputs, batching, and what clients must know
-folder/bmrl/labels.txt      class names, one a line, for the classification extension
-folder/bmrl/1/model.py      runs the graph; needs PyTorch, not bmrl
-folder/bmrl/1/model.pt      the inference graph as TorchScript
+folder/bmrl/config.pbtxt           inputs, outputs, batching, and what clients must know
+folder/bmrl/labels.txt             class names, one a line, for the classification extension
+folder/bmrl/1/model.pt             the inference graph, in any format of bmrl.export.FORMATS
+folder/bmrl/1/artifact.json        its hash, contract, source and verification
+folder/bmrl/1/model.py             runs the graph; needs PyTorch, not bmrl
+folder/bmrl/1/artifact_runtime.py  loads it, once its hash has been compared
 
-The configuration is built from Triton's own protobuf message, never by hand.
+Triton's other backends need the first four files alone.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from bmrl._checks import check_positive
-from bmrl.errors import ConfigError, ModelFolderError, ServerError
+from bmrl._checks import check_choice, check_positive
+from bmrl.errors import MissingFileError, ModelFolderError, RangeError
 from bmrl.export._atomic import new_folder
-from bmrl.export.served_model import EMBEDDING, IMAGES, MODEL_NAME, PROBABILITIES, ServedModel, import_tritonclient
-from bmrl.export.torchscript import export_torchscript
+from bmrl.export.artifact import MAX_BATCH
+from bmrl.export.formats import FORMATS, export
+from bmrl.export.served_model import MODEL_NAME, ServedModel
+from bmrl.export.triton_config import (
+    BACKENDS,
+    LABELS_FILE,
+    ServingOptions,
+    check_labels_fit,
+    check_model,
+    model_config,
+    read_triton_config,
+    write_config,
+)
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
+    from torch import Tensor
+
+    from bmrl.export.verification import Reference
     from bmrl.models import BMRL
 
 __all__ = ["read_triton_config", "write_triton_repository"]
 
-LABELS_FILE = "labels.txt"
+_DEFAULT_FORMATS = {"python": "torchscript", "pytorch": "torchscript", "torch_aoti": "aoti", "onnxruntime": "onnx"}
 
 
 def write_triton_repository(
-    model: BMRL, folder: str | os.PathLike[str], *, max_batch_size: int = 64, num_threads: int | None = None
+    model: BMRL,
+    folder: str | os.PathLike[str],
+    *,
+    backend: str = "python",
+    format: str | None = None,
+    version: int = 1,
+    images: Tensor | Reference | None = None,
+    calibration: Tensor | None = None,
+    max_batch_size: int | None = None,
+    preferred_batch_sizes: Sequence[int] = (),
+    max_queue_delay: float = 0.0,
+    num_threads: int | None = None,
+    instances: int = 1,
+    device: Literal["cpu", "cuda"] = "cpu",
+    engine: Literal["onnxruntime", "openvino"] | None = None,
 ) -> Path:
     """Write a repository that serves ``model`` under the name ``bmrl`` and return its folder.
 
     Input ``images`` uint8 (batch, 3, image_size, image_size); outputs ``probabilities`` (batch, num_generators) and
-    ``embedding`` (batch, embed_dim), float32. Requests that wait together are run as one batch. The folder appears
-    whole or not at all, and replaces an earlier repository of ours.
+    ``embedding`` (batch, embed_dim), float32; the backends ``pytorch`` and ``torch_aoti`` call them ``INPUT__0``,
+    ``OUTPUT__0`` and ``OUTPUT__1``. Requests that wait together are run as one batch. The folder appears whole or not
+    at all, and replaces an earlier repository of ours.
 
     Args:
         model: the model, in any mode, on any device; it is not touched.
         folder: a new or empty folder, or a repository that this function wrote; its parent exists.
-        max_batch_size: most images in one request and in one run of the graph.
-        num_threads: CPU threads of one run; None leaves PyTorch's choice.
+        backend: ``"python"``; or ``"pytorch"`` (TorchScript), ``"torch_aoti"`` and ``"onnxruntime"``, which need a
+            server that has them: NVIDIA's images do.
+        format: the file that it runs, a name of :data:`~bmrl.export.FORMATS`; None takes the backend's float32 form.
+        version: 1 or more. A server takes the highest; other versions of the same classes and sizes are kept.
+        images: see :func:`~bmrl.export.export`.
+        calibration: see :func:`~bmrl.export.export`.
+        max_batch_size: most images in one request and in one run of the graph, up to 64; None takes 64, or what the
+            backend can.
+        preferred_batch_sizes: batches that the server runs at once, without waiting for more images.
+        max_queue_delay: seconds, up to 10, that a request may wait for others to fill a batch.
+        num_threads: CPU threads of one run; None leaves the backend's choice.
+        instances: copies of the model that run side by side.
+        device: ``"cuda"`` where the server has such a device; for ``"onnxruntime"`` and ``"torch_aoti"``.
+        engine: what runs an ONNX file in the Python backend, see :func:`~bmrl.export.load_artifact`.
 
     Raises:
-        ModelFolderError: ``folder`` holds something else.
+        ModelFolderError: ``folder`` holds something else, or other versions do not fit.
         MissingFileError: the parent of ``folder`` does not exist.
-        MissingExtraError: tritonclient is not installed.
+        MissingExtraError: tritonclient, or what the format needs, is not installed.
         ConfigError: a class name does not fit on one line of the labels file.
-        RangeError: ``max_batch_size`` or ``num_threads`` is not positive.
+        RangeError: an option is out of range, or the backend does not run the format.
+        BMRLError: the exported graph does not answer as the model does.
     """
     folder = Path(folder)
-    check_positive("max_batch_size", max_batch_size)
-    if num_threads is not None:
-        check_positive("num_threads", num_threads)
+    check_choice("backend", backend, BACKENDS)
+    format = format or _DEFAULT_FORMATS[backend]
+    runnable = [name for name, kind in FORMATS.items() if kind.kind in BACKENDS[backend].kinds]
+    check_choice(f"format for backend {backend}", format, runnable)
+    check_positive("version", version)
+    most = MAX_BATCH if BACKENDS[backend].batches else 1
+    if max_batch_size is not None and max_batch_size > most:
+        raise RangeError(f"max_batch_size: expected at most {most} for backend {backend}, got {max_batch_size}")
+    if device == "cuda" and backend not in ("onnxruntime", "torch_aoti"):
+        raise RangeError(f"device: expected 'cpu' for backend {backend}, got 'cuda'")
+    if engine is not None and (backend != "python" or FORMATS[format].kind != "onnx"):
+        raise RangeError(f"engine: expected None unless backend python runs an ONNX file, got {engine!r}")
+    serving = ServingOptions(
+        max_batch_size=most if max_batch_size is None else max_batch_size,
+        preferred_batch_sizes=preferred_batch_sizes,
+        max_queue_delay=max_queue_delay,
+        num_threads=num_threads,
+        instances=instances,
+        device=device,
+        engine=engine,
+    )
     served = ServedModel(
         generators=model.config.generators,
         image_size=model.config.image_size,
         embed_dim=model.config.embed_dim,
         thresholds=model.config.thresholds,
-        max_batch_size=max_batch_size,
+        max_batch_size=serving.max_batch_size,
     )
-    for label in served.labels:
-        if len(label.splitlines()) != 1:
-            raise ConfigError(f"generators: expected names of one line, got {label!r}")
-    config = _config_text(served, num_threads)
-    _check_replaceable(folder)
+    check_labels_fit(served.labels)
+    artifact = f"model{FORMATS[format].suffix}"
+    config = model_config(served, backend, artifact, serving)
+    check_replaceable(folder)
     with new_folder(folder) as temporary:
         home = temporary / MODEL_NAME
-        version = home / "1"
-        version.mkdir(parents=True)
-        (home / "config.pbtxt").write_text(config, encoding="utf-8")
+        home.mkdir()
+        _keep_versions(folder / MODEL_NAME, home, version, config)
+        place = home / str(version)
+        place.mkdir()
+        write_config(config, home)
         (home / LABELS_FILE).write_text("".join(f"{label}\n" for label in served.labels), encoding="utf-8")
-        source = Path(__file__).with_name("_python_backend_model.py")
-        (version / "model.py").write_bytes(source.read_bytes())
-        export_torchscript(model, version / "model.pt")
+        if backend == "python":
+            here = Path(__file__).parent
+            shutil.copyfile(here / "_python_backend_model.py", place / "model.py")
+            shutil.copyfile(here / "_runtime.py", place / "artifact_runtime.py")
+        target = serving.device if FORMATS[format].kind == "aoti" else "cpu"
+        export(model, place / artifact, format, images=images, calibration=calibration, device=target)
+        check_model(temporary)
     return folder
 
 
-def read_triton_config(folder: str | os.PathLike[str]) -> Any:
-    """Parse the model configuration of a repository strictly into a ``ModelConfig`` message.
-
-    Raises:
-        ModelFolderError: the repository holds no model ``bmrl``, or its configuration has an unknown field or a
-            wrong type; the message gives line and column.
-        MissingExtraError: tritonclient is not installed.
-    """
-    messages = import_tritonclient("grpc.model_config_pb2")
-    from google.protobuf import text_format
-
-    path = Path(folder) / MODEL_NAME / "config.pbtxt"
-    try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), messages.ModelConfig())
-    except OSError as error:
-        raise ModelFolderError(f"{folder}: expected a Triton repository, got no {MODEL_NAME}/config.pbtxt") from error
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise ModelFolderError(f"{path}: expected a model configuration, got {' '.join(str(error).split())}") from error
-
-
-def _check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
     """Refuse a folder whose loss someone would regret."""
     if not folder.exists():
         return
@@ -115,39 +164,27 @@ def _check_replaceable(folder: Path) -> None:
         if name != MODEL_NAME:
             raise ModelFolderError(f"{wanted}, got {name!r} in it")
     try:
-        ServedModel.from_config(read_triton_config(folder))
-    except (ModelFolderError, ServerError) as error:
+        check_model(folder)
+    except (ModelFolderError, MissingFileError) as error:
         raise ModelFolderError(f"{wanted}, got a model of another origin") from error
 
 
-def _config_text(served: ServedModel, num_threads: int | None) -> str:
-    """Return the text of ``config.pbtxt``, printed by protobuf from the message itself."""
-    messages = import_tritonclient("grpc.model_config_pb2")
-    from google.protobuf import text_format
-
-    image_dims = [3, served.image_size, served.image_size]
-    config = messages.ModelConfig(
-        name=MODEL_NAME,
-        backend="python",
-        max_batch_size=served.max_batch_size,
-        input=[messages.ModelInput(name=IMAGES, data_type="TYPE_UINT8", dims=image_dims)],
-        output=[
-            messages.ModelOutput(
-                name=PROBABILITIES,
-                data_type="TYPE_FP32",
-                dims=[len(served.generators)],
-                label_filename=LABELS_FILE,
-            ),
-            messages.ModelOutput(name=EMBEDDING, data_type="TYPE_FP32", dims=[served.embed_dim]),
-        ],
-        instance_group=[messages.ModelInstanceGroup(kind="KIND_CPU", count=1)],
-        dynamic_batching=messages.ModelDynamicBatching(),
-    )
-    zeros = messages.ModelWarmup.Input(data_type="TYPE_UINT8", dims=image_dims, zero_data=True)
-    config.model_warmup.add(name="zeros", batch_size=1).inputs[IMAGES].CopyFrom(zeros)
-    parameters = served.to_parameters()
-    if num_threads is not None:
-        parameters["num_threads"] = str(num_threads)
-    for name, text in parameters.items():
-        config.parameters[name].string_value = text
-    return str(text_format.MessageToString(config))
+def _keep_versions(old: Path, new: Path, version: int, config: Any) -> None:
+    """Copy the other versions of an earlier repository, if the new configuration serves them too."""
+    if not old.is_dir():
+        return
+    others = [entry for entry in old.iterdir() if entry.is_dir() and entry.name != str(version)]
+    if not others:
+        return
+    before = read_triton_config(old.parent)
+    contract = [
+        (one.backend, one.platform, list(map(str, one.input)), list(map(str, one.output)), dict(one.parameters))
+        for one in (before, config)
+    ]
+    if contract[0] != contract[1]:
+        raise ModelFolderError(
+            f"{old.parent}: expected versions of the same backend, classes, sizes and options as version {version}, "
+            f"got others; write it to a new folder"
+        )
+    for entry in others:
+        shutil.copytree(entry, new / entry.name)

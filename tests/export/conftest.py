@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from bmrl.export import TritonServer, write_triton_repository
+from bmrl.export._runtime import sha256_of
+from bmrl.export.artifact import write_entries
 from bmrl.export.triton_repository import read_triton_config
 from bmrl.models import Generator, build_model, presets
 
@@ -98,7 +100,10 @@ def server(repository, tmp_path_factory):
         (folder / name / "1").mkdir(parents=True)
         (folder / name / "config.pbtxt").write_text(str(config))
         shutil.copy(repository / "bmrl" / "1" / "model.py", folder / name / "1")
-        graph.save(str(folder / name / "1" / "model.pt"))
+        shutil.copy(repository / "bmrl" / "1" / "artifact_runtime.py", folder / name / "1")
+        graph.save(str(path := folder / name / "1" / "model.pt"))
+        entry = {"format": "torchscript", "device": "cpu", "sha256": sha256_of(path)}
+        write_entries(path.parent, {path.name: entry})
 
     def wait_for_four(config):
         config.dynamic_batching.preferred_batch_size.append(4)

@@ -8,6 +8,8 @@ import torch
 
 from bmrl.errors import BMRLError, MissingFileError, ModelFolderError
 from bmrl.export import export_torchscript, load_torchscript
+from bmrl.export._runtime import sha256_of
+from bmrl.export.artifact import write_entries
 from bmrl.models import BMRL, build_model
 
 
@@ -111,8 +113,12 @@ def test_names_a_missing_folder(model, tmp_path):
 
 
 def test_names_a_file_that_is_none(tmp_path):
-    with pytest.raises(MissingFileError, match=r"model.pt: expected a TorchScript file, got nothing there"):
+    with pytest.raises(MissingFileError, match=r"model.pt: expected an exported file, got nothing there"):
         load_torchscript(tmp_path / "model.pt")
     (tmp_path / "model.pt").write_bytes(b"not a model")
-    with pytest.raises(ModelFolderError, match=r"model.pt: expected a TorchScript file, got one with '[^\n]*'$"):
+    expected = r"artifact.json: expected the description beside model.pt, got nothing there"
+    with pytest.raises(MissingFileError, match=expected):
+        load_torchscript(tmp_path / "model.pt")
+    write_entries(tmp_path, {"model.pt": {"format": "onnx", "sha256": sha256_of(tmp_path / "model.pt")}})
+    with pytest.raises(ModelFolderError, match=r"model.pt: expected a TorchScript file, got one of format onnx"):
         load_torchscript(tmp_path / "model.pt")

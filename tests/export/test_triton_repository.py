@@ -20,7 +20,14 @@ def files(folder):
     return sorted(str(path.relative_to(folder)) for path in paths)
 
 
-LAYOUT = ["bmrl/1/model.pt", "bmrl/1/model.py", "bmrl/config.pbtxt", "bmrl/labels.txt"]
+LAYOUT = [
+    "bmrl/1/artifact.json",
+    "bmrl/1/artifact_runtime.py",
+    "bmrl/1/model.pt",
+    "bmrl/1/model.py",
+    "bmrl/config.pbtxt",
+    "bmrl/labels.txt",
+]
 
 
 def test_layout(repository):

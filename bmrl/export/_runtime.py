@@ -1,0 +1,217 @@
+"""Loads and runs an exported file. Stands alone: it needs PyTorch, or what the format asks for, and never bmrl.
+
+A copy of this file lies in each Triton repository, where the served model runs it. As a program it answers images
+from a file, which is how an export is verified::
+
+    python -I _runtime.py MODEL images.safetensors answers.safetensors --batches 1 3 64
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Graph = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+DESCRIPTION = "artifact.json"
+SCHEMA = 1
+
+
+def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what ``artifact.json`` beside an exported file says about it, once its hash has been compared.
+
+    Raises:
+        FileNotFoundError: one of the two files is missing.
+        ValueError: ``artifact.json`` is damaged, tells nothing about this file or of another content.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected an exported file, got nothing there")
+    beside = path.with_name(DESCRIPTION)
+    try:
+        text = beside.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{beside}: expected the description beside {path.name}, got nothing there") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{beside}: expected JSON, got other bytes") from None
+    try:
+        everything = json.loads(text)
+        schema, entries = everything["schema"], everything["artifacts"]
+        if schema != SCHEMA:
+            raise ValueError(f"{beside}: expected schema {SCHEMA}, got {schema!r}")
+        description: dict[str, Any] | None = entries.get(path.name)
+        wanted = None if description is None else description["sha256"]
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{beside}: expected a description written by bmrl, got {_one_line(error)}") from None
+    if description is None:
+        raise ValueError(f"{beside}: expected an entry for {path.name}, got {', '.join(sorted(entries)) or 'none'}")
+    got = sha256_of(path)
+    if got != wanted:
+        raise ValueError(f"{path}: expected the content with SHA-256 {wanted}, got {got}")
+    return description
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load(path: str | os.PathLike[str], *, num_threads: int | None = None, engine: str | None = None) -> Graph:
+    """Return the graph of an exported file: uint8 images on the CPU in, probabilities and embedding out.
+
+    Args:
+        path: the file, with its ``artifact.json`` beside it.
+        num_threads: CPU threads of one run; None leaves the engine's choice. PyTorch's is set for the process.
+        engine: ``"onnxruntime"`` (None) or ``"openvino"``, for ONNX files.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`describe`.
+        ValueError: the file can't be read, or was made for another PyTorch or another processor.
+        ImportError: the engine is not installed.
+    """
+    description = describe(path)
+    kind = description["format"]
+    if engine is not None and (kind != "onnx" or engine not in _ONNX_ENGINES):
+        raise ValueError(f"engine: expected None, or onnxruntime or openvino for an ONNX file, got {engine!r}")
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    if kind == "onnx":
+        return _ONNX_ENGINES[engine or "onnxruntime"](path, num_threads)
+    if kind not in _LOADERS:
+        raise ValueError(f"{path}: expected a format of {', '.join((*_LOADERS, 'onnx'))}, got {kind!r}")
+    if kind in ("pt2", "aoti"):
+        _check_fits(path, description, processor=kind == "aoti")
+    try:
+        return _LOADERS[kind](path, description["device"])
+    except Exception as error:
+        raise ValueError(f"{path}: expected a {kind} file, got one with {_one_line(error)!r}") from error
+
+
+def _check_fits(path: str | os.PathLike[str], description: dict[str, Any], *, processor: bool) -> None:
+    wanted = {"torch": description["versions"]["torch"]}
+    got = {"torch": str(torch.__version__)}
+    if processor and description["device"] == "cpu":
+        wanted["processor"] = description["processor"]
+        got["processor"] = torch.backends.cpu.get_cpu_capability()
+    for name, value in wanted.items():
+        if got[name] != value:
+            raise ValueError(
+                f"{path}: expected {name} {value}, for which it was compiled, got {got[name]}; export again"
+            )
+
+
+def _load_torchscript(path: str | os.PathLike[str], device: str) -> Graph:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.*")
+        graph = torch.jit.load(str(path), map_location=device).eval()
+
+    def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        # Unoptimised, because the executor would stop to specialise the graph when batch sizes change.
+        with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            return _pair(graph(images))
+
+    return run
+
+
+def _load_pt2(path: str | os.PathLike[str], device: str) -> Graph:
+    graph = torch.export.load(str(path)).module()
+
+    def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.inference_mode():
+            return _pair(graph(images))
+
+    return run
+
+
+def _load_aoti(path: str | os.PathLike[str], device: str) -> Graph:
+    graph = torch._inductor.aoti_load_package(str(path))
+
+    def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.inference_mode():
+            probabilities, embedding = graph(images.to(device))
+        return probabilities.cpu(), embedding.cpu()
+
+    return run
+
+
+def _load_onnxruntime(path: str | os.PathLike[str], num_threads: int | None) -> Graph:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads or torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
+    try:
+        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ValueError(f"{path}: expected an ONNX file, got one with {_one_line(error)!r}") from error
+
+    def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _pair(session.run(None, {"images": images.numpy()}))
+
+    return run
+
+
+def _load_openvino(path: str | os.PathLike[str], num_threads: int | None) -> Graph:
+    import openvino
+
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": num_threads or torch.get_num_threads()}
+    try:
+        compiled = openvino.Core().compile_model(os.fspath(path), "CPU", options)
+    except Exception as error:
+        raise ValueError(f"{path}: expected an ONNX file, got one with {_one_line(error)!r}") from error
+
+    def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _pair(compiled([images.numpy()]).to_tuple())
+
+    return run
+
+
+def _pair(outputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    probabilities, embedding = (torch.as_tensor(output) for output in outputs)
+    return probabilities, embedding
+
+
+_LOADERS = {"torchscript": _load_torchscript, "pt2": _load_pt2, "aoti": _load_aoti}
+_ONNX_ENGINES = {"onnxruntime": _load_onnxruntime, "openvino": _load_openvino}
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
+
+
+def _main() -> None:
+    """Answer images in batches of several sizes; the last size takes all images, the others the first dozen."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("images")
+    parser.add_argument("answers")
+    parser.add_argument("--batches", type=int, nargs="+", required=True)
+    options = parser.parse_args()
+    sys.modules["bmrl"] = None  # type: ignore[assignment]  # an import of it fails
+    from safetensors.torch import load_file, save_file
+
+    graph = load(options.model)
+    images = load_file(options.images)["images"]
+    answers = {}
+    for size in options.batches:
+        taken = images if size == options.batches[-1] else images[:12]
+        outputs = [graph(part) for part in taken.split(size)]
+        for name, parts in zip(("probabilities", "embedding"), zip(*outputs, strict=True), strict=True):
+            answers[f"{name}.{size}"] = torch.cat(parts).contiguous()
+    save_file(answers, options.answers)
+
+
+if __name__ == "__main__":
+    _main()

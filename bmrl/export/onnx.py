@@ -1,0 +1,154 @@
+"""The inference graph as ONNX, in float32 and with 8-bit weights and activations."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from bmrl._checks import check_choice, check_dtype, check_shape
+from bmrl.errors import MissingExtraError, ShapeError
+from bmrl.export import _runtime
+from bmrl.export.exported_program import exported
+from bmrl.export.formats import export
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from bmrl.export.formats import Job
+    from bmrl.models import BMRL
+
+__all__ = ["export_onnx"]
+
+OPSET = 20
+"""The first with GELU as an operator."""
+
+QUANTIZED = ("Conv", "Gemm", "MatMul")
+CALIBRATION_BATCH = 8
+
+
+def export_onnx(
+    model: BMRL,
+    path: str | os.PathLike[str],
+    *,
+    precision: Literal["fp32", "int8"] = "fp32",
+    images: Tensor | None = None,
+    calibration: Tensor | None = None,
+) -> Path:
+    """Write the inference graph of ``model`` as ONNX (opset 20), verified, and return its path.
+
+    The input is named ``images``, the outputs ``probabilities`` and ``embedding``. See
+    :func:`~bmrl.export.export` for what every export promises, and for the errors.
+
+    Args:
+        model: the model, in any mode, on any device.
+        path: the file to write; its folder exists.
+        precision: ``"fp32"``, or ``"int8"``: convolutions and matrix products in 8 bits, with scales a channel for
+            the weights and static ones for the activations; the views stay exact.
+        images: ``(n, 3, image_size, image_size)`` uint8 to verify with; None takes patterns.
+        calibration: images of the same kind for the scales of ``"int8"``, some hundred of the training split.
+    """
+    check_choice("precision", precision, ("fp32", "int8"))
+    name = "onnx" if precision == "fp32" else "onnx-int8"
+    return export(model, path, name, images=images, calibration=calibration)
+
+
+def write(job: Job, path: Path) -> None:
+    """Write the float32 graph."""
+    _import("onnxscript")
+    onnx = _import("onnx")
+    _import("onnxruntime")
+    program = exported(job)
+    with _quiet():
+        made = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["probabilities", "embedding"],
+            dynamic_shapes=({0: "batch"},),
+            verbose=False,
+        )
+    assert made is not None
+    _save(onnx, made.model_proto, job, path)
+
+
+def write_int8(job: Job, path: Path) -> None:
+    """Write the quantized graph."""
+    _import("onnxruntime")
+    quantization = _import("onnxruntime.quantization")
+    preparation = _import("onnxruntime.quantization.shape_inference")
+    assert job.calibration is not None
+    with tempfile.TemporaryDirectory(prefix="bmrl-int8-") as scratch, _quiet():
+        plain, prepared = Path(scratch, "plain.onnx"), Path(scratch, "prepared.onnx")
+        write(job, plain)
+        preparation.quant_pre_process(plain, prepared, skip_symbolic_shape=True)  # folds what can be folded
+        quantization.quantize_static(
+            prepared,
+            path,
+            _Calibration(_checked(job)),
+            quant_format=quantization.QuantFormat.QDQ,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            op_types_to_quantize=list(QUANTIZED),
+            per_channel=True,
+        )
+    onnx = _import("onnx")
+    _save(onnx, onnx.load(path), job, path)
+
+
+class _Calibration:
+    """Hands the images over in batches, as ONNX Runtime's quantizer asks for them."""
+
+    def __init__(self, images: Tensor) -> None:
+        self._batches = iter(images.split(CALIBRATION_BATCH))
+
+    def get_next(self) -> dict[str, Any] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"images": batch.numpy()}
+
+
+def _checked(job: Job) -> Tensor:
+    images, size = job.calibration, job.description["image_size"]
+    assert images is not None
+    check_shape("calibration", images, "n channels height width", channels=3, height=size, width=size)
+    check_dtype("calibration", images, torch.uint8)
+    if not len(images):
+        raise ShapeError(f"calibration: expected at least one image, got shape {tuple(images.shape)}")
+    return images.cpu()
+
+
+def _save(onnx: Any, proto: Any, job: Job, path: Path) -> None:
+    onnx.helper.set_model_props(proto, {_runtime.DESCRIPTION: json.dumps(job.description)})
+    onnx.save(proto, path)
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(module.split(".")[0], "export") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's and the quantizer's progress to themselves; errors are raised, not printed."""
+    level = logging.root.manager.disable
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(level)

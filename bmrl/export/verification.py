@@ -1,0 +1,171 @@
+"""Whether an exported file answers as the model does, found out in a fresh process that can't import bmrl."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bmrl._checks import check_dtype, check_shape
+from bmrl.errors import BMRLError, ShapeError
+from bmrl.export import _runtime
+from bmrl.export.artifact import MAX_BATCH
+from bmrl.export.inference_graph import InferenceGraph
+
+if TYPE_CHECKING:
+    from bmrl.models import BMRL
+
+__all__ = ["TOLERANCE", "Reference", "reference", "verify"]
+
+TOLERANCE = 1e-4
+"""How far a float32 export may be from the model; folding batch norms into convolutions moves it by about 1e-6."""
+
+BATCHES = (1, 3, MAX_BATCH)
+TIMEOUT = 1800.0
+
+
+class Reference(NamedTuple):
+    """Images, and what the model in float32 makes of them."""
+
+    images: Tensor
+    """``(n, 3, image_size, image_size)`` uint8."""
+    probabilities: Tensor
+    """``(n, num_generators)`` float32."""
+    embedding: Tensor
+    """``(n, embed_dim)`` float32."""
+    synthetic: bool
+    """Whether the images are patterns of ours, for want of others."""
+
+
+def reference(model: BMRL, images: Tensor | None = None) -> Reference:
+    """Run the model on the images that an export is to be verified with.
+
+    Args:
+        model: the model, in any mode, on any device; it is not touched.
+        images: ``(n, 3, image_size, image_size)`` uint8, n >= 1; best those of a test split. None takes 16 patterns.
+
+    Raises:
+        ShapeError, DTypeError: images of another shape or dtype.
+    """
+    size = model.config.image_size
+    synthetic = images is None
+    if images is None:
+        images = _patterns(size)
+    check_shape("images", images, "n channels height width", channels=3, height=size, width=size)
+    check_dtype("images", images, torch.uint8)
+    if not len(images):
+        raise ShapeError(f"images: expected at least one image, got shape {tuple(images.shape)}")
+    images = images.cpu()
+    graph = InferenceGraph(model)
+    with torch.inference_mode():
+        parts = [graph(part) for part in images.split(8)]
+    probabilities, embedding = (torch.cat(rows).clone() for rows in zip(*parts, strict=True))
+    return Reference(images, probabilities, embedding, synthetic)
+
+
+def verify(path: Path, expected: Reference, thresholds: list[float], *, exact: bool) -> dict[str, Any]:
+    """Run an exported file in a fresh process, in batches of 1, 3 and the most it takes, and compare.
+
+    Args:
+        path: the file, with its ``artifact.json`` beside it.
+        expected: images and what the model makes of them.
+        thresholds: maximum probabilities below which an image is unseen.
+        exact: whether a difference above :data:`TOLERANCE`, or a changed decision, is an error. NaN is, always.
+
+    Returns:
+        What goes into ``artifact.json``: numbers of images and of the differences found.
+
+    Raises:
+        BMRLError: the file does not load or run there, or answers otherwise than the model.
+    """
+    worst = {"probabilities": 0.0, "embedding": 0.0}
+    same_class, changed = 1.0, 0
+    images = expected.images
+    repeated = images.repeat(-(-MAX_BATCH // len(images)), 1, 1, 1)  # fills the largest batch at least once
+    answers = _answers(path, torch.cat((repeated, probe_image(images.shape[-1]))))
+    for size in BATCHES:
+        for name in worst:
+            right = getattr(expected, name)
+            got = answers[f"{name}.{size}"][: len(right)]
+            if got.shape[1:] != right.shape[1:] or got.dtype != right.dtype:
+                raise BMRLError(
+                    f"{name}: expected {right.dtype} of width {right.shape[1]} from the exported graph, "
+                    f"got {got.dtype} of shape {tuple(got.shape)}"
+                )
+            right = right[: len(got)]
+            difference = (got - right).abs().max().item()
+            limit = TOLERANCE * max(1.0, right.abs().max().item()) if exact else torch.inf
+            if not difference <= limit:  # nor is NaN
+                raise BMRLError(
+                    f"{name}: expected the exported graph to answer as the model within {limit:g}, got a difference "
+                    f"of {difference:g} in batches of {size}"
+                )
+            worst[name] = max(worst[name], difference)
+        got, right = answers[f"probabilities.{size}"][: len(images)], expected.probabilities
+        right = right[: len(got)]
+        same_class = min(same_class, (got.argmax(1) == right.argmax(1)).double().mean().item())
+        decided = [_decisions(rows, thresholds) for rows in (got, right)]
+        changed = max(changed, int((decided[0] != decided[1]).any(1).sum()))
+    if exact and changed:
+        raise BMRLError(f"probabilities: expected the decisions of the model, got {changed} others of {len(images)}")
+    return {
+        "images": len(images),
+        "synthetic": expected.synthetic,
+        "batches": list(BATCHES),
+        "probability_difference": worst["probabilities"],
+        "embedding_difference": worst["embedding"],
+        "top1_agreement": same_class,
+        "decisions_changed": changed,
+        "probe": {name: answers[f"{name}.{MAX_BATCH}"][-1].tolist() for name in worst},
+    }
+
+
+def probe_image(size: int) -> Tensor:
+    """Return the image ``(1, 3, size, size)`` that a server must answer right to be ready.
+
+    A pattern: a server that corrupts its input still answers right for a black image.
+    """
+    return torch.arange(3 * size * size).remainder(251).to(torch.uint8).reshape(1, 3, size, size)
+
+
+def _answers(path: Path, images: Tensor) -> dict[str, Tensor]:
+    with tempfile.TemporaryDirectory(prefix="bmrl-verify-") as scratch:
+        question, answer = Path(scratch, "images.safetensors"), Path(scratch, "answers.safetensors")
+        save_file({"images": images.contiguous()}, question)
+        command = [sys.executable, "-I", _runtime.__file__, str(path), str(question), str(answer), "--batches"]
+        command += map(str, BATCHES)
+        try:
+            ended = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=TIMEOUT
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BMRLError(f"{path.name}: expected answers within {TIMEOUT:g} s, got none") from error
+        if ended.returncode:
+            reason = (ended.stderr.strip() or f"exit code {ended.returncode}").splitlines()[-1]
+            failure = BMRLError(f"{path.name}: expected a file that runs in a process of its own, got {reason}")
+            failure.add_note(ended.stderr)
+            raise failure
+        return load_file(answer)
+
+
+def _decisions(probabilities: Tensor, thresholds: list[float]) -> Tensor:
+    """Return ``(n, thresholds)``: the class, or -1 for unseen."""
+    best, index = probabilities.max(1)
+    return torch.stack([torch.where(best >= threshold, index, -1) for threshold in thresholds], 1)
+
+
+def _patterns(size: int) -> Tensor:
+    """Return 16 images, coarse and fine ones, the same at every call; the global random state is not touched."""
+    rng = torch.Generator().manual_seed(0)
+    images = []
+    for index in range(16):
+        side = max(2, size >> (index % 4))
+        pattern = torch.randint(0, 256, (1, 3, side, side), generator=rng).float()
+        images.append(torch.nn.functional.interpolate(pattern, size=(size, size)))
+    return torch.cat(images).to(torch.uint8)
