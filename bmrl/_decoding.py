@@ -20,7 +20,7 @@ from PIL import (
 from bmrl.errors import DTypeError, ImageError, MissingFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image
 
@@ -34,6 +34,8 @@ _FORMATS: tuple[tuple[str, tuple[bytes, ...], Callable[[BytesIO], ImageFile.Imag
     ("TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImagePlugin.TiffImageFile),
     ("GIF", (b"GIF87a", b"GIF89a"), GifImagePlugin.GifImageFile),
 )
+
+FORMATS = tuple(kind for kind, _, _ in _FORMATS)
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -89,16 +91,15 @@ def read_bytes(
     return data
 
 
-def open_image(data: bytes, name: str) -> ImageFile.ImageFile:
+def open_image(data: bytes, name: str, formats: Collection[str] = FORMATS) -> ImageFile.ImageFile:
     """Read the header; no pixel is decoded yet."""
     for kind, signatures, opener in _FORMATS:
-        if data.startswith(signatures):
+        if kind in formats and data.startswith(signatures):
             try:
                 return opener(BytesIO(data))
             except Exception as error:  # as above
                 raise ImageError(f"{name}: expected a valid {kind} image, got: {one_line(error)}") from error
-    kinds = ", ".join(kind for kind, _, _ in _FORMATS)
-    raise ImageError(f"{name}: expected an image ({kinds}), got other data that starts with {data[:8]!r}")
+    raise ImageError(f"{name}: expected an image ({', '.join(formats)}), got other data that starts with {data[:8]!r}")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -20,6 +20,20 @@ __all__ = ["main"]
 
 SUCCESS, FAILURE = 0, 1  # argparse exits with 2 on wrong usage
 
+# The names of bmrl.export.FORMATS, whose module needs PyTorch: a command line should answer --help at once.
+_FORMATS = (
+    "torchscript",
+    "torchscript-bf16",
+    "torchscript-unfrozen",
+    "torchscript-unfrozen-bf16",
+    "pt2",
+    "pt2-bf16",
+    "aoti",
+    "aoti-bf16",
+    "onnx",
+    "onnx-int8",
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 success, 1 failure; wrong usage exits with 2."""
@@ -184,16 +198,55 @@ def _attributions(options: argparse.Namespace) -> Iterator[Any]:
         yield from Attributor.load(model, threshold=options.threshold).attribute_each(_files(paths))
 
 
-def _export(options: argparse.Namespace) -> None:
-    from bmrl.export import export_torchscript, write_triton_repository
+def _export(options: argparse.Namespace) -> int:
+    from bmrl.export import export, export_all, write_triton_repository
     from bmrl.models import load_model
 
+    serving = _given(options, *_SERVING_OPTIONS)
+    if serving and options.format != "triton":
+        options.usage_error(f"--{next(iter(serving)).replace('_', '-')}: only with --format triton")
+    if options.all and options.images is None:
+        options.usage_error("--all: expected --images too, to verify and calibrate with")
+    if options.format == "triton" and Path(options.model).is_file():
+        if options.artifact or options.images:
+            options.usage_error("--artifact, --images: expected neither with a file that is exported and verified")
+        write_triton_repository(options.model, options.out, **serving)
+        print(f"wrote {options.out}")
+        return SUCCESS
     model = load_model(options.model)
-    if options.format == "torchscript":
-        export_torchscript(model, options.out)
+    images: dict[str, Any] = {}
+    if options.images is not None:
+        from bmrl._export_images import read_export_images
+
+        read = read_export_images(options.images, model.config.image_size)
+        images = {"images": read.test, "calibration": read.calibration}
+    failed = False
+    if options.all:
+        from bmrl.export.every_format import format_exports
+
+        rows = export_all(model, options.out, **images)
+        print(format_exports(rows))
+        failed = any(row["error"] for row in rows)
+    elif options.format == "triton":
+        serving["format"] = serving.pop("artifact", None)
+        write_triton_repository(model, options.out, **images, **serving)
     else:
-        write_triton_repository(model, options.out)
+        export(model, options.out, options.format, device=options.device, **images)
     print(f"wrote {options.out}")
+    return FAILURE if failed else SUCCESS
+
+
+_SERVING_OPTIONS = (
+    "backend",
+    "artifact",
+    "engine",
+    "version",
+    "max_batch_size",
+    "preferred_batch_sizes",
+    "max_queue_delay",
+    "num_threads",
+    "instances",
+)
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -329,10 +382,7 @@ def _parser() -> argparse.ArgumentParser:
     attribution.add_argument("--json", action="store_true", help="print JSON instead of a table")
     attribution.add_argument("--server", metavar="HOST:PORT", help="ask this Triton server over gRPC instead")
 
-    export = command("export", _export, "write a model for use without bmrl")
-    export.add_argument("model", metavar="MODEL")
-    export.add_argument("--format", required=True, choices=["torchscript", "triton"])
-    export.add_argument("--out", required=True, metavar="PATH", help="file (torchscript) or folder (triton)")
+    _export_options(command("export", _export, "write a model for use without bmrl, and verify it"))
 
     serving = command("serve", _serve, "serve a repository with a real Triton Inference Server on this machine")
     serving.add_argument("repository", metavar="REPOSITORY", help="what bmrl export --format triton wrote")
@@ -340,6 +390,34 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--grpc-port", type=int, default=8001, help="default: %(default)s")
     serving.add_argument("--metrics-port", type=int, default=8002, help="default: %(default)s")
     return parser
+
+
+def _export_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a model folder; for triton, an exported file too")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--format", choices=[*_FORMATS, "triton"], metavar="FORMAT", help=", ".join([*_FORMATS, "triton"])
+    )
+    what.add_argument("--all", action="store_true", help="every format, with a table of size, speed and fidelity")
+    parser.add_argument("--out", required=True, metavar="PATH", help="a file; for triton and --all, a folder")
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        help="verify with these, and calibrate int8: a data folder (its test and training splits) or any folder of "
+        "images (default: patterns)",
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what aoti compiles for")
+    parser.set_defaults(usage_error=parser.error)
+    triton = parser.add_argument_group("with --format triton")
+    triton.add_argument("--backend", choices=["python", "pytorch", "torch_aoti", "onnxruntime"])
+    triton.add_argument("--artifact", choices=_FORMATS, metavar="FORMAT", help="what the backend runs")
+    triton.add_argument("--engine", choices=["onnxruntime", "openvino"], help="what runs ONNX in the python backend")
+    triton.add_argument("--version", type=int, metavar="N", help="the server takes the highest (default: 1)")
+    triton.add_argument("--max-batch-size", type=int, metavar="N", help="images in one run (default: 64)")
+    triton.add_argument("--preferred-batch-sizes", type=int, nargs="+", metavar="N", help="batches not to delay")
+    triton.add_argument("--max-queue-delay", type=float, metavar="S", help="seconds to wait for a batch (default: 0)")
+    triton.add_argument("--threads", dest="num_threads", type=int, metavar="N", help="CPU threads of one run")
+    triton.add_argument("--instances", type=int, metavar="N", help="copies that run side by side (default: 1)")
 
 
 def _device(parser: argparse.ArgumentParser) -> None:

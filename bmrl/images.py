@@ -6,15 +6,21 @@ here, so that training and serving see the same pixels. Needs Pillow and torch a
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from PIL import Image
 from torch import Tensor
 
 from bmrl._checks import check_positive
-from bmrl._decoding import ImageSource, one_line, open_image, read_bytes, source_name, to_rgb, upright
+from bmrl._decoding import FORMATS, ImageSource, one_line, open_image, read_bytes, source_name, to_rgb, upright
 from bmrl.errors import DTypeError, ImageError
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 __all__ = [
+    "FORMATS",
     "MAX_BYTES",
     "MAX_PIXELS",
     "SUFFIXES",
@@ -36,7 +42,12 @@ SUFFIXES = frozenset((".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif",
 
 
 def load_image(
-    source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, name: str | None = None
+    source: ImageSource,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    formats: Collection[str] = FORMATS,
+    name: str | None = None,
 ) -> Image.Image:
     """Decode an image and return it upright, in RGB, as a viewer would show it.
 
@@ -49,6 +60,7 @@ def load_image(
         source: path, encoded bytes, binary file (read from where it stands) or PIL image (left unchanged).
         max_pixels: > 0, the largest width times height; checked in the header, before any pixel is decoded.
         max_bytes: > 0, the largest file; nothing beyond it is read.
+        formats: which of "JPEG", "PNG", "WebP", "BMP", "TIFF" and "GIF" encoded sources may be in.
         name: what errors call the image; by default its path, or the kind of source.
 
     Raises:
@@ -64,7 +76,10 @@ def load_image(
     check_positive("max_pixels", max_pixels)
     check_positive("max_bytes", max_bytes)
     name = one_line(name or source_name(source))
-    image = source if isinstance(source, Image.Image) else open_image(read_bytes(source, max_bytes, name), name)
+    if isinstance(source, Image.Image):
+        image = source
+    else:
+        image = open_image(read_bytes(source, max_bytes, name), name, formats)
     width, height = image.size
     if width < 1 or height < 1:
         raise ImageError(f"{name}: expected at least 1 x 1 pixels, got {width} x {height}")
@@ -110,6 +125,7 @@ def read_image(
     *,
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
+    formats: Collection[str] = FORMATS,
     name: str | None = None,
 ) -> Tensor:
     """Decode an image and resize it: :func:`load_image`, then :func:`resize_image`.
@@ -117,7 +133,8 @@ def read_image(
     Returns:
         uint8 ``(3, image_size, image_size)``, RGB, 0 to 255.
     """
-    return resize_image(load_image(source, max_pixels=max_pixels, max_bytes=max_bytes, name=name), image_size)
+    image = load_image(source, max_pixels=max_pixels, max_bytes=max_bytes, formats=formats, name=name)
+    return resize_image(image, image_size)
 
 
 def center_square(width: int, height: int) -> tuple[int, int, int, int]:

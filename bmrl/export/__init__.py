@@ -16,6 +16,7 @@ __all__ = [
     "TritonClient",
     "TritonServer",
     "export",
+    "export_all",
     "export_aoti",
     "export_onnx",
     "export_pt2",
@@ -29,6 +30,7 @@ __all__ = [
 if TYPE_CHECKING:
     from bmrl.export.artifact import Artifact, load_artifact
     from bmrl.export.client import TritonClient
+    from bmrl.export.every_format import export_all
     from bmrl.export.exported_program import export_aoti, export_pt2
     from bmrl.export.formats import FORMATS, export
     from bmrl.export.onnx import export_onnx
@@ -41,6 +43,7 @@ _HOMES = {
     "Artifact": "artifact",
     "FORMATS": "formats",
     "export": "formats",
+    "export_all": "every_format",
     "export_aoti": "exported_program",
     "export_onnx": "onnx",
     "export_pt2": "exported_program",

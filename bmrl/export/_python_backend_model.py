@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 THREADS_VARIABLE = "BMRL_NUM_THREADS"
+ROUNDING = 1e-2  # of bfloat16
 
 
 class TritonPythonModel:
@@ -49,7 +50,7 @@ class TritonPythonModel:
             sizes = [len(images) for images in batches.values()]
             answers = zip(*(output.split(sizes) for output in outputs), strict=True)
             for index, answer in zip(batches, answers, strict=True):
-                responses[index] = self._respond(answer)
+                responses[index] = self._respond(requests[index], answer)
         return responses
 
     def _images(self, request: Any) -> torch.Tensor:
@@ -65,15 +66,21 @@ class TritonPythonModel:
             raise ValueError(f"{self.input_name}: expected shape ({expected}), got {tuple(images.shape)}")
         return images
 
-    def _respond(self, answer: tuple[torch.Tensor, ...]) -> Any:
-        """Return one request's share of the outputs, or an error where they are not numbers."""
+    def _respond(self, request: Any, answer: tuple[torch.Tensor, ...]) -> Any:
+        """Return one request's share of the outputs, or an error where they can't be right."""
         for name, output in zip(self.output_names, answer, strict=True):
             if not output.isfinite().all():
                 message = f"{name}: expected finite numbers from the model, got NaN or infinity"
                 return self._error(message, self.triton.TritonError.INTERNAL)
+        low, high = (bound.item() for bound in answer[0].aminmax())
+        if not (low >= 0 and high <= 1 + ROUNDING):
+            message = f"{self.output_names[0]}: expected numbers from 0 to 1 from the model, got {low:g} to {high:g}"
+            return self._error(message, self.triton.TritonError.INTERNAL)
+        wanted = request.requested_output_names()  # an ensemble is stopped by an output that it didn't ask for
         tensors = [
             self.triton.Tensor.from_dlpack(name, output.contiguous())
             for name, output in zip(self.output_names, answer, strict=True)
+            if name in wanted
         ]
         return self.triton.InferenceResponse(output_tensors=tensors)
 

@@ -9,6 +9,7 @@ from a file, which is how an export is verified::
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Graph = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -94,9 +95,25 @@ def load(path: str | os.PathLike[str], *, num_threads: int | None = None, engine
     if kind in ("pt2", "aoti"):
         _check_fits(path, description, processor=kind == "aoti")
     try:
-        return _LOADERS[kind](path, description["device"])
+        with _without_pickle():
+            return _LOADERS[kind](path, description["device"])
     except Exception as error:
         raise ValueError(f"{path}: expected a {kind} file, got one with {_one_line(error)!r}") from error
+
+
+@contextlib.contextmanager
+def _without_pickle() -> Iterator[None]:
+    """Let ``torch.load`` build tensors alone, whoever calls it: loading a pt2 file falls back on pickle otherwise."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _check_fits(path: str | os.PathLike[str], description: dict[str, Any], *, processor: bool) -> None:
@@ -198,11 +215,12 @@ def _main() -> None:
     parser.add_argument("images")
     parser.add_argument("answers")
     parser.add_argument("--batches", type=int, nargs="+", required=True)
+    parser.add_argument("--engine")
     options = parser.parse_args()
     sys.modules["bmrl"] = None  # type: ignore[assignment]  # an import of it fails
     from safetensors.torch import load_file, save_file
 
-    graph = load(options.model)
+    graph = load(options.model, engine=options.engine)
     images = load_file(options.images)["images"]
     answers = {}
     for size in options.batches:

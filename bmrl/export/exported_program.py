@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -74,7 +75,9 @@ def export_aoti(
 
 def write(job: Job, path: Path) -> None:
     """Write the program."""
-    torch.export.save(exported(job), str(path), extra_files={_runtime.DESCRIPTION: json.dumps(job.description)})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No complete tensor found")  # of views on the CPU, which is fine
+        torch.export.save(exported(job), str(path), extra_files={_runtime.DESCRIPTION: json.dumps(job.description)})
 
 
 def write_compiled(job: Job, path: Path) -> None:
@@ -93,4 +96,7 @@ def exported(job: Job) -> torch.export.ExportedProgram:
     images = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=device)
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     with torch.no_grad():
-        return torch.export.export(job.graph, (images,), dynamic_shapes=({0: batch},))
+        program = torch.export.export(job.graph, (images,), dynamic_shapes=({0: batch},))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # would show the folders of this machine to whoever gets the file
+    return program

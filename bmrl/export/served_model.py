@@ -10,12 +10,30 @@ from typing import Any
 from bmrl.errors import MissingExtraError, ServerError
 from bmrl.models import Generator
 
-__all__ = ["EMBEDDING", "IMAGES", "MODEL_NAME", "PROBABILITIES", "ServedModel", "import_tritonclient"]
+__all__ = [
+    "EMBEDDING",
+    "ENCODED_IMAGE",
+    "ENSEMBLE_NAME",
+    "IMAGES",
+    "INDEX",
+    "MODEL_NAME",
+    "PROBABILITIES",
+    "PROBABILITY",
+    "SEEN",
+    "ServedModel",
+    "import_tritonclient",
+]
 
 MODEL_NAME = "bmrl"
 IMAGES = "images"
 PROBABILITIES = "probabilities"
 EMBEDDING = "embedding"
+
+ENSEMBLE_NAME = "bmrl_attribute"
+ENCODED_IMAGE = "image"
+INDEX = "index"
+PROBABILITY = "probability"
+SEEN = "seen"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +53,17 @@ class ServedModel:
     embed_dim: int
     thresholds: tuple[float, ...]
     max_batch_size: int
+
+    @classmethod
+    def from_description(cls, description: dict[str, Any], max_batch_size: int) -> ServedModel:
+        """Take what an entry of ``artifact.json`` says."""
+        return cls(
+            generators=tuple(Generator(**entry) for entry in description["generators"]),
+            image_size=description["image_size"],
+            embed_dim=description["embed_dim"],
+            thresholds=tuple(description["thresholds"]),
+            max_batch_size=max_batch_size,
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:

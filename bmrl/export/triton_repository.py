@@ -14,6 +14,7 @@ Triton's other backends need the first four files alone.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,9 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from bmrl._checks import check_choice, check_positive
 from bmrl.errors import MissingFileError, ModelFolderError, RangeError
 from bmrl.export._atomic import new_folder
-from bmrl.export.artifact import MAX_BATCH
+from bmrl.export.artifact import MAX_BATCH, describe_model, read_artifact, write_entries
 from bmrl.export.formats import FORMATS, export
-from bmrl.export.served_model import MODEL_NAME, ServedModel
+from bmrl.export.served_model import ENSEMBLE_NAME, MODEL_NAME, ServedModel
 from bmrl.export.triton_config import (
     BACKENDS,
     LABELS_FILE,
@@ -34,9 +35,9 @@ from bmrl.export.triton_config import (
     read_triton_config,
     write_config,
 )
+from bmrl.export.triton_ensemble import DECIDE_NAME, DECODE_NAME, write_ensemble
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
 
     from torch import Tensor
@@ -50,7 +51,7 @@ _DEFAULT_FORMATS = {"python": "torchscript", "pytorch": "torchscript", "torch_ao
 
 
 def write_triton_repository(
-    model: BMRL,
+    model: BMRL | str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
     backend: str = "python",
@@ -65,6 +66,9 @@ def write_triton_repository(
     instances: int = 1,
     device: Literal["cpu", "cuda"] = "cpu",
     engine: Literal["onnxruntime", "openvino"] | None = None,
+    ensemble: bool = False,
+    max_pixels: int = 50_000_000,
+    max_bytes: int = 32 * 2**20,
 ) -> Path:
     """Write a repository that serves ``model`` under the name ``bmrl`` and return its folder.
 
@@ -74,12 +78,13 @@ def write_triton_repository(
     at all, and replaces an earlier repository of ours.
 
     Args:
-        model: the model, in any mode, on any device; it is not touched.
+        model: the model, in any mode, on any device, which is not touched; or the path of a file that bmrl exported.
         folder: a new or empty folder, or a repository that this function wrote; its parent exists.
         backend: ``"python"``; or ``"pytorch"`` (TorchScript), ``"torch_aoti"`` and ``"onnxruntime"``, which need a
             server that has them: NVIDIA's images do.
-        format: the file that it runs, a name of :data:`~bmrl.export.FORMATS`; None takes the backend's float32 form.
-        version: 1 or more. A server takes the highest; other versions of the same classes and sizes are kept.
+        format: what a model is exported as, a name of :data:`~bmrl.export.FORMATS`; None takes the backend's float32
+            form.
+        version: 1 or more. A server takes the highest; other versions of the same classes and options are kept.
         images: see :func:`~bmrl.export.export`.
         calibration: see :func:`~bmrl.export.export`.
         max_batch_size: most images in one request and in one run of the graph, up to 64; None takes 64, or what the
@@ -90,10 +95,16 @@ def write_triton_repository(
         instances: copies of the model that run side by side.
         device: ``"cuda"`` where the server has such a device; for ``"onnxruntime"`` and ``"torch_aoti"``.
         engine: what runs an ONNX file in the Python backend, see :func:`~bmrl.export.load_artifact`.
+        ensemble: adds ``bmrl_attribute``, which takes the bytes of an image file (JPEG, PNG or WebP) as a uint8
+            vector ``image`` and returns ``index`` of the class, its ``probability``, and ``seen``, whether that reaches
+            the model's first threshold. Decoding is the same as :class:`bmrl.Attributor`'s.
+        max_pixels: largest width times height that the ensemble decodes.
+        max_bytes: largest file that the ensemble decodes.
 
     Raises:
-        ModelFolderError: ``folder`` holds something else, or other versions do not fit.
-        MissingFileError: the parent of ``folder`` does not exist.
+        ModelFolderError: ``folder`` holds something else, its other versions do not fit, or the exported file is
+            damaged.
+        MissingFileError: the parent of ``folder``, or the exported file, does not exist.
         MissingExtraError: tritonclient, or what the format needs, is not installed.
         ConfigError: a class name does not fit on one line of the labels file.
         RangeError: an option is out of range, or the backend does not run the format.
@@ -101,16 +112,36 @@ def write_triton_repository(
     """
     folder = Path(folder)
     check_choice("backend", backend, BACKENDS)
-    format = format or _DEFAULT_FORMATS[backend]
-    runnable = [name for name, kind in FORMATS.items() if kind.kind in BACKENDS[backend].kinds]
-    check_choice(f"format for backend {backend}", format, runnable)
     check_positive("version", version)
+    check_positive("max_pixels", max_pixels)
+    check_positive("max_bytes", max_bytes)
+    if isinstance(model, str | os.PathLike):
+        exported = Path(model)
+        description = read_artifact(exported)
+        kind, name = description["format"], f"model{exported.suffix}"
+        check_choice(f"format of {exported} for backend {backend}", kind, BACKENDS[backend].kinds)
+
+        def put(path: Path) -> None:
+            shutil.copyfile(exported, path)
+            write_entries(path.parent, {path.name: description})
+
+    else:
+        description = describe_model(model)
+        chosen = format or _DEFAULT_FORMATS[backend]
+        runnable = [name for name, entry in FORMATS.items() if entry.kind in BACKENDS[backend].kinds]
+        check_choice(f"format for backend {backend}", chosen, runnable)
+        kind, name = FORMATS[chosen].kind, f"model{FORMATS[chosen].suffix}"
+
+        def put(path: Path) -> None:
+            target = device if kind == "aoti" else "cpu"
+            export(model, path, chosen, images=images, calibration=calibration, device=target)
+
     most = MAX_BATCH if BACKENDS[backend].batches else 1
     if max_batch_size is not None and max_batch_size > most:
         raise RangeError(f"max_batch_size: expected at most {most} for backend {backend}, got {max_batch_size}")
     if device == "cuda" and backend not in ("onnxruntime", "torch_aoti"):
         raise RangeError(f"device: expected 'cpu' for backend {backend}, got 'cuda'")
-    if engine is not None and (backend != "python" or FORMATS[format].kind != "onnx"):
+    if engine is not None and (backend != "python" or kind != "onnx"):
         raise RangeError(f"engine: expected None unless backend python runs an ONNX file, got {engine!r}")
     serving = ServingOptions(
         max_batch_size=most if max_batch_size is None else max_batch_size,
@@ -121,16 +152,9 @@ def write_triton_repository(
         device=device,
         engine=engine,
     )
-    served = ServedModel(
-        generators=model.config.generators,
-        image_size=model.config.image_size,
-        embed_dim=model.config.embed_dim,
-        thresholds=model.config.thresholds,
-        max_batch_size=serving.max_batch_size,
-    )
+    served = ServedModel.from_description(description, serving.max_batch_size)
     check_labels_fit(served.labels)
-    artifact = f"model{FORMATS[format].suffix}"
-    config = model_config(served, backend, artifact, serving)
+    config = model_config(served, backend, name, serving)
     check_replaceable(folder)
     with new_folder(folder) as temporary:
         home = temporary / MODEL_NAME
@@ -144,8 +168,9 @@ def write_triton_repository(
             here = Path(__file__).parent
             shutil.copyfile(here / "_python_backend_model.py", place / "model.py")
             shutil.copyfile(here / "_runtime.py", place / "artifact_runtime.py")
-        target = serving.device if FORMATS[format].kind == "aoti" else "cpu"
-        export(model, place / artifact, format, images=images, calibration=calibration, device=target)
+        put(place / name)
+        if ensemble:
+            write_ensemble(temporary, served, backend, serving, max_pixels=max_pixels, max_bytes=max_bytes)
         check_model(temporary)
     return folder
 
@@ -161,7 +186,7 @@ def check_replaceable(folder: Path) -> None:
         return
     wanted = f"{folder}: expected an empty folder or a repository written by bmrl"
     for name in names:
-        if name != MODEL_NAME:
+        if name not in (MODEL_NAME, DECODE_NAME, DECIDE_NAME, ENSEMBLE_NAME):
             raise ModelFolderError(f"{wanted}, got {name!r} in it")
     try:
         check_model(folder)

@@ -69,7 +69,9 @@ def reference(model: BMRL, images: Tensor | None = None) -> Reference:
     return Reference(images, probabilities, embedding, synthetic)
 
 
-def verify(path: Path, expected: Reference, thresholds: list[float], *, exact: bool) -> dict[str, Any]:
+def verify(
+    path: Path, expected: Reference, thresholds: list[float], *, exact: bool, engine: str | None = None
+) -> dict[str, Any]:
     """Run an exported file in a fresh process, in batches of 1, 3 and the most it takes, and compare.
 
     Args:
@@ -77,6 +79,7 @@ def verify(path: Path, expected: Reference, thresholds: list[float], *, exact: b
         expected: images and what the model makes of them.
         thresholds: maximum probabilities below which an image is unseen.
         exact: whether a difference above :data:`TOLERANCE`, or a changed decision, is an error. NaN is, always.
+        engine: see :func:`~bmrl.export.load_artifact`.
 
     Returns:
         What goes into ``artifact.json``: numbers of images and of the differences found.
@@ -88,7 +91,7 @@ def verify(path: Path, expected: Reference, thresholds: list[float], *, exact: b
     same_class, changed = 1.0, 0
     images = expected.images
     repeated = images.repeat(-(-MAX_BATCH // len(images)), 1, 1, 1)  # fills the largest batch at least once
-    answers = _answers(path, torch.cat((repeated, probe_image(images.shape[-1]))))
+    answers = _answers(path, torch.cat((repeated, probe_image(images.shape[-1]))), engine)
     for size in BATCHES:
         for name in worst:
             right = getattr(expected, name)
@@ -134,12 +137,14 @@ def probe_image(size: int) -> Tensor:
     return torch.arange(3 * size * size).remainder(251).to(torch.uint8).reshape(1, 3, size, size)
 
 
-def _answers(path: Path, images: Tensor) -> dict[str, Tensor]:
+def _answers(path: Path, images: Tensor, engine: str | None) -> dict[str, Tensor]:
     with tempfile.TemporaryDirectory(prefix="bmrl-verify-") as scratch:
         question, answer = Path(scratch, "images.safetensors"), Path(scratch, "answers.safetensors")
         save_file({"images": images.contiguous()}, question)
         command = [sys.executable, "-I", _runtime.__file__, str(path), str(question), str(answer), "--batches"]
         command += map(str, BATCHES)
+        if engine is not None:
+            command += ["--engine", engine]
         try:
             ended = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=TIMEOUT

@@ -1,0 +1,36 @@
+"""Decides inside Triton's Python backend (``bmrl_decide/1/model.py`` of a repository): which class, and seen or not.
+
+It needs PyTorch alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from typing import Any
+
+import torch
+
+
+class TritonPythonModel:
+    """One instance of the model; Triton calls the methods."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the threshold out of the configuration."""
+        self.triton: Any = importlib.import_module("triton_python_backend_utils")  # exists inside the backend only
+        config = json.loads(args["model_config"])
+        self.input_name: str = config["input"][0]["name"]
+        self.threshold = float(config["parameters"]["threshold"]["string_value"])
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer each request with index, probability and seen, each ``(batch, 1)``."""
+        responses = []
+        for request in requests:
+            tensor = self.triton.get_input_tensor_by_name(request, self.input_name)
+            probabilities: torch.Tensor = torch.from_dlpack(tensor)  # type: ignore[attr-defined]
+            best, index = probabilities.max(dim=1, keepdim=True)
+            outputs = {"index": index.int(), "probability": best, "seen": best >= self.threshold}
+            wanted = request.requested_output_names()  # an ensemble is stopped by an output that it didn't ask for
+            tensors = [self.triton.Tensor.from_dlpack(name, outputs[name]) for name in outputs if name in wanted]
+            responses.append(self.triton.InferenceResponse(output_tensors=tensors))
+        return responses

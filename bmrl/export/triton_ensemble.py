@@ -1,0 +1,150 @@
+"""The ensemble ``bmrl_attribute``: an image file's bytes in, its attribution out, all on the server.
+
+It adds three models to a repository::
+
+folder/bmrl_decode/     bytes to pixels, as bmrl.Attributor decodes and resizes; refuses what is not safe to decode
+folder/bmrl_decide/     probabilities to class index, maximum probability, and whether that reaches the threshold
+folder/bmrl_attribute/  the ensemble: decode, then bmrl, then decide
+
+One request holds one image; the server batches the images of waiting requests for ``bmrl``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from bmrl.export.served_model import (
+    ENCODED_IMAGE,
+    ENSEMBLE_NAME,
+    IMAGES,
+    INDEX,
+    MODEL_NAME,
+    PROBABILITY,
+    SEEN,
+    ServedModel,
+    import_tritonclient,
+)
+from bmrl.export.triton_config import BACKENDS, LABELS_FILE, ServingOptions, write_config
+
+__all__ = ["DECIDE_NAME", "DECODE_NAME", "write_ensemble"]
+
+DECODE_NAME = "bmrl_decode"
+DECIDE_NAME = "bmrl_decide"
+
+DECODING_MODULES = ("__init__.py", "_checks.py", "_decoding.py", "errors.py", "images.py")
+
+
+def write_ensemble(
+    folder: Path, served: ServedModel, backend: str, options: ServingOptions, *, max_pixels: int, max_bytes: int
+) -> None:
+    """Write the three models beside ``bmrl``.
+
+    Args:
+        folder: the repository.
+        served: what ``bmrl`` serves.
+        backend: what runs ``bmrl``, a name of :data:`~bmrl.export.triton_config.BACKENDS`.
+        options: how ``bmrl`` is run; the other models have as many instances.
+        max_pixels: largest width times height that is decoded.
+        max_bytes: largest file that is decoded.
+    """
+    here = Path(__file__).parent
+    decode = _model(folder, DECODE_NAME, _decode_config(served, options, max_pixels, max_bytes))
+    shutil.copyfile(here / "_decoding_model.py", decode / "model.py")
+    (decode / "bmrl").mkdir()
+    for name in DECODING_MODULES[1:]:
+        shutil.copyfile(here.parent / name, decode / "bmrl" / name)
+    (decode / "bmrl" / DECODING_MODULES[0]).write_text('"""The modules of bmrl that decode an image."""\n', "utf-8")
+    decide = _model(folder, DECIDE_NAME, _decide_config(served, options))
+    shutil.copyfile(here / "_decision_model.py", decide / "model.py")
+    _model(folder, ENSEMBLE_NAME, _ensemble_config(served, backend))
+    labels = "".join(f"{label}\n" for label in served.labels)
+    (folder / ENSEMBLE_NAME / LABELS_FILE).write_text(labels, encoding="utf-8")
+
+
+def _model(folder: Path, name: str, config: Any) -> Path:
+    version = folder / name / "1"
+    version.mkdir(parents=True)
+    write_config(config, version.parent)
+    return version
+
+
+def _tensors(kind: str, **dims: tuple[str, list[int]]) -> list[Any]:
+    message = getattr(import_tritonclient("grpc.model_config_pb2"), kind)
+    return [message(name=name, data_type=f"TYPE_{dtype}", dims=shape) for name, (dtype, shape) in dims.items()]
+
+
+def _decode_config(served: ServedModel, options: ServingOptions, max_pixels: int, max_bytes: int) -> Any:
+    messages = import_tritonclient("grpc.model_config_pb2")
+    side = served.image_size
+    config = messages.ModelConfig(
+        name=DECODE_NAME,
+        backend="python",
+        input=_tensors("ModelInput", **{ENCODED_IMAGE: ("UINT8", [-1])}),
+        output=_tensors("ModelOutput", **{IMAGES: ("UINT8", [1, 3, side, side])}),
+        instance_group=[messages.ModelInstanceGroup(kind="KIND_CPU", count=options.instances)],
+    )
+    config.parameters["max_pixels"].string_value = str(max_pixels)
+    config.parameters["max_bytes"].string_value = str(max_bytes)
+    return config
+
+
+def _decide_config(served: ServedModel, options: ServingOptions) -> Any:
+    messages = import_tritonclient("grpc.model_config_pb2")
+    config = messages.ModelConfig(
+        name=DECIDE_NAME,
+        backend="python",
+        max_batch_size=served.max_batch_size,
+        input=_tensors("ModelInput", probabilities=("FP32", [len(served.generators)])),
+        output=_tensors("ModelOutput", **_decision()),
+        instance_group=[messages.ModelInstanceGroup(kind="KIND_CPU", count=options.instances)],
+        dynamic_batching=messages.ModelDynamicBatching(),
+    )
+    config.parameters["threshold"].string_value = repr(served.thresholds[0])
+    return config
+
+
+def _ensemble_config(served: ServedModel, backend: str) -> Any:
+    messages = import_tritonclient("grpc.model_config_pb2")
+    images, probabilities, embedding = BACKENDS[backend].tensors
+    vectors = {
+        "probabilities": ("FP32", [1, len(served.generators)]),
+        "embedding": ("FP32", [1, served.embed_dim]),
+    }
+    decision = {name: (dtype, [1, *shape]) for name, (dtype, shape) in _decision().items()}
+    config = messages.ModelConfig(
+        name=ENSEMBLE_NAME,
+        platform="ensemble",
+        input=_tensors("ModelInput", **{ENCODED_IMAGE: ("UINT8", [-1])}),
+        output=_tensors("ModelOutput", **decision, **vectors),
+    )
+    for output in config.output:
+        if output.name == "probabilities":
+            output.label_filename = LABELS_FILE
+    steps = config.ensemble_scheduling.step
+    steps.add(
+        model_name=DECODE_NAME,
+        model_version=-1,
+        input_map={ENCODED_IMAGE: ENCODED_IMAGE},
+        output_map={IMAGES: "pixels"},
+    )
+    steps.add(
+        model_name=MODEL_NAME,
+        model_version=-1,
+        input_map={images: "pixels"},
+        output_map={probabilities: "probabilities", embedding: "embedding"},
+    )
+    steps.add(
+        model_name=DECIDE_NAME,
+        model_version=-1,
+        input_map={"probabilities": "probabilities"},
+        output_map={name: name for name in decision},
+    )
+    for name, text in served.to_parameters().items():
+        config.parameters[name].string_value = text
+    return config
+
+
+def _decision() -> dict[str, tuple[str, list[int]]]:
+    return {INDEX: ("INT32", [1]), PROBABILITY: ("FP32", [1]), SEEN: ("BOOL", [1])}
