@@ -19,18 +19,27 @@ class TritonPythonModel:
         """Read the threshold out of the configuration."""
         self.triton: Any = importlib.import_module("triton_python_backend_utils")  # exists inside the backend only
         config = json.loads(args["model_config"])
-        self.input_name: str = config["input"][0]["name"]
+        self.input_names: list[str] = [entry["name"] for entry in config["input"]]
         self.threshold = float(config["parameters"]["threshold"]["string_value"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request with index, probability and seen, each ``(batch, 1)``."""
+        """Answer each request with index, probability and seen, each ``(batch, 1)``, and with what came in.
+
+        An ensemble can't give out a tensor that one of its steps takes, so that this step hands it on.
+        """
         responses = []
         for request in requests:
-            tensor = self.triton.get_input_tensor_by_name(request, self.input_name)
-            probabilities: torch.Tensor = torch.from_dlpack(tensor)  # type: ignore[attr-defined]
+            tensors = (self.triton.get_input_tensor_by_name(request, name) for name in self.input_names)
+            probabilities, embedding = (torch.from_dlpack(tensor) for tensor in tensors)  # type: ignore[attr-defined]
             best, index = probabilities.max(dim=1, keepdim=True)
-            outputs = {"index": index.int(), "probability": best, "seen": best >= self.threshold}
-            wanted = request.requested_output_names()  # an ensemble is stopped by an output that it didn't ask for
+            outputs = {
+                "index": index.int(),
+                "probability": best,
+                "seen": best >= self.threshold,
+                "probabilities": probabilities,
+                "embedding": embedding,
+            }
+            wanted = request.requested_output_names()
             tensors = [self.triton.Tensor.from_dlpack(name, outputs[name]) for name in outputs if name in wanted]
             responses.append(self.triton.InferenceResponse(output_tensors=tensors))
         return responses

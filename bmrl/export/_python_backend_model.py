@@ -76,7 +76,7 @@ class TritonPythonModel:
         if not (low >= 0 and high <= 1 + ROUNDING):
             message = f"{self.output_names[0]}: expected numbers from 0 to 1 from the model, got {low:g} to {high:g}"
             return self._error(message, self.triton.TritonError.INTERNAL)
-        wanted = request.requested_output_names()  # an ensemble is stopped by an output that it didn't ask for
+        wanted = request.requested_output_names()
         tensors = [
             self.triton.Tensor.from_dlpack(name, output.contiguous())
             for name, output in zip(self.output_names, answer, strict=True)

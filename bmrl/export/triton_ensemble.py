@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from bmrl.export.served_model import (
+    EMBEDDING,
     ENCODED_IMAGE,
     ENSEMBLE_NAME,
     IMAGES,
     INDEX,
     MODEL_NAME,
+    PROBABILITIES,
     PROBABILITY,
     SEEN,
     ServedModel,
@@ -92,12 +94,14 @@ def _decode_config(served: ServedModel, options: ServingOptions, max_pixels: int
 
 def _decide_config(served: ServedModel, options: ServingOptions) -> Any:
     messages = import_tritonclient("grpc.model_config_pb2")
+    outputs = _attribution(served)
+    inputs = {f"{name}_of_{MODEL_NAME}": outputs[name] for name in (PROBABILITIES, EMBEDDING)}
     config = messages.ModelConfig(
         name=DECIDE_NAME,
         backend="python",
         max_batch_size=served.max_batch_size,
-        input=_tensors("ModelInput", probabilities=("FP32", [len(served.generators)])),
-        output=_tensors("ModelOutput", **_decision()),
+        input=_tensors("ModelInput", **inputs),
+        output=_tensors("ModelOutput", **outputs),
         instance_group=[messages.ModelInstanceGroup(kind="KIND_CPU", count=options.instances)],
         dynamic_batching=messages.ModelDynamicBatching(),
     )
@@ -108,43 +112,35 @@ def _decide_config(served: ServedModel, options: ServingOptions) -> Any:
 def _ensemble_config(served: ServedModel, backend: str) -> Any:
     messages = import_tritonclient("grpc.model_config_pb2")
     images, probabilities, embedding = BACKENDS[backend].tensors
-    vectors = {
-        "probabilities": ("FP32", [1, len(served.generators)]),
-        "embedding": ("FP32", [1, served.embed_dim]),
-    }
-    decision = {name: (dtype, [1, *shape]) for name, (dtype, shape) in _decision().items()}
+    outputs = {name: (dtype, [1, *shape]) for name, (dtype, shape) in _attribution(served).items()}
     config = messages.ModelConfig(
         name=ENSEMBLE_NAME,
         platform="ensemble",
         input=_tensors("ModelInput", **{ENCODED_IMAGE: ("UINT8", [-1])}),
-        output=_tensors("ModelOutput", **decision, **vectors),
+        output=_tensors("ModelOutput", **outputs),
     )
     for output in config.output:
-        if output.name == "probabilities":
+        if output.name == PROBABILITIES:
             output.label_filename = LABELS_FILE
-    steps = config.ensemble_scheduling.step
-    steps.add(
-        model_name=DECODE_NAME,
-        model_version=-1,
-        input_map={ENCODED_IMAGE: ENCODED_IMAGE},
-        output_map={IMAGES: "pixels"},
+    within = {name: f"{name}_of_{MODEL_NAME}" for name in (PROBABILITIES, EMBEDDING)}
+    steps = (
+        (DECODE_NAME, {ENCODED_IMAGE: ENCODED_IMAGE}, {IMAGES: "pixels"}),
+        (MODEL_NAME, {images: "pixels"}, {probabilities: within[PROBABILITIES], embedding: within[EMBEDDING]}),
+        (DECIDE_NAME, {name: name for name in within.values()}, {name: name for name in outputs}),
     )
-    steps.add(
-        model_name=MODEL_NAME,
-        model_version=-1,
-        input_map={images: "pixels"},
-        output_map={probabilities: "probabilities", embedding: "embedding"},
-    )
-    steps.add(
-        model_name=DECIDE_NAME,
-        model_version=-1,
-        input_map={"probabilities": "probabilities"},
-        output_map={name: name for name in decision},
-    )
+    for name, inputs, results in steps:
+        config.ensemble_scheduling.step.add(model_name=name, model_version=-1, input_map=inputs, output_map=results)
     for name, text in served.to_parameters().items():
         config.parameters[name].string_value = text
     return config
 
 
-def _decision() -> dict[str, tuple[str, list[int]]]:
-    return {INDEX: ("INT32", [1]), PROBABILITY: ("FP32", [1]), SEEN: ("BOOL", [1])}
+def _attribution(served: ServedModel) -> dict[str, tuple[str, list[int]]]:
+    """Return type and dims, without the batch, of what the ensemble gives out."""
+    return {
+        INDEX: ("INT32", [1]),
+        PROBABILITY: ("FP32", [1]),
+        SEEN: ("BOOL", [1]),
+        PROBABILITIES: ("FP32", [len(served.generators)]),
+        EMBEDDING: ("FP32", [served.embed_dim]),
+    }
