@@ -29,8 +29,8 @@ class TritonPythonModel:
         """
         responses = []
         for request in requests:
-            tensors = (self.triton.get_input_tensor_by_name(request, name) for name in self.input_names)
-            probabilities, embedding = (torch.from_dlpack(tensor) for tensor in tensors)  # type: ignore[attr-defined]
+            taken = (self.triton.get_input_tensor_by_name(request, name) for name in self.input_names)
+            probabilities, embedding = (torch.from_dlpack(tensor) for tensor in taken)  # type: ignore[attr-defined]
             best, index = probabilities.max(dim=1, keepdim=True)
             outputs = {
                 "index": index.int(),

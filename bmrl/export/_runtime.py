@@ -125,7 +125,7 @@ def _check_fits(path: str | os.PathLike[str], description: dict[str, Any], *, pr
     for name, value in wanted.items():
         if got[name] != value:
             raise ValueError(
-                f"{path}: expected {name} {value}, for which it was compiled, got {got[name]}; export again"
+                f"{path}: expected {name} {value}, as where it was exported, got {got[name]}; export it again"
             )
 
 

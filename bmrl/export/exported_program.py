@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from typing import TYPE_CHECKING, Literal
@@ -77,17 +78,21 @@ def write(job: Job, path: Path) -> None:
     """Write the program."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No complete tensor found")  # of views on the CPU, which is fine
-        torch.export.save(exported(job), str(path), extra_files={_runtime.DESCRIPTION: json.dumps(job.description)})
+        buffer = io.BytesIO()  # PyTorch's own writing to a file ends the process where the disk is full
+        torch.export.save(exported(job), buffer, extra_files={_runtime.DESCRIPTION: json.dumps(job.description)})
+    path.write_bytes(buffer.getbuffer())
 
 
 def write_compiled(job: Job, path: Path) -> None:
     """Compile the program and write the package."""
     settings = {"freezing": True, "aot_inductor.metadata": {_runtime.DESCRIPTION: json.dumps(job.description)}}
+    buffer = io.BytesIO()
     try:
-        torch._inductor.aoti_compile_and_package(exported(job), package_path=str(path), inductor_configs=settings)
+        torch._inductor.aoti_compile_and_package(exported(job), package_path=buffer, inductor_configs=settings)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BMRLError(f"aoti: expected AOTInductor to compile the model, got {reason}") from error
+    path.write_bytes(buffer.getbuffer())
 
 
 def exported(job: Job) -> torch.export.ExportedProgram:

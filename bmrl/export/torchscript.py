@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import warnings
 from typing import TYPE_CHECKING, Literal
@@ -90,7 +91,9 @@ def _traced(job: Job) -> torch.jit.ScriptModule:
 
 
 def _save(graph: torch.jit.ScriptModule, job: Job, path: Path) -> None:
-    torch.jit.save(graph, str(path), _extra_files={_runtime.DESCRIPTION: json.dumps(job.description)})
+    buffer = io.BytesIO()  # PyTorch's own writing to a file ends the process where the disk is full
+    torch.jit.save(graph, buffer, _extra_files={_runtime.DESCRIPTION: json.dumps(job.description)})
+    path.write_bytes(buffer.getbuffer())
 
 
 @contextlib.contextmanager

@@ -1,0 +1,371 @@
+"""Every format, exported by the command line once, and looked at from all sides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from bmrl.errors import BMRLError, DTypeError, MissingExtraError, MissingFileError, ModelFolderError, RangeError
+from bmrl.export import FORMATS, export, export_all, export_aoti, load_artifact
+from bmrl.export._runtime import sha256_of
+from bmrl.export.artifact import read_entries, write_entries
+from bmrl.export.onnx import OPSET
+from bmrl.export.verification import reference, verify
+from bmrl.models import build_model, save_model
+
+# Of probabilities and embedding. A sharp head on untrained features, as the fixture's, tells nothing of int8.
+TOLERANCE = {"fp32": (1e-4, 1e-4), "bf16": (6e-2, 1e-2), "int8": (1.0, 0.2)}
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    return save_model(model, tmp_path_factory.mktemp("saved") / "model")
+
+
+@pytest.fixture(scope="module")
+def run(saved, images, tmp_path_factory):
+    """Return the command's end, and the folder that it wrote."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "images").mkdir()
+    for index, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{index:02}.png")
+    command = [sys.executable, "-m", "bmrl.cli", "export", saved, "--all", "--out", folder / "exports"]
+    ended = subprocess.run(
+        [*map(str, command), "--images", str(folder / "images")], capture_output=True, text=True, timeout=570
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended, folder / "exports"
+
+
+@pytest.fixture(scope="module")
+def exports(run):
+    return run[1]
+
+
+pytestmark = pytest.mark.timeout(600)  # the first test waits for the command, and the command for a C++ compiler
+
+
+@pytest.fixture(params=FORMATS)
+def file(request, exports):
+    return exports / f"{request.param}{FORMATS[request.param].suffix}"
+
+
+@pytest.mark.parametrize("batch", [1, 3, 19])
+def test_answers_as_the_model(file, images, eager, batch):
+    artifact = load_artifact(file)
+    outputs = artifact.run(images[:batch])
+    limits = TOLERANCE[artifact.description["precision"]]
+    for output, expected, limit in zip(outputs, eager, limits, strict=True):
+        assert output.dtype == torch.float32
+        torch.testing.assert_close(output, expected[:batch], rtol=0, atol=limit)
+
+
+def test_describes_itself_beside_and_within(file, saved, model, images):
+    entry = load_artifact(file).description
+    assert entry["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert entry["bytes"] == file.stat().st_size
+    assert [one["name"] for one in entry["generators"]] == [one.name for one in model.config.generators]
+    assert [one["manipulation"] for one in entry["generators"]] == ["none", "EFS", "FS", "AM"]
+    assert entry["thresholds"] == list(model.config.thresholds)
+    assert entry["input"] == {
+        "name": "images",
+        "dtype": "uint8",
+        "shape": ["batch", 3, 32, 32],
+        "channels": "RGB",
+        "batch": [1, 64],
+    }
+    assert [(one["name"], one["shape"]) for one in entry["outputs"]] == [
+        ("probabilities", ["batch", 4]),
+        ("embedding", ["batch", 24]),
+    ]
+    assert entry["source"]["model.safetensors"] == sha256_of(saved / "model.safetensors")
+    assert entry["versions"]["torch"] == torch.__version__
+    verified = entry["verification"]
+    assert verified["images"] == 10  # half of the 19; int8 was calibrated with the others
+    assert verified["batches"] == [1, 3, 64]
+    assert not verified["synthetic"]
+    if entry["precision"] == "fp32":
+        assert 0 <= verified["probability_difference"] <= 1e-4
+        assert (verified["top1_agreement"], verified["decisions_changed"]) == (1.0, 0)
+    within = _within(file)
+    assert within
+    assert within == {name: entry[name] for name in within}
+
+
+def _within(file):
+    """Return the description that the file itself holds, read by means other than ours."""
+    if file.suffix == ".onnx":
+        (prop,) = onnx.load(file).metadata_props
+        return json.loads(prop.value)
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        if any("aotinductor" in name for name in names):
+            metadata = [json.loads(archive.read(name)) for name in names if name.endswith("_metadata.json")]
+            return json.loads(metadata[0]["artifact.json"])
+        (name,) = (name for name in names if name.endswith("extra/artifact.json"))
+        return json.loads(archive.read(name))
+
+
+def test_onnx_is_valid_and_takes_any_batch(exports):
+    for name in ("onnx", "onnx-int8"):
+        proto = onnx.load(exports / f"{name}.onnx")
+        onnx.checker.check_model(proto, full_check=True)
+        assert [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")] == [OPSET]
+        (images,) = proto.graph.input
+        assert images.name == "images"
+        assert [dim.dim_param or dim.dim_value for dim in images.type.tensor_type.shape.dim] == ["batch", 3, 32, 32]
+        assert [output.name for output in proto.graph.output] == ["probabilities", "embedding"]
+    quantized = [node.op_type for node in proto.graph.node]
+    assert quantized.count("QuantizeLinear") > 10
+    assert proto.ByteSize() < 0.6 * (exports / "onnx.onnx").stat().st_size
+
+
+def test_bf16_holds_bf16(exports):
+    program = torch.export.load(exports / "pt2-bf16.pt2")
+    kinds = {tensor.dtype for name, tensor in program.state_dict.items() if "num_batches" not in name}
+    assert kinds == {torch.bfloat16}
+    assert (exports / "pt2-bf16.pt2").stat().st_size < (exports / "pt2.pt2").stat().st_size
+
+
+def test_tells_nothing_of_this_machine(exports):
+    """No source files' folders; TorchScript always names them, and a compiled package the compiler's."""
+    for name, kind in FORMATS.items():
+        if kind.kind in ("pt2", "onnx"):
+            data = (exports / f"{name}{kind.suffix}").read_bytes()
+            assert b"site-packages" not in data, name
+            assert b"/bmrl/" not in data, name
+
+
+def test_table_is_printed_and_saved(run):
+    ended, exports = run
+    rows = json.loads((exports / "exports.json").read_text())
+    assert [row["format"] for row in rows if row["engine"] is None] == list(FORMATS)
+    for row in rows:
+        assert row["bytes"] == (exports / row["file"]).stat().st_size
+        for batch in ("1", "8"):
+            middle, low, high = row["speed"][batch]["relative"]
+            assert 0 < low <= middle <= high
+    table = (exports / "exports.md").read_text()
+    assert table in ended.stdout
+    lines = table.splitlines()
+    assert lines[0].startswith("| format | MiB | images/s at batch 1 | times eager |")
+    assert len(lines) == 2 + len(rows)
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    assert ended.stdout.endswith(f"wrote {exports}\n")
+
+
+def test_a_format_that_fails_is_a_row_and_no_file(model, images, tmp_path):
+    broken = build_model(model.config).eval()
+    broken.head[-1].bias.data[0] = torch.nan
+    (row,) = export_all(broken, tmp_path, images=images, formats=["torchscript"])
+    assert row["error"].startswith("probabilities: expected the exported graph to answer as the model within 0.0001")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["exports.json", "exports.md"]
+    assert "| torchscript | failed: probabilities: " in (tmp_path / "exports.md").read_text()
+
+
+@pytest.fixture
+def copied(exports, tmp_path):
+    """Return a folder with a TorchScript and an ONNX file of our own."""
+    for name in ("torchscript.pt", "onnx.onnx"):
+        (tmp_path / name).write_bytes((exports / name).read_bytes())
+    write_entries(tmp_path, {name: read_entries(exports)[name] for name in ("torchscript.pt", "onnx.onnx")})
+    return tmp_path
+
+
+def test_refuses_another_content(copied):
+    path = copied / "torchscript.pt"
+    good = path.read_bytes()
+    middle = len(good) // 2
+    for bad in (good[:-1], good[:middle], b"", good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]):
+        path.write_bytes(bad)
+        with pytest.raises(ModelFolderError, match=r"torchscript.pt: expected the content with SHA-256 \w{64}, got \w"):
+            load_artifact(path)
+    path.write_bytes((copied / "onnx.onnx").read_bytes())
+    with pytest.raises(ModelFolderError, match=r"torchscript.pt: expected the content with SHA-256"):
+        load_artifact(path)
+    path.write_bytes(good)
+    load_artifact(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "expected a description written by bmrl, got JSONDecodeError: "),
+        ("[]", "expected a description written by bmrl, got TypeError: "),
+        ('{"schema": 2, "artifacts": {}}', "expected schema 1, got 2"),
+        ('{"schema": 1, "artifacts": {}}', "expected an entry for onnx.onnx, got none"),
+        ('{"schema": 1, "artifacts": {"a": {}}}', "expected an entry for onnx.onnx, got a"),
+        ('{"schema": 1, "artifacts": {"onnx.onnx": {}}}', "expected a description written by bmrl, got KeyError: 'sha"),
+    ],
+)
+def test_refuses_a_damaged_description(copied, text, message):
+    (copied / "artifact.json").write_text(text)
+    with pytest.raises(ModelFolderError, match=f"artifact.json: {message}"):
+        load_artifact(copied / "onnx.onnx")
+
+
+def test_names_a_missing_file_and_a_missing_description(copied):
+    with pytest.raises(MissingFileError, match=r"none.pt: expected an exported file, got nothing there"):
+        load_artifact(copied / "none.pt")
+    (copied / "artifact.json").unlink()
+    with pytest.raises(MissingFileError, match=r"artifact.json: expected the description beside onnx.onnx"):
+        load_artifact(copied / "onnx.onnx")
+
+
+def _change(folder, name, **fields):
+    entries = read_entries(folder)
+    entries[name] |= fields
+    write_entries(folder, entries)
+
+
+def test_refuses_a_file_that_is_not_what_its_description_says(copied):
+    _change(copied, "torchscript.pt", format="onnx")
+    with pytest.raises(ModelFolderError, match=r"torchscript.pt: expected an ONNX file, got one with '"):
+        load_artifact(copied / "torchscript.pt")
+    _change(copied, "torchscript.pt", format="pickle")
+    with pytest.raises(ModelFolderError, match=r"expected a format of torchscript, pt2, aoti, onnx, got 'pickle'"):
+        load_artifact(copied / "torchscript.pt")
+    _change(copied, "onnx.onnx", format="torchscript")
+    with pytest.raises(ModelFolderError, match=r"onnx.onnx: expected a torchscript file, got one with '"):
+        load_artifact(copied / "onnx.onnx")
+
+
+def test_refuses_another_pytorch_or_processor(exports, tmp_path):
+    path = tmp_path / "aoti.pt2"
+    path.write_bytes((exports / "aoti.pt2").read_bytes())
+    entry = read_entries(exports)["aoti.pt2"]
+    write_entries(tmp_path, {"aoti.pt2": entry | {"versions": {"torch": "2.0"}}})
+    with pytest.raises(
+        ModelFolderError, match=r"expected torch 2.0, as where it was exported, got [\d.]+.*; export it again$"
+    ):
+        load_artifact(path)
+    write_entries(tmp_path, {"aoti.pt2": entry | {"processor": "AMX-9"}})
+    with pytest.raises(ModelFolderError, match=r"aoti.pt2: expected processor AMX-9, as where it was exported, got \w"):
+        load_artifact(path)
+
+
+class Evil:
+    """What a pickle may do: here it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_a_pickle_within_a_pt2_file_is_not_run(exports, tmp_path):
+    path = tmp_path / "pt2.pt2"
+    with zipfile.ZipFile(exports / "pt2.pt2") as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name.endswith("sample_inputs/model.pt"):
+                torch.save(Evil(tmp_path / "ran"), tmp_path / "evil")
+                data = (tmp_path / "evil").read_bytes()
+            new.writestr(name, data)
+    entry = read_entries(exports)["pt2.pt2"] | {"sha256": sha256_of(path)}
+    write_entries(tmp_path, {"pt2.pt2": entry})
+    with pytest.raises(ModelFolderError, match=r"pt2.pt2: expected a pt2 file, got one with '.*"):
+        load_artifact(path)
+    assert not (tmp_path / "ran").exists()
+    torch.load(tmp_path / "evil", weights_only=False)  # it would have
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_changed_decision_fails_though_the_numbers_are_near(exports, model, images):
+    path = exports / "torchscript.pt"
+    expected = reference(model, images)
+    best = expected.probabilities.max(1)
+    near = expected.probabilities.clone()
+    near[3, best.indices[3]] += 5e-5
+    verify(path, expected._replace(probabilities=near), [0.5], exact=True)
+    with pytest.raises(BMRLError, match=r"^probabilities: expected the decisions of the model, got 1 others of 19$"):
+        verify(path, expected._replace(probabilities=near), [best.values[3].item() + 2.5e-5], exact=True)
+    far = near + 1e-3
+    with pytest.raises(BMRLError, match=r"within 0.0001, got a difference of 0.001\d* in batches of 1$"):
+        verify(path, expected._replace(probabilities=far), [0.5], exact=True)
+    found = verify(path, expected._replace(probabilities=far), [best.values[3].item() + 5e-4], exact=False)
+    assert found["decisions_changed"] >= 1
+    assert found["probability_difference"] == pytest.approx(1.05e-3, abs=1e-5)
+
+
+def test_a_foreign_description_stops_an_export_before_the_work(model, tmp_path):
+    (tmp_path / "artifact.json").write_text('{"mine": 1}')
+    with pytest.raises(ModelFolderError, match=r"artifact.json: expected a description written by bmrl, got KeyError"):
+        export(model, tmp_path / "model.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact.json"]
+    assert (tmp_path / "artifact.json").read_text() == '{"mine": 1}'
+
+
+def test_two_exports_at_once_leave_one_that_is_whole(saved, images, eager, tmp_path):
+    command = [sys.executable, "-m", "bmrl.cli", "export", str(saved), "--out", str(tmp_path / "model"), "--format"]
+    running = [subprocess.Popen([*command, name], stdout=subprocess.DEVNULL) for name in ("torchscript", "onnx")]
+    assert [one.wait(240) for one in running] == [0, 0]
+    torch.testing.assert_close(load_artifact(tmp_path / "model").run(images)[0], eager[0], rtol=0, atol=1e-4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["artifact.json", "model"]
+
+
+FULL_DISK = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from bmrl.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_disk_that_is_full_leaves_the_old_export(saved, exports, images, tmp_path):
+    """No file may grow beyond 40 kB here, as on a disk that is full; see test_triton_repository for a real one."""
+    path = tmp_path / "model.pt"
+    path.write_bytes((exports / "torchscript.pt").read_bytes())
+    write_entries(tmp_path, {"model.pt": read_entries(exports)["torchscript.pt"]})
+    before = path.read_bytes()
+    command = [sys.executable, "-c", FULL_DISK, "export", str(saved), "--format", "torchscript", "--out", str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("bmrl: error: ")
+    assert len(ended.stderr.splitlines()) == 1
+    assert path.read_bytes() == before
+    load_artifact(path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["artifact.json", "model.pt"]
+
+
+def test_names_what_is_wrong_with_the_arguments(model, images, exports, tmp_path):
+    path = tmp_path / "model"
+    with pytest.raises(RangeError, match=r"^format: expected 'torchscript' or .*'onnx-int8', got 'onnx-fp8'$"):
+        export(model, path, "onnx-fp8")
+    with pytest.raises(DTypeError, match=r"^calibration: expected images for onnx-int8, got None$"):
+        export(model, path, "onnx-int8")
+    with pytest.raises(BMRLError, match=r"^calibration: expected n channels height width|^calibration: expected "):
+        export(model, path, "onnx-int8", calibration=images[0])
+    with pytest.raises(BMRLError, match=r"^images: expected height = 32, got 16"):
+        export(model, path, images=images[..., :16, :])
+    with pytest.raises(DTypeError, match=r"^images: expected torch.uint8, got torch.float32$"):
+        export(model, path, images=images.float())
+    with pytest.raises(BMRLError, match=r"^images: expected at least one image, got shape \(0, 3, 32, 32\)$"):
+        export(model, path, images=images[:0])
+    with pytest.raises(BMRLError, match=r"^device: expected 'cpu' for onnx \(.*\), got 'cuda'$"):
+        export(model, path, "onnx", device="cuda")
+    if not torch.cuda.is_available():
+        with pytest.raises(BMRLError, match=r"^device: expected a CUDA device on this machine, got none$"):
+            export_aoti(model, path, device="cuda")
+    with pytest.raises(ModelFolderError, match=r"^engine: expected None, or onnxruntime or openvino for an ONNX"):
+        load_artifact(exports / "torchscript.pt", engine="openvino")
+    with pytest.raises(RangeError, match=r"^formats: expected .*, got 'gguf'$"):
+        export_all(model, path, images=images, formats=["gguf"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_the_extra_that_brings_onnx(model, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingExtraError, match=r"^onnx: not installed; run: pip install 'bmrl\[export\]'$"):
+        export(model, tmp_path / "model.onnx", "onnx")
+    assert not list(tmp_path.iterdir())
