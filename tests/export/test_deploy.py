@@ -278,6 +278,11 @@ def test_nothing_runs_as_root_or_writes_where_it_need_not():
     assert volumes["shm"]["emptyDir"]["medium"] == "Memory"
 
 
+def test_no_model_control_and_no_response_cache():
+    assert option("model-control-mode") == "none"
+    assert not re.search(r"^ +--cache-", (DOCKER / "serve").read_text(), re.MULTILINE)
+
+
 def test_says_that_it_never_ran():
     for file in (DOCKER / "Dockerfile", *DEPLOY.iterdir()):
         assert re.search(r"never (built|run)", file.read_text().lower()), file.name
