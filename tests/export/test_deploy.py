@@ -9,9 +9,11 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -25,7 +27,6 @@ import yaml
 from torch import nn
 from tritonclient.utils import InferenceServerException
 
-from bmrl.export._ports import choose_ports
 from bmrl.export._runtime import sha256_of
 from bmrl.export._triton_wheel import link_backends, server_binary, server_environment
 from bmrl.export.artifact import write_entries
@@ -332,6 +333,12 @@ def test_alerts_select_what_the_server_exports(server):
             assert found, f"{rule['alert']}: no series {name} {matchers}"
 
 
+def free_ports(names):
+    with contextlib.ExitStack() as sockets:
+        held = [sockets.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
+        return dict(zip(names, (one.getsockname()[1] for one in held), strict=True))
+
+
 def check_health(*options):
     return run(sys.executable, "-I", DOCKER / "healthcheck.py", *options)
 
@@ -344,7 +351,7 @@ def test_health_check_of_a_good_server(server):
 
 
 def test_health_check_where_nothing_listens():
-    address = f"127.0.0.1:{choose_ports({'http': None})['http']}"
+    address = f"127.0.0.1:{free_ports(['http'])['http']}"
     result = check_health("--address", address)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"{address}: expected an answer of bmrl, got ConnectionRefusedError: ")
@@ -364,7 +371,7 @@ def image_server(repository, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     prefix = f"bmrl-deploy-{os.getpid()}-{tmp_path.name}"
-    chosen = choose_ports(dict.fromkeys(ports()))
+    chosen = free_ports(ports())
     environment = server_environment()
     environment["PATH"] = f"{environment['PATH']}:{server_binary().parent}"
     command = [
