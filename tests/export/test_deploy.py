@@ -27,6 +27,7 @@ import yaml
 from torch import nn
 from tritonclient.utils import InferenceServerException
 
+from bmrl.export import TritonClient
 from bmrl.export._runtime import sha256_of
 from bmrl.export._triton_wheel import link_backends, server_binary, server_environment
 from bmrl.export.artifact import write_entries
@@ -420,7 +421,7 @@ def ask(address, path, body=None):
 
 
 @pytest.mark.server
-def test_what_the_image_runs(repository, tmp_path):
+def test_what_the_image_runs(repository, images, eager, tmp_path):
     folder = shutil.copytree(repository, tmp_path / "models")
     config = read_triton_config(repository)
     config.name = "unsure"
@@ -436,6 +437,9 @@ def test_what_the_image_runs(repository, tmp_path):
 
     with image_server(folder, tmp_path) as (process, addresses):
         become_healthy(process, addresses)
+        with TritonClient(addresses["grpc"]) as client:  # which needs none of what is closed
+            answer = client.infer(images[:2])
+        np.testing.assert_allclose(answer.probabilities, eager[0][:2].numpy(), rtol=0, atol=1e-4)
         result = check_health("--address", addresses["http"], "--model", "unsure")
         assert (result.returncode, result.stdout) == (1, "")
         numbers = re.search(r"expected probabilities with a sum of 1, got \[(.*), (.*)\]\n", result.stderr).groups()
