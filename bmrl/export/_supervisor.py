@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -59,14 +60,15 @@ class Supervisor:
             self._server.check_answer(self._patience)
             self._answered, self._busy = time.monotonic(), False
         except NoAnswerError as error:
-            answers = count_answers(self._server.grpc_url, self._patience)
-            if answers != self._answers:
-                self._answers, self._answered = answers, time.monotonic()
-            elif time.monotonic() - self._answered > self._patience:
+            with contextlib.suppress(ServerError):  # it may be about to end, which check_alive tells with the reason
+                answers = count_answers(self._server.grpc_url, self._patience)
+                if answers != self._answers:
+                    self._answers, self._answered = answers, time.monotonic()
+                    if not self._busy:
+                        logger.warning("%s; busy with other requests", error)
+                    self._busy = True
+            if time.monotonic() - self._answered > self._patience:
                 raise ServerError(f"{error}, and nobody else is answered") from error
-            if not self._busy:
-                logger.warning("%s; busy with other requests", error)
-            self._busy = True
 
     def _restore(self, fault: BMRLError) -> None:
         """Restore the model, however often it takes; return also when the server is told to stop."""

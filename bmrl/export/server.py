@@ -206,9 +206,12 @@ class TritonServer:
 
         Raises:
             RangeError: a number is not positive.
-            ServerError: ``max_restores`` attempts did not help; the message gives the last reason.
+            ServerError: the server does not run at the start, or ``max_restores`` attempts did not help; the message
+                gives the last reason.
         """
-        Supervisor(self, probe_interval=probe_interval, patience=patience, max_restores=max_restores).run()
+        supervisor = Supervisor(self, probe_interval=probe_interval, patience=patience, max_restores=max_restores)
+        self._running()
+        supervisor.run()
 
     @property
     def stopping(self) -> bool:
