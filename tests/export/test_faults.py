@@ -123,9 +123,10 @@ def served(folder, log, *more_options):
     ports = free_ports()
     options = [part for name, port in ports.items() for part in (f"--{name.replace('_', '-')}", str(port))]
     command = [sys.executable, "-m", "bmrl.cli", "serve", str(folder), *options, *more_options]
+    environment = os.environ | {"TMPDIR": str(log.parent)}  # a killed program leaves its scratch
     with (
         log.open("w") as stderr,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as program,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment) as program,
     ):
         try:
             assert program.stdout.readline().startswith(f"ready: gRPC 127.0.0.1:{ports['grpc_port']}, ")
@@ -183,7 +184,11 @@ def test_serve_passes_its_options_on_and_takes_the_server_with_it_when_killed(re
         wait_until(lambda: count_answers(f"127.0.0.1:{ports['grpc_port']}", 1) > 12, 12)  # probes; 6 by default
         program.kill()
         program.wait()
-        wait_until(lambda: not is_running(server), 20)
+        try:
+            wait_until(lambda: not is_running(server), 20)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server, signal.SIGKILL)
     for port in ports.values():
         socket.create_server(("127.0.0.1", port)).close()
 
@@ -198,6 +203,8 @@ def test_explicit_model_control_restores_without_a_restart(repository, images, e
         pid = server.pid
         (stub,) = children(pid)
         clients.check_outage(lambda: os.kill(stub, signal.SIGKILL))
+        wait_until(lambda: any("answers right again" in message for message in caplog.messages), 20)
+        server.check_alive()  # the lost process is forgotten
         assert server.pid == pid
         assert "tritonserver: unloading and loading the models" in caplog.messages
         assert "tritonserver: restarting the server" not in caplog.messages
