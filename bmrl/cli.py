@@ -250,14 +250,19 @@ _SERVING_OPTIONS = (
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from bmrl.export import serve
+    from bmrl.export import TritonServer, serve
 
-    serve(
+    server = TritonServer(
         options.repository,
+        host=options.host,
         http_port=options.http_port,
         grpc_port=options.grpc_port,
         metrics_port=options.metrics_port,
+        num_threads=options.threads,
+        log_level=options.log_level,
+        model_control=options.model_control,
     )
+    serve(server, probe_interval=options.probe_interval)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -386,9 +391,35 @@ def _parser() -> argparse.ArgumentParser:
 
     serving = command("serve", _serve, "serve a repository with a real Triton Inference Server on this machine")
     serving.add_argument("repository", metavar="REPOSITORY", help="what bmrl export --format triton wrote")
+    serving.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="IPv4 address to listen on, without a password or encryption; 0.0.0.0 for all (default: %(default)s)",
+    )
     serving.add_argument("--http-port", type=int, default=8000, help="default: %(default)s")
     serving.add_argument("--grpc-port", type=int, default=8001, help="default: %(default)s")
     serving.add_argument("--metrics-port", type=int, default=8002, help="default: %(default)s")
+    serving.add_argument("--threads", type=int, metavar="N", help="CPU threads a run (default: the repository's)")
+    serving.add_argument(
+        "--log-level",
+        default="warning",
+        choices=["error", "warning", "info", "verbose"],
+        help="what the server writes to stderr (default: %(default)s)",
+    )
+    serving.add_argument(
+        "--model-control",
+        default="none",
+        choices=["none", "explicit"],
+        help="explicit lets whoever reaches a port load and unload models (default: %(default)s)",
+    )
+    serving.add_argument(
+        "--probe-interval",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="time between the inferences that tell whether to restore the model (default: %(default)s)",
+    )
     return parser
 
 

@@ -1,21 +1,41 @@
-"""TCP ports of the loopback interface."""
+"""The address and the TCP ports that a server listens on."""
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 
-from bmrl.errors import ServerError
+from bmrl.errors import RangeError, ServerError
 
-__all__ = ["LOOPBACK", "choose_ports"]
+__all__ = ["LOOPBACK", "check_host", "choose_ports", "reachable"]
 
 LOOPBACK = "127.0.0.1"
+ANY = "0.0.0.0"
 
 
-def choose_ports(wanted: dict[str, int | None]) -> dict[str, int]:
-    """Return a free port for each name: the wanted one, or any where None is wanted.
+def check_host(host: str) -> None:
+    """Check that ``host`` is an IPv4 address, for that is all that the server binds everywhere alike.
 
     Raises:
-        ServerError: a wanted port is in use, asked for twice or out of range; the message names it.
+        RangeError: it is something else, such as a name.
+    """
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError as error:
+        raise RangeError(f"host: expected an IPv4 address of this machine, got {host!r}") from error
+
+
+def reachable(host: str) -> str:
+    """Return the address under which this machine reaches a server that is bound to ``host``."""
+    return LOOPBACK if host == ANY else host
+
+
+def choose_ports(wanted: dict[str, int | None], host: str) -> dict[str, int]:
+    """Return a free port of ``host`` for each name: the wanted one, or any where None is wanted.
+
+    Raises:
+        ServerError: a wanted port is in use, asked for twice or out of range, or ``host`` is no address of this
+            machine; the message names the port.
     """
     sockets: list[socket.socket] = []
     try:
@@ -24,11 +44,11 @@ def choose_ports(wanted: dict[str, int | None]) -> dict[str, int]:
             sockets.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             sockets[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
             try:
-                sockets[-1].bind((LOOPBACK, port or 0))
+                sockets[-1].bind((host, port or 0))
                 sockets[-1].listen()  # or the same port could be bound twice here
             except (OSError, OverflowError) as error:
                 reason = (getattr(error, "strerror", None) or str(error)).lower()
-                raise ServerError(f"{name}_port: expected a free port on {LOOPBACK}, got {port} ({reason})") from error
+                raise ServerError(f"{name}_port: expected a free port on {host}, got {port} ({reason})") from error
             chosen[name] = int(sockets[-1].getsockname()[1])
         return {name: chosen[name] for name in wanted}
     finally:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from bmrl.errors import ServerError
-from bmrl.export._ports import LOOPBACK
 from bmrl.export.client import TritonClient
+from bmrl.export.served_model import MODEL_NAME, import_tritonclient
 from bmrl.export.triton_config import check_model
 from bmrl.export.verification import probe_image
 
@@ -20,13 +20,20 @@ if TYPE_CHECKING:
 
     from bmrl.export._server_process import ServerProcess
 
-__all__ = ["Probe", "wait_until_open"]
+__all__ = ["NoAnswerError", "Probe", "count_answers", "wait_until_open"]
 
 TOLERANCES = {"fp32": 1e-4, "bf16": 2e-2, "int8": 5e-2}
 """How far a server's answer may be from the one at export, which another kind of processor may have given."""
 
+NO_ANSWER = ("StatusCode.DEADLINE_EXCEEDED", "StatusCode.UNAVAILABLE")  # the latter also from a full queue
+POLL = 0.05
 
-def wait_until_open(process: ServerProcess, ports: dict[str, int], deadline: float) -> None:
+
+class NoAnswerError(ServerError):
+    """A probe was not answered in time, or not taken: the server may be busy, and has not failed."""
+
+
+def wait_until_open(process: ServerProcess, host: str, ports: dict[str, int], deadline: float) -> None:
     """Wait for the server's ports, which open when its models are loaded.
 
     Raises:
@@ -38,10 +45,25 @@ def wait_until_open(process: ServerProcess, ports: dict[str, int], deadline: flo
             if time.monotonic() > deadline:
                 raise process.failure("none in time")
             try:
-                socket.create_connection((LOOPBACK, port), timeout=1.0).close()
+                socket.create_connection((host, port), timeout=1.0).close()
                 break
             except OSError:
-                time.sleep(0.05)
+                time.sleep(POLL)
+
+
+def count_answers(url: str, timeout: float) -> int:
+    """Return how many requests the model behind the gRPC ``url`` has answered without an error.
+
+    Raises:
+        ServerError: the server does not say.
+    """
+    failure = import_tritonclient("utils").InferenceServerException
+    with import_tritonclient("grpc").InferenceServerClient(url) as connection:
+        try:
+            statistics = connection.get_inference_statistics(MODEL_NAME, client_timeout=timeout)
+        except failure as error:
+            raise ServerError(f"{url}: expected statistics, got {' '.join(str(error).split())}") from error
+    return sum(model.inference_stats.success.count for model in statistics.model_stats)
 
 
 class Probe:
@@ -61,17 +83,35 @@ class Probe:
         self.expected = torch.tensor([[*answer["probabilities"], *answer["embedding"]]])
         self.tolerance = TOLERANCES[description["precision"]]
 
-    def check(self, process: ServerProcess, url: str, deadline: float) -> None:
+    def check(self, url: str, timeout: float) -> None:
         """Ask the server at the gRPC ``url`` and compare probabilities and embedding.
 
         Raises:
-            ServerError: it does not answer by ``deadline``, or answers with an error or other numbers.
+            NoAnswerError: it does not answer within ``timeout`` seconds, or says that it is unavailable.
+            ServerError: it answers with an error or with other numbers.
         """
         try:
-            with TritonClient(url, timeout=max(deadline - time.monotonic(), 1.0)) as client:
+            with TritonClient(url, timeout=timeout) as client:
                 answer = client.infer(self.image)
         except ServerError as error:
-            raise process.failure(str(error)) from error
+            if str(getattr(error.__cause__, "status", str)()) in NO_ANSWER:
+                raise NoAnswerError(str(error)) from error
+            raise
         difference = (torch.from_numpy(np.concatenate(answer, axis=1)) - self.expected).abs().max().item()
         if not difference <= self.tolerance:
-            raise process.failure(f"numbers that differ by {difference:g} from those at export")
+            raise ServerError(f"{url}: expected the answer given at export, got numbers that differ by {difference:g}")
+
+    def wait(self, process: ServerProcess, url: str, deadline: float) -> None:
+        """Check until the server answers.
+
+        Raises:
+            ServerError: the process has ended, the answer is wrong, or there is none until ``deadline``.
+        """
+        while True:
+            process.check_alive()
+            try:
+                return self.check(url, max(deadline - time.monotonic(), 1.0))
+            except ServerError as error:
+                if not isinstance(error, NoAnswerError) or time.monotonic() > deadline:
+                    raise process.failure(str(error)) from error
+                time.sleep(POLL)

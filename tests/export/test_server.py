@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +61,14 @@ def test_a_wrong_request_is_refused_and_the_next_one_answered(raw, eager, images
         ask(raw, **({"images": BLACK} | change))
     answer = ask(raw, images[:2].numpy())
     np.testing.assert_allclose(answer.as_numpy("probabilities"), eager[0][:2].numpy(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("act", ["load_model", "unload_model"])
+def test_nobody_may_load_or_unload_models_unless_asked_for(raw, act):
+    _, connection = raw
+    with pytest.raises(InferenceServerException, match="explicit model load / unload is not allowed"):
+        getattr(connection, act)("bmrl")
+    assert connection.is_model_ready("bmrl")
 
 
 def test_classification_extension_gives_the_class_names(raw, images, eager, model):
@@ -118,10 +128,57 @@ def children(pid):
     return [int(child) for child, parent in map(str.split, table.splitlines()) if int(parent) == pid]
 
 
+def log_levels(server):
+    with tritonclient.http.InferenceServerClient(server.http_url) as connection:
+        settings = connection.get_log_settings()
+    return {name: int(settings[f"log_{name}"]) for name in ("error", "warning", "info")} | {
+        "verbose": settings["log_verbose_level"]
+    }
+
+
+def is_bound(address, port):
+    with socket.socket() as probe:
+        return probe.connect_ex((address, port)) == 0
+
+
+def test_defaults_are_loopback_and_warnings(server):
+    assert log_levels(server) == {"error": 1, "warning": 1, "info": 0, "verbose": 0}
+    for url in (server.http_url, server.grpc_url, server.metrics_url):
+        port = int(url.removeprefix("127.0.0.1:"))
+        assert is_bound("127.0.0.1", port)
+        assert not is_bound("127.0.0.2", port)  # the same interface by another of its addresses
+
+
+def test_takes_the_options_it_is_given(repository, images, eager, caplog):
+    options = {"host": "0.0.0.0", "num_threads": 3, "log_level": "info", "model_control": "explicit"}
+    with caplog.at_level(logging.INFO, "bmrl.export.server"), TritonServer(repository, **options) as server:
+        assert log_levels(server) == {"error": 1, "warning": 1, "info": 1, "verbose": 0}
+        for url in (server.http_url, server.grpc_url, server.metrics_url):
+            assert is_bound("127.0.0.2", int(url.removeprefix("127.0.0.1:")))
+        stubs = children(server.pid)
+        environment = Path(f"/proc/{stubs[0]}/environ").read_text().split("\0")
+        for name in ("BMRL_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            assert [line for line in environment if line.startswith(f"{name}=")] == [f"{name}=3"]
+        for _ in range(
+            2
+        ):  # the files are as they were the second time, which the server would take for a reason to rest
+            server.reload()
+            stubs += children(server.pid)
+        assert len(set(stubs)) == 3
+        with TritonClient(server.grpc_url) as client:
+            np.testing.assert_allclose(client.infer(images[:1])[0], eager[0][:1].numpy(), rtol=0, atol=1e-4)
+    warning = "tritonserver: whoever reaches 0.0.0.0 can ask, load and unload its models, without a password"
+    assert warning in caplog.messages
+    loadings = [record for record in caplog.records if '"loading: bmrl:1"' in record.message]
+    assert {(record.name, record.levelname) for record in loadings} == {("bmrl.export.server.tritonserver", "INFO")}
+    assert len(loadings) == 3
+
+
 def test_takes_the_ports_it_is_given_and_stops_cleanly(repository, images, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     ports = free_ports()
-    with TritonServer(repository, **ports) as server:
+    with TritonServer(repository, **ports, log_level="error") as server:
+        assert log_levels(server) == {"error": 1, "warning": 0, "info": 0, "verbose": 0}
         urls = (server.http_url, server.grpc_url, server.metrics_url)
         assert urls == tuple(f"127.0.0.1:{port}" for port in ports.values())
         with pytest.raises(ServerError, match="models: expected a server that is stopped, got one that runs"):
@@ -140,7 +197,8 @@ def test_takes_the_ports_it_is_given_and_stops_cleanly(repository, images, tmp_p
 
 def test_a_killed_server_is_noticed_and_cleaned_up(repository, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with TritonServer(repository) as server:
+    with TritonServer(repository, log_level="verbose") as server:
+        assert log_levels(server) == {"error": 1, "warning": 1, "info": 1, "verbose": 1}
         (stub,) = children(server.pid)
         (scratch,) = (entry.name for entry in tmp_path.iterdir())
         assert list(Path("/dev/shm").glob(f"{scratch}*"))
@@ -240,17 +298,48 @@ def test_names_what_is_missing_in_a_folder(repository, tmp_path):
         pass
 
 
-@pytest.mark.parametrize("option", ["startup_timeout", "exit_timeout"])
-def test_refuses_timeouts_that_are_not_positive(tmp_path, option):
-    with pytest.raises(RangeError, match=f"{option}: expected > 0, got 0"):
-        TritonServer(tmp_path, **{option: 0})
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("startup_timeout", 0, "expected > 0, got 0"),
+        ("exit_timeout", 0, "expected > 0, got 0"),
+        ("num_threads", 0, "expected > 0, got 0"),
+        ("host", "localhost", "expected an IPv4 address of this machine, got 'localhost'"),
+        ("log_level", "debug", "expected 'error' or 'warning' or 'info' or 'verbose', got 'debug'"),
+        ("model_control", "poll", "expected 'none' or 'explicit', got 'poll'"),
+    ],
+)
+def test_refuses_other_options(tmp_path, option, value, message):
+    with pytest.raises(RangeError, match=f"^{option}: {message}$"):
+        TritonServer(tmp_path, **{option: value})
+
+
+@pytest.mark.parametrize("option", ["probe_interval", "patience", "max_restores"])
+def test_refuses_to_supervise_with_numbers_that_are_not_positive(tmp_path, option):
+    with pytest.raises(RangeError, match=f"^{option}: expected > 0, got 0$"):
+        TritonServer(tmp_path).supervise(**{option: 0})
+
+
+def test_what_needs_a_running_server_says_so(tmp_path):
+    server = TritonServer(tmp_path / "models")
+    for act in (server.check_alive, server.check_answer, server.reload, server.supervise, lambda: server.grpc_url):
+        with pytest.raises(ServerError, match="models: expected a running server, got one that is stopped"):
+            act()
+    with pytest.raises(ServerError, match="models: expected a server that was started, got one that is stopped"):
+        server.restart()
+
+
+def test_names_an_address_that_is_not_of_this_machine(repository):
+    expected = r"^http_port: expected a free port on 192\.0\.2\.1, got None \(cannot assign requested address\)$"
+    with pytest.raises(ServerError, match=expected), TritonServer(repository, host="192.0.2.1"):
+        pass
 
 
 SERVE = """
 import sys
-from bmrl.export import serve
+from bmrl.export import TritonServer, serve
 print("begin", flush=True)
-serve(sys.argv[1], http_port=None, grpc_port=None, metrics_port=None)
+serve(TritonServer(sys.argv[1]), probe_interval=0.1)
 """
 
 
@@ -268,15 +357,37 @@ def serving(folder):
                     os.kill(pid, signal.SIGKILL)
 
 
-def test_serve_prints_its_urls_and_stops_on_sigterm(repository, images, eager):
-    with serving(repository) as program:
+SLOW_FOR_FIVE_IMAGES = """
+_execute = TritonPythonModel.execute
+
+
+def _execute_slowly(self, requests):
+    import time
+    import triton_python_backend_utils as backend
+    if any(backend.get_input_tensor_by_name(request, "images").shape()[0] == 5 for request in requests):
+        Path(__file__).with_name("running").touch()
+        time.sleep(3)
+    return _execute(self, requests)
+
+
+TritonPythonModel.execute = _execute_slowly
+"""
+
+
+def test_serve_prints_its_urls_and_answers_what_is_in_flight_on_sigterm(repository, images, eager, tmp_path):
+    folder = shutil.copytree(repository, tmp_path / "models") / "bmrl" / "1"
+    with (folder / "model.py").open("a") as file:
+        file.write(SLOW_FOR_FIVE_IMAGES)
+    with serving(tmp_path / "models") as program, ThreadPoolExecutor(1) as pool:
         line = program.stdout.readline()
         url = re.fullmatch(r"ready: gRPC (127\.0\.0\.1:\d+), HTTP \S+:\d+, metrics \S+:\d+\n", line)[1]
-        with TritonClient(url) as client:
-            answer = client.infer(images[:1])
-        np.testing.assert_allclose(answer.probabilities, eager[0][:1].numpy(), rtol=0, atol=1e-4)
         processes = children(program.pid)
-        program.send_signal(signal.SIGTERM)
+        with TritonClient(url) as client:
+            answer = pool.submit(client.infer, images[:5])
+            while not (folder / "running").exists():
+                assert program.poll() is None
+            program.send_signal(signal.SIGTERM)
+            np.testing.assert_allclose(answer.result(20)[0], eager[0][:5].numpy(), rtol=0, atol=1e-4)
         assert program.wait(60) == 0
     assert len(processes) == 1
     assert not any(map(is_running, processes))

@@ -1,0 +1,113 @@
+"""Watches a server and restores what dies; :meth:`bmrl.export.TritonServer.supervise` states the rules."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from bmrl._checks import check_positive
+from bmrl.errors import BMRLError, ServerError
+from bmrl.export._readiness import NoAnswerError, count_answers
+
+if TYPE_CHECKING:
+    from bmrl.export.server import TritonServer
+
+__all__ = ["Supervisor"]
+
+POLL = 0.2
+HEALTHY = 60.0
+LONGEST_WAIT = 30.0
+
+logger = logging.getLogger("bmrl.export.server")
+
+
+class Supervisor:
+    """Supervises ``server``, which runs; the arguments are those of :meth:`bmrl.export.TritonServer.supervise`."""
+
+    def __init__(self, server: TritonServer, *, probe_interval: float, patience: float, max_restores: int) -> None:
+        check_positive("probe_interval", probe_interval)
+        check_positive("patience", patience)
+        check_positive("max_restores", max_restores)
+        self._server = server
+        self._interval = probe_interval
+        self._patience = patience
+        self._max_restores = max_restores
+        self._restores = 0
+        self._restored = -HEALTHY  # when it last was; times are of time.monotonic
+        self._answers = -1  # how many the server had given in all
+        self._answered = time.monotonic()  # when that number was last seen to change
+        self._busy = False
+
+    def run(self) -> None:
+        """Watch until the server is told to stop; ServerError when restoring it does not help."""
+        due = time.monotonic()
+        while not self._server.stopping:
+            try:
+                self._server.check_alive()
+                if time.monotonic() >= due:
+                    self._probe()
+                    due = time.monotonic() + self._interval
+            except BMRLError as fault:
+                if not self._server.stopping:
+                    self._restore(fault)
+            time.sleep(min(POLL, self._interval))
+
+    def _probe(self) -> None:
+        """Raise BMRLError if the model is dead or hung; see who else is answered where the answer does not come."""
+        try:
+            self._server.check_answer(self._patience)
+            self._answered, self._busy = time.monotonic(), False
+        except NoAnswerError as error:
+            with contextlib.suppress(ServerError):  # it may be about to end, which check_alive tells with the reason
+                answers = count_answers(self._server.grpc_url, self._patience)
+                if answers != self._answers:
+                    self._answers, self._answered = answers, time.monotonic()
+                    if not self._busy:
+                        logger.warning("%s; busy with other requests", error)
+                    self._busy = True
+            if time.monotonic() - self._answered > self._patience:
+                raise ServerError(f"{error}, and nobody else is answered") from error
+
+    def _restore(self, fault: BMRLError) -> None:
+        """Restore the model, however often it takes; return also when the server is told to stop."""
+        while True:
+            if time.monotonic() - self._restored > HEALTHY:
+                self._restores = 0
+            if self._restores == self._max_restores:
+                raise ServerError(
+                    f"tritonserver: expected a model that stays alive, got {self._restores} restores without a healthy "
+                    f"minute, and then: {fault}"
+                ) from fault
+            if not self._wait(min(2.0 ** (self._restores - 1), LONGEST_WAIT) if self._restores else 0.0):
+                return
+            self._restores += 1
+            logger.warning("%s; restoring, attempt %d of %d", fault, self._restores, self._max_restores)
+            start = time.monotonic()
+            try:
+                self._restore_once()
+                logger.info("tritonserver: answers right again, %.1f s later", time.monotonic() - start)
+                return
+            except BMRLError as error:
+                fault = error
+            finally:
+                self._restored = self._answered = time.monotonic()
+
+    def _restore_once(self) -> None:
+        if self._server.model_control == "explicit":
+            try:
+                logger.info("tritonserver: unloading and loading the models")
+                self._server.reload()
+                return
+            except BMRLError as error:
+                logger.warning("%s; reloading does not help", error)
+        logger.info("tritonserver: restarting the server")
+        self._server.restart()
+
+    def _wait(self, seconds: float) -> bool:
+        """Sleep, but no longer than the server is wanted; return whether it still is."""
+        end = time.monotonic() + seconds
+        while not self._server.stopping and time.monotonic() < end:
+            time.sleep(POLL)
+        return not self._server.stopping
