@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bmrl._lazy import lazy_names
 
 __all__ = [
+    "AsyncTritonClient",
     "ServedModel",
     "TritonClient",
     "TritonServer",
@@ -20,6 +21,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from bmrl.export.async_client import AsyncTritonClient
     from bmrl.export.client import TritonClient
     from bmrl.export.served_model import ServedModel
     from bmrl.export.server import TritonServer, serve
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from bmrl.export.triton_repository import write_triton_repository
 
 _HOMES = {
+    "AsyncTritonClient": "async_client",
     "ServedModel": "served_model",
     "TritonClient": "client",
     "TritonServer": "server",

@@ -10,12 +10,26 @@ from typing import Any
 from bmrl.errors import MissingExtraError, ServerError
 from bmrl.models import Generator
 
-__all__ = ["EMBEDDING", "IMAGES", "MODEL_NAME", "PROBABILITIES", "ServedModel", "import_tritonclient"]
+__all__ = [
+    "EMBEDDING",
+    "ENCODED_IMAGE",
+    "ENSEMBLE_NAME",
+    "IMAGES",
+    "MODEL_NAME",
+    "PROBABILITIES",
+    "SEEN",
+    "ServedModel",
+    "import_tritonclient",
+]
 
 MODEL_NAME = "bmrl"
 IMAGES = "images"
 PROBABILITIES = "probabilities"
 EMBEDDING = "embedding"
+
+ENSEMBLE_NAME = "bmrl_attribute"
+ENCODED_IMAGE = "image"
+SEEN = "seen"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
