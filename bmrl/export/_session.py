@@ -134,7 +134,7 @@ class Session:
         self.closed = True
         try:
             if self._regions is not None:
-                await self._regions.close(Deadline(min(self._timeout, CLOSING_TIME)))
+                await self._regions.close(Deadline(CLOSING_TIME))
         finally:
             await self._connection.close()
 

@@ -143,11 +143,13 @@ def strange_server(behaviour):
 
         thread = threading.Thread(target=accept)
         thread.start()
-        yield f"127.0.0.1:{listener.getsockname()[1]}", connections
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-        for connection in connections:
-            connection.close()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}", connections
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in connections:
+                connection.close()
 
 
 def silent(connection):
@@ -232,13 +234,17 @@ def test_tries_come_ever_more_slowly(ask):
         moments.append(time.monotonic())
         connection.close()
 
-    with strange_server(closing) as (url, _), pytest.raises(ServerUnavailableError):
-        ask(url, "labels", retries=3, backoff=0.05)
-    if ask.protocol == "http":
+    with strange_server(closing) as (url, _):
+        start = time.monotonic()
+        with pytest.raises(ServerUnavailableError):
+            ask(url, "labels", retries=3, backoff=0.1)
+        assert time.monotonic() - start >= 0.7
+    if ask.protocol == "grpc":  # which connects by itself, whatever the tries, and by default less often than they come
+        assert len(moments) >= 3
+    else:
         moments = moments[::2]  # aiohttp doubles a GET
         assert len(moments) == 4
-        assert (np.diff(moments) >= [0.05, 0.1, 0.2]).all()
-    assert moments[-1] - moments[0] >= 0.35 * 0.9  # gRPC connects by itself, whatever the tries
+        assert (np.diff(moments) >= [0.1, 0.2, 0.4]).all()
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,15 @@ def test_a_region_that_the_server_may_still_write_to_is_not_used_again(obedient_
     assert registered() == {}
 
 
+def test_closing_waits_until_the_server_lets_go(obedient_server, protocol, registered):
+    url = getattr(obedient_server, f"{protocol}_url")
+    with TritonClient(url, protocol, shared_memory=True, timeout=0.3) as client:
+        assert client.labels()
+        with pytest.raises(ServerTimeoutError, match="expected an answer to attribute, got none"):
+            client.attribute([b"wait 0.7 " + WORDS])
+    assert registered() == {}
+
+
 def test_a_request_that_is_refused_leaves_nothing(client, registered):
     for code, kind in (("INVALID_ARG", RequestRefusedError), ("INTERNAL", ServerError)):
         with pytest.raises(kind, match="as ordered"):
