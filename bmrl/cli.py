@@ -184,17 +184,16 @@ def _attribute(options: argparse.Namespace) -> int:
 def _attributions(options: argparse.Namespace) -> Iterator[Any]:
     """Yield an attribution or an error for each image, from the model or from the server."""
     if options.server:
-        from bmrl.export import TritonClient
-        from bmrl.remote import attribute_remotely
+        from bmrl.remote import attribute_remotely, connect
 
-        with TritonClient(options.server) as client:
+        with connect(options.server) as client:
             yield from attribute_remotely(client, _files(options.inputs), threshold=options.threshold)
     else:
         from bmrl.evaluation.attributor import Attributor
 
         model, *paths = options.inputs
         if not paths:
-            options.usage_error("expected MODEL and at least one PATH (or --server HOST:PORT)")
+            options.usage_error("expected MODEL and at least one PATH (or --server URL)")
         yield from Attributor.load(model, threshold=options.threshold).attribute_each(_files(paths))
 
 
@@ -385,7 +384,11 @@ def _parser() -> argparse.ArgumentParser:
     attribution.set_defaults(usage_error=attribution.error)
     attribution.add_argument("--threshold", type=float, help="call images below it unseen (default: the model's first)")
     attribution.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    attribution.add_argument("--server", metavar="HOST:PORT", help="ask this Triton server over gRPC instead")
+    attribution.add_argument(
+        "--server",
+        metavar="URL",
+        help="ask this Triton server instead: HOST:PORT or grpc://HOST:PORT, or http://HOST:PORT",
+    )
 
     _export_options(command("export", _export, "write a model for use without bmrl, and verify it"))
 

@@ -18,7 +18,10 @@ __all__ = [
     "MissingFileError",
     "ModelFolderError",
     "RangeError",
+    "RequestRefusedError",
     "ServerError",
+    "ServerTimeoutError",
+    "ServerUnavailableError",
     "ShapeError",
 ]
 
@@ -65,6 +68,18 @@ class ModelFolderError(BMRLError, ValueError):
 
 class ServerError(BMRLError, RuntimeError):
     """The inference server did not start, answer or stop as it should."""
+
+
+class ServerUnavailableError(ServerError, ConnectionError):
+    """The server could not be reached or said that it is not available; asking again later may help."""
+
+
+class ServerTimeoutError(ServerError, TimeoutError):
+    """The server did not answer in time."""
+
+
+class RequestRefusedError(ServerError, ValueError):
+    """The server refused the request; asking again does not help."""
 
 
 class MissingExtraError(BMRLError, ImportError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bmrl.errors import RangeError
 from bmrl.evaluation._batches import name_sources, read_batches, read_named
 from bmrl.evaluation._inputs import check_rate
 from bmrl.evaluation.attribution import Attribution, attributions_from_probabilities
@@ -16,7 +18,27 @@ if TYPE_CHECKING:
     from bmrl.errors import ImageError, MissingFileError
     from bmrl.export import TritonClient
 
-__all__ = ["attribute_remotely"]
+__all__ = ["attribute_remotely", "connect"]
+
+ADDRESS = re.compile(r"((?P<scheme>grpc|http)://)?(?P<address>(\[[\da-fA-F:.]+\]|[^][:/?#@\s]+):\d{1,5})/?")
+
+
+def connect(server: str) -> TritonClient:
+    """Return a client of a server named as on the command line.
+
+    Args:
+        server: ``host:port`` (of the port for gRPC), ``grpc://host:port`` or ``http://host:port``.
+
+    Raises:
+        RangeError: ``server`` is something else.
+        MissingExtraError: tritonclient is not installed.
+    """
+    from bmrl.export import TritonClient
+
+    match = ADDRESS.fullmatch(server)
+    if match is None:
+        raise RangeError(f"server: expected host:port, grpc://host:port or http://host:port, got {server!r}")
+    return TritonClient(match["address"], "http" if match["scheme"] == "http" else "grpc")
 
 
 def attribute_remotely(

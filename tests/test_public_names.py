@@ -22,7 +22,7 @@ PUBLIC = {
     "bmrl.data": "FaceDataset Manifest Row import_folder simulate",
     "bmrl.evaluation": "Attribution Attributor Predictions evaluate predict summarise",
     "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",
-    "bmrl.export": "ServedModel TritonClient TritonServer export_torchscript load_torchscript serve "
+    "bmrl.export": "AsyncTritonClient ServedModel TritonClient TritonServer export_torchscript load_torchscript serve "
     "write_triton_repository",
 }
 

@@ -12,6 +12,7 @@ from bmrl._lazy import lazy_names
 __all__ = [
     "FORMATS",
     "Artifact",
+    "AsyncTritonClient",
     "ServedModel",
     "TritonClient",
     "TritonServer",
@@ -29,6 +30,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from bmrl.export.artifact import Artifact, load_artifact
+    from bmrl.export.async_client import AsyncTritonClient
     from bmrl.export.client import TritonClient
     from bmrl.export.every_format import export_all
     from bmrl.export.exported_program import export_aoti, export_pt2
@@ -48,6 +50,7 @@ _HOMES = {
     "export_onnx": "onnx",
     "export_pt2": "exported_program",
     "load_artifact": "artifact",
+    "AsyncTritonClient": "async_client",
     "ServedModel": "served_model",
     "TritonClient": "client",
     "TritonServer": "server",

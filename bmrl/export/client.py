@@ -1,68 +1,75 @@
-"""A client of a served model: arrays in, arrays out, over gRPC or HTTP."""
+"""A client of a served model: arrays or image files in, arrays or attributions out, over gRPC or HTTP."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-from torch import Tensor
-
-from bmrl._checks import check_choice, check_positive
-from bmrl.errors import DTypeError, ServerError, ShapeError
-from bmrl.export.served_model import EMBEDDING, IMAGES, MODEL_NAME, PROBABILITIES, ServedModel, import_tritonclient
+from bmrl.export._connections import AsyncHTTPConnection, BlockingGRPCConnection, LoopThread, run_now
+from bmrl.export._messages import Inference
+from bmrl.export._session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
     from types import TracebackType
+
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from bmrl.evaluation.attribution import Attribution
+    from bmrl.export.served_model import ServedModel
 
 __all__ = ["Inference", "TritonClient"]
 
-
-class Inference(NamedTuple):
-    """The answer for a batch of images, one row an image."""
-
-    probabilities: npt.NDArray[np.float32]
-    """``(batch, num_generators)``, rows sum to 1."""
-
-    embedding: npt.NDArray[np.float32]
-    """``(batch, embed_dim)``."""
+T = TypeVar("T")
 
 
 class TritonClient:
     """Asks a Triton Inference Server that serves a repository of :func:`bmrl.export.write_triton_repository`.
 
-    What the model expects and which classes it knows comes from the server (:attr:`model`). A gRPC client may be
-    shared by threads, an HTTP client may not. Close a client, or use it in a ``with`` block: a server waits for open
-    HTTP connections when it is told to stop.
+    What the model expects and which classes it knows comes from the server (:attr:`model`). Threads may share a
+    client; a process that is forked may not use its parent's. Close a client, or use it in a ``with`` block: a server
+    waits for open HTTP connections when it is told to stop, and shared memory stays until then.
 
     Args:
         url: ``"host:port"`` without a scheme, of the server's port for ``protocol``.
         protocol: ``"grpc"`` or ``"http"``.
-        timeout: seconds to wait for each answer.
+        timeout: seconds within which each call of a method must end, with all the requests and tries that it takes.
+        retries: how often to try again, >= 0, when the server is unavailable: it can't be reached, closes the
+            connection without an answer, or says so. Nothing else is tried again.
+        backoff: seconds before the second try, >= 0; twice that before the third and so on, each time up to one half
+            longer by chance.
+        shared_memory: pass tensors through system shared memory instead of the connection. For a server on this
+            machine, in the same container, that runs as this user or as root.
 
     Raises:
         MissingExtraError: tritonclient is not installed.
-        RangeError: ``protocol`` is unknown or ``timeout`` not positive.
+        RangeError: ``protocol`` is unknown, ``url`` has a scheme, or a number is out of range.
     """
 
-    def __init__(self, url: str, protocol: Literal["grpc", "http"] = "grpc", *, timeout: float = 60.0) -> None:
-        check_choice("protocol", protocol, ("grpc", "http"))
-        check_positive("timeout", timeout)
+    def __init__(
+        self,
+        url: str,
+        protocol: Literal["grpc", "http"] = "grpc",
+        *,
+        timeout: float = 60.0,
+        retries: int = 2,
+        backoff: float = 0.1,
+        shared_memory: bool = False,
+    ) -> None:
         self.url = url
         self.protocol = protocol
-        self.timeout = timeout
-        self._model: ServedModel | None = None
-        self._api = import_tritonclient(protocol)
-        self._failures: tuple[type[Exception], ...] = (import_tritonclient("utils").InferenceServerException, OSError)
-        self._options: dict[str, Any] = {}
-        if protocol == "grpc":
-            self._options["client_timeout"] = timeout  # HTTP takes it once, gRPC with every call
-            self._connection = self._api.InferenceServerClient(url)
-        else:
-            from geventhttpclient.response import HTTPParseError
-
-            self._failures += (HTTPParseError,)
-            self._connection = self._api.InferenceServerClient(url, connection_timeout=timeout, network_timeout=timeout)
+        self._session = Session(
+            url,
+            protocol,
+            {"grpc": BlockingGRPCConnection, "http": AsyncHTTPConnection},
+            timeout=timeout,
+            retries=retries,
+            backoff=backoff,
+            shared_memory=shared_memory,
+        )
+        # tritonclient's own HTTP client that blocks can be used by one thread only, and bounds no call as a whole
+        self._thread = None if protocol == "grpc" else LoopThread()
 
     @property
     def model(self) -> ServedModel:
@@ -71,35 +78,65 @@ class TritonClient:
         Raises:
             ServerError: the server does not answer, or serves no such model.
         """
-        if self._model is None:
-            self._model = ServedModel.from_config(self._model_config())
-        return self._model
+        known = self._session.known_model
+        if known is None:
+            self._session.check_open()
+            known = self._run(self._session.model())
+        return known
 
     def labels(self) -> tuple[str, ...]:
         """Return the class names, in the order of the probabilities."""
         return self.model.labels
 
     def infer(self, images: Tensor | npt.NDArray[np.uint8]) -> Inference:
-        """Return probabilities and embedding of a batch of images.
+        """Return probabilities and embedding of a batch of images, or of one.
 
         A batch above the server's ``max_batch_size`` is sent in parts, one after the other.
 
         Args:
-            images: ``(batch, 3, image_size, image_size)``, uint8, RGB, batch >= 1; a tensor on any device.
+            images: ``(batch, 3, image_size, image_size)`` with batch >= 1, or ``(3, image_size, image_size)``, for
+                which the answer has no axis ``batch`` either; uint8, RGB; a tensor on any device.
 
         Raises:
             DTypeError: ``images`` is not a uint8 tensor or array.
             ShapeError: ``images`` does not have the shape that the served model expects.
-            ServerError: the server does not answer in time, or answers with an error.
+            ServerUnavailableError: the server can't be reached or is not available, also after ``retries``.
+            ServerTimeoutError: there is no answer within ``timeout``.
+            RequestRefusedError: the server serves no such model or refused the request.
+            ServerError: anything else went wrong (all three above are of this class); there was no shared memory.
         """
-        array = self._check(images)
-        size = self.model.max_batch_size
-        parts = [self._infer_part(array[start : start + size]) for start in range(0, len(array), size)]
-        return Inference(*(np.concatenate(outputs) for outputs in zip(*parts, strict=True)))
+        self._session.check_open()
+        return self._run(self._session.infer(images))
+
+    def attribute(self, images: Sequence[bytes]) -> list[Attribution]:
+        """Return the attributions of encoded images, which the server decodes: all, or an error.
+
+        The server must serve the ensemble ``bmrl_attribute`` beside the model. Images are sent one after the other.
+
+        Args:
+            images: the bytes of a file each, JPEG, PNG or WebP.
+
+        Returns:
+            One :class:`~bmrl.Attribution` an image, in order, as :class:`~bmrl.Attributor` gives for these bytes with
+            the first of the served model's thresholds.
+
+        Raises:
+            DTypeError: ``images`` is not a sequence of bytes.
+            ImageError: an image has no bytes.
+            ServerError: as for :meth:`infer`; an image that can't be decoded is a RequestRefusedError.
+        """
+        self._session.check_open()
+        return self._run(self._session.attribute(images))
 
     def close(self) -> None:
-        """Close the connection; calling it again does nothing."""
-        self._connection.close()
+        """Close the connection and remove shared memory; calling it again does nothing."""
+        if self._session.closed:
+            return
+        try:
+            self._run(self._session.close())
+        finally:
+            if self._thread is not None:
+                self._thread.close()
 
     def __enter__(self) -> TritonClient:
         return self
@@ -112,43 +149,5 @@ class TritonClient:
     def __repr__(self) -> str:
         return f"TritonClient({self.url!r}, {self.protocol!r})"
 
-    def _model_config(self) -> Any:
-        answer = self._call("get_model_config", MODEL_NAME)
-        if self.protocol == "grpc":
-            return answer.config
-        from google.protobuf import json_format
-
-        messages = import_tritonclient("grpc.model_config_pb2")
-        return json_format.ParseDict(answer, messages.ModelConfig(), ignore_unknown_fields=True)
-
-    def _check(self, images: Tensor | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        array = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
-        if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
-            got = getattr(images, "dtype", type(images).__name__)
-            raise DTypeError(f"images: expected a uint8 tensor or array, got {got}")
-        side = self.model.image_size
-        if array.ndim != 4 or array.shape[1:] != (3, side, side) or not len(array):
-            raise ShapeError(f"images: expected shape (batch >= 1, 3, {side}, {side}), got {array.shape}")
-        return array
-
-    def _infer_part(self, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        request = self._api.InferInput(IMAGES, list(images.shape), "UINT8")
-        request.set_data_from_numpy(images)
-        answer = self._call("infer", MODEL_NAME, [request])
-        widths = {PROBABILITIES: len(self.model.generators), EMBEDDING: self.model.embed_dim}
-        outputs = []
-        for name, width in widths.items():
-            output = answer.as_numpy(name)
-            shape = None if output is None else output.shape
-            if output is None or shape != (len(images), width):
-                raise ServerError(f"{self.url}: expected {name} of shape ({len(images)}, {width}), got {shape}")
-            outputs.append(output)
-        return outputs[0], outputs[1]
-
-    def _call(self, method: str, *arguments: Any) -> Any:
-        """Call the connection; whatever goes wrong on the way is a ServerError of one line."""
-        try:
-            return getattr(self._connection, method)(*arguments, **self._options)
-        except self._failures as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ServerError(f"{self.url}: expected an answer to {method}, got {reason}") from error
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return run_now(coroutine) if self._thread is None else self._thread.run(coroutine)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import itertools
 import shutil
+import socket
+import socketserver
+import threading
 
 import pytest
 import torch
 from torch import nn
 
-from bmrl.export import TritonServer, write_triton_repository
+from bmrl.export import AsyncTritonClient, TritonClient, TritonServer, write_triton_repository
 from bmrl.export._runtime import sha256_of
 from bmrl.export.artifact import write_entries
 from bmrl.export.triton_repository import read_triton_config
@@ -121,3 +127,152 @@ def server(repository, tmp_path_factory):
     add("declares_no_batch", take_no_batch)
     with TritonServer(folder) as server:
         yield server
+
+
+STAND_IN = '''
+import collections, time
+import torch
+import triton_python_backend_utils as pb
+
+
+class TritonPythonModel:
+    """Takes words for image files: an order, if any, then the probabilities to answer with."""
+
+    def initialize(self, args):
+        self.requests = 0
+        self.tries = collections.Counter()
+
+    def execute(self, requests):
+        return [self.answer(torch.from_dlpack(pb.get_input_tensor_by_name(r, "image"))) for r in requests]
+
+    def answer(self, image):
+        assert image.ndim == 1
+        self.requests += 1
+        text = bytes(image.tolist())
+        words = text.decode().split()
+        lie = words[0] == "lie"
+        if lie:
+            del words[0]
+        elif words[0] == "wait":
+            time.sleep(float(words[1]))
+            del words[:2]
+        elif words[0] == "fail":
+            _, code, times, *words = words
+            self.tries[text] += 1
+            if self.tries[text] <= int(times):
+                error = pb.TritonError("as ordered", getattr(pb.TritonError, code))
+                return pb.InferenceResponse([], error=error)
+        probabilities = torch.tensor([[float(word) for word in words]])
+        best = probabilities.max(1, keepdim=True).values
+        outputs = {
+            "probability": best,
+            "seen": (best >= 0.6) ^ lie,
+            "probabilities": probabilities,
+            "embedding": torch.full((1, 24), float(self.requests)),
+        }
+        return pb.InferenceResponse([pb.Tensor.from_dlpack(name, value) for name, value in outputs.items()])
+'''
+
+STAND_IN_CONFIG = """
+name: "bmrl_attribute" backend: "python"
+input [{name: "image" data_type: TYPE_UINT8 dims: [-1]}]
+output [
+    {name: "probability" data_type: TYPE_FP32 dims: [1, 1]}, {name: "seen" data_type: TYPE_BOOL dims: [1, 1]},
+    {name: "probabilities" data_type: TYPE_FP32 dims: [1, 4]}, {name: "embedding" data_type: TYPE_FP32 dims: [1, 24]}
+]
+instance_group [{kind: KIND_CPU count: 1}]
+"""
+
+
+@pytest.fixture(scope="session")
+def obedient_server(repository, tmp_path_factory):
+    """Serve ``bmrl``, and in the place of ``bmrl_attribute`` a model that answers, fails and waits as it is told."""
+    folder = tmp_path_factory.mktemp("obedient") / "models"
+    shutil.copytree(repository, folder)
+    home = folder / "bmrl_attribute"
+    shutil.rmtree(home, ignore_errors=True)
+    (home / "1").mkdir(parents=True)
+    (home / "config.pbtxt").write_text(STAND_IN_CONFIG)
+    (home / "1" / "model.py").write_text(STAND_IN)
+    with TritonServer(folder) as server:
+        yield server
+
+
+@pytest.fixture(params=itertools.product(("blocking", "async"), ("grpc", "http")), ids="-".join)
+def ask(request):
+    """Return a function that makes a client of a server, or of an address, calls one method and closes the client."""
+    kind, protocol = request.param
+
+    def ask(server, method, *arguments, **options):
+        url = server if isinstance(server, str) else getattr(server, f"{protocol}_url")
+        if kind == "blocking":
+            with TritonClient(url, protocol, **options) as client:
+                return getattr(client, method)(*arguments)
+
+        async def ask():
+            async with AsyncTritonClient(url, protocol, **options) as client:
+                return await getattr(client, method)(*arguments)
+
+        return asyncio.run(ask())
+
+    ask.protocol = protocol
+    return ask
+
+
+class Network(socketserver.ThreadingTCPServer):
+    """A port of its own for the port of a server; loses the first connections, and counts what it passes on.
+
+    Args:
+        url: ``host:port`` of the server.
+        lost: how many connections are closed at once.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, url, lost=0):
+        super().__init__(("127.0.0.1", 0), None)
+        host, port = url.split(":")
+        self.target = host, int(port)
+        self.url = f"127.0.0.1:{self.server_address[1]}"
+        self.lost = lost
+        self.num_connections = 0
+        self.num_bytes = 0
+        self.open = []
+
+    def finish_request(self, client, address):
+        self.num_connections += 1
+        if self.num_connections > self.lost:
+            with socket.create_connection(self.target) as server:
+                self.open += (client, server)
+                back = threading.Thread(target=self.forward, args=(server, client))
+                back.start()
+                self.forward(client, server)
+                back.join()
+
+    def cut(self):
+        """Lose all connections, these and those to come."""
+        self.lost = float("inf")
+        for connection in self.open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def forward(self, source, target):
+        with contextlib.suppress(OSError):  # one side has gone
+            while data := source.recv(65536):
+                self.num_bytes += len(data)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self.shutdown()
+        self.server_close()
+
+
+@pytest.fixture(scope="session")
+def network():
+    return Network

@@ -1,25 +1,28 @@
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
-from bmrl.errors import DTypeError, RangeError, ServerError, ShapeError
-from bmrl.export import ServedModel, TritonClient
+from bmrl.errors import DTypeError, ImageError, RangeError, ServerError, ShapeError
+from bmrl.evaluation import Attribution
+from bmrl.evaluation.attribution import format_table
+from bmrl.export import AsyncTritonClient, ServedModel, TritonClient
 
 pytestmark = pytest.mark.server
-PROTOCOLS = ["grpc", "http"]
 
 
-@pytest.fixture(params=PROTOCOLS)
-def client(request, server):
-    url = {"grpc": server.grpc_url, "http": server.http_url}[request.param]
-    with TritonClient(url, request.param, timeout=30) as client:
+@pytest.fixture(params=["grpc", "http"])
+def protocol(request):
+    return request.param
+
+
+@pytest.fixture
+def client(protocol, obedient_server):
+    with TritonClient(getattr(obedient_server, f"{protocol}_url"), protocol, timeout=30) as client:
         yield client
 
 
@@ -27,6 +30,14 @@ def assert_answer(answer, eager, rows):
     for name, got, expected in zip(("probabilities", "embedding"), answer, eager, strict=True):
         assert got.dtype == np.float32, name
         np.testing.assert_allclose(got, expected[rows].numpy(), rtol=0, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array"])
+def test_a_single_image_has_a_single_answer(client, images, eager, kind):
+    answer = client.infer(images[5] if kind == "tensor" else images[5].numpy())
+    assert answer.probabilities.shape == (4,)
+    assert answer.embedding.shape == (24,)
+    assert_answer(answer, eager, 5)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7])
@@ -59,12 +70,28 @@ def test_learns_everything_from_the_server(client, model):
     )
 
 
-def test_concurrent_single_requests_get_their_own_answers(server, images, eager):
-    with TritonClient(server.grpc_url) as client, ThreadPoolExecutor(16) as pool:
+def test_threads_that_share_a_client_get_their_own_answers(client, images, eager):
+    with ThreadPoolExecutor(16) as pool:
         rows = [row for _ in range(4) for row in range(len(images))]
         answers = list(pool.map(lambda row: client.infer(images[row : row + 1]), rows))
     for row, answer in zip(rows, answers, strict=True):
         assert_answer(answer, eager, slice(row, row + 1))
+
+
+def test_answers_may_be_written_to(client, images):
+    for output in (*client.infer(images[:2]), *client.infer(images[0])):
+        output += 1
+
+
+def test_closing_ends_the_calls_of_other_threads(obedient_server, protocol):
+    client = TritonClient(getattr(obedient_server, f"{protocol}_url"), protocol)
+    assert client.labels()
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.attribute, [b"wait 1 0.7 0.1 0.1 0.1"])
+        time.sleep(0.3)
+        client.close()
+        with pytest.raises(ServerError, match="expected"):
+            call.result(20)
 
 
 @pytest.mark.parametrize("images", [torch.zeros(1, 3, 32, 32), np.zeros((1, 3, 32, 32), np.int64), [[1]]])
@@ -73,17 +100,16 @@ def test_refuses_other_types(client, images):
         client.infer(images)
 
 
-@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 3, 32, 31), (0, 3, 32, 32)])
+@pytest.mark.parametrize("shape", [(32, 32), (1, 32, 32), (1, 1, 32, 32), (1, 3, 32, 31), (0, 3, 32, 32)])
 def test_refuses_other_shapes(client, shape):
-    with pytest.raises(ShapeError, match=r"images: expected shape \(batch >= 1, 3, 32, 32\), got \("):
+    with pytest.raises(ShapeError, match=r"images: expected shape \(batch >= 1, 3, 32, 32\) or \(3, 32, 32\), got \("):
         client.infer(torch.zeros(shape, dtype=torch.uint8))
 
 
-def test_refuses_other_options():
+@pytest.mark.parametrize("kind", [TritonClient, AsyncTritonClient])
+def test_refuses_other_protocols(kind):
     with pytest.raises(RangeError, match="protocol: expected 'grpc' or 'http', got 'ftp'"):
-        TritonClient("127.0.0.1:1", "ftp")
-    with pytest.raises(RangeError, match="timeout: expected > 0, got 0"):
-        TritonClient("127.0.0.1:1", timeout=0)
+        kind("127.0.0.1:1", "ftp")
 
 
 def test_may_be_closed_twice_and_says_whom_it_asks(client):
@@ -92,38 +118,71 @@ def test_may_be_closed_twice_and_says_whom_it_asks(client):
     client.close()
 
 
-@contextlib.contextmanager
-def deaf_server(behaviour):
-    """Listen on a port and run ``behaviour`` with each connection, instead of answering."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def accept():
-            with contextlib.suppress(OSError):  # the listener is closed
-                while True:
-                    behaviour(listener.accept()[0])
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
+def test_is_of_no_use_when_closed(client, images):
+    client.close()
+    for use in (lambda: client.infer(images), lambda: client.attribute([b"x"]), client.labels):
+        with pytest.raises(ServerError, match=f"^{client.url}: expected an open client, got one that is closed$"):
+            use()
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("behaviour", ["silent", "closing", "babbling", "absent"])
-def test_a_server_that_does_not_answer_is_an_error_of_one_line(protocol, behaviour, images):
-    kept = []
-    behaviours = {
-        "silent": kept.append,
-        "closing": lambda connection: connection.close(),
-        "babbling": lambda connection: (connection.sendall(b"who is there?\r\n\r\n"), connection.close()),
-        "absent": lambda connection: None,
-    }
-    with deaf_server(behaviours[behaviour]) as url:
-        if behaviour == "absent":
-            with socket.create_server(("127.0.0.1", 0)) as gone:
-                url = f"127.0.0.1:{gone.getsockname()[1]}"
-        with (
-            TritonClient(url, protocol, timeout=0.5) as client,
-            pytest.raises(ServerError, match=f"^{url}: expected an answer to get_model_config, got .+") as error,
-        ):
-            client.infer(images)
-    assert "\n" not in str(error.value)
+WORDS = [b"0.1 0.7 0.1 0.1", b"0.3 0.3 0.0 0.4"]
+
+
+def test_attributes_encoded_images(ask, obedient_server):
+    seen, unseen = ask(obedient_server, "attribute", WORDS)
+    rest = {"source": "image 0", "threshold": 0.6, "architecture": "GAN", "manipulation": "EFS"}
+    expected = pytest.approx({"photographs": 0.1, "StyleGAN3": 0.7, "DiffFace": 0.1, "Diffae: näïve, v2": 0.1})
+    assert seen == Attribution(
+        generator="StyleGAN3", probability=seen.probability, seen=True, probabilities=expected, **rest
+    )
+    assert seen.probability == pytest.approx(0.7)
+    assert (unseen.source, unseen.generator, unseen.seen) == ("image 1", None, False)
+    assert unseen.probability == pytest.approx(0.4)
+    assert (unseen.architecture, unseen.manipulation) == ("diffusion", "AM")
+    assert format_table([seen, unseen]).splitlines()[1:] == [
+        "image 0  StyleGAN3  0.700        seen    EFS           GAN",
+        "image 1  -          0.400        unseen  AM            diffusion",
+    ]
+    assert ask(obedient_server, "attribute", []) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (b"lie 0.1 0.7 0.1 0.1", "got a maximum of 0.7 and False"),
+        (b"lie 0.3 0.3 0.0 0.4", "got a maximum of 0.4 and True"),
+        (b"0.9 0.9 0.9 0.9", "got probabilities: expected rows of probabilities >= 0 that sum to 1, got row 0 .*"),
+        (b"nan 0 0 1", "got probabilities: expected finite numbers, got nan at .*"),
+    ],
+)
+def test_an_attribution_that_contradicts_itself_is_an_error(ask, obedient_server, words, message):
+    expected = r"^127.0.0.1:\d+: expected probabilities of image 1 that fit what is said to be seen, "
+    with pytest.raises(ServerError, match=f"{expected}{message}$"):
+        ask(obedient_server, "attribute", [WORDS[0], words])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (b"0.5 0.5", r"expected probabilities FP32 \(1, 4\), got FP32 \(1, 2\)"),
+        (b"0.5", r"expected probabilities FP32 \(1, 4\), got FP32 \(1, 1\)"),
+    ],
+)
+def test_an_answer_of_another_shape_is_an_error(ask, obedient_server, words, message):
+    with pytest.raises(ServerError, match=rf"^127.0.0.1:\d+: {message}$"):
+        ask(obedient_server, "attribute", [words])
+
+
+@pytest.mark.parametrize(
+    ("images", "kind", "message"),
+    [
+        (b"bytes", DTypeError, "images: expected a sequence of bytes, got bytes"),
+        ("path", DTypeError, "images: expected a sequence of bytes, got str"),
+        (None, DTypeError, "images: expected a sequence of bytes, got NoneType"),
+        ([b"x", "path"], DTypeError, "images: expected a sequence of bytes, got str at 1"),
+        ([b"x", b""], ImageError, "image 1: expected an image, got no bytes"),
+    ],
+)
+def test_refuses_what_is_no_encoded_image(client, images, kind, message):
+    with pytest.raises(kind, match=f"^{message}$"):
+        client.attribute(images)

@@ -1,0 +1,189 @@
+"""The ways to a server: gRPC that blocks, and gRPC and HTTP that wait in an event loop.
+
+All three are called by the same coroutines. :func:`run_now` and :class:`LoopThread` run those for callers that block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from abc import ABC, abstractmethod
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bmrl.errors import ServerError
+from bmrl.export.served_model import import_tritonclient
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+__all__ = [
+    "AsyncGRPCConnection",
+    "AsyncHTTPConnection",
+    "BlockingGRPCConnection",
+    "Connection",
+    "LoopThread",
+    "run_now",
+]
+
+T = TypeVar("T")
+MIN_RECONNECT_BACKOFF = 0.1  # seconds; gRPC takes no less
+
+
+class Connection(ABC):
+    """A way to the server at ``url``; ``backoff`` is what its user waits, in seconds, before it tries again."""
+
+    lost: tuple[type[Exception], ...] = (ConnectionError,)
+    """Errors of :meth:`call` which say that the connection could not be made, or ended before an answer."""
+
+    def __init__(self, url: str, backoff: float) -> None:
+        self.url = url
+        self._backoff = backoff
+
+    @abstractmethod
+    async def call(self, method: str, *arguments: Any, timeout: float, **options: Any) -> Any:
+        """Call a method of tritonclient's ``InferenceServerClient``; ``timeout`` seconds bound it."""
+
+    @abstractmethod
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connection."""
+
+
+class BlockingGRPCConnection(Connection):
+    """Blocks the thread where the others wait. Threads may share it."""
+
+    def __init__(self, url: str, backoff: float) -> None:
+        super().__init__(url, backoff)
+        self._client = import_tritonclient("grpc").InferenceServerClient(url, channel_args=_channel_arguments(backoff))
+
+    async def call(self, method: str, *arguments: Any, timeout: float, **options: Any) -> Any:
+        return getattr(self._client, method)(*arguments, client_timeout=timeout, **options)
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    async def close(self) -> None:
+        self._client.close()
+
+
+class _AsyncConnection(Connection):
+    """Belongs to the event loop of its first call, because that is where tritonclient wants to be opened."""
+
+    _client: Any = None
+
+    @abstractmethod
+    def _open(self) -> Any:
+        """Return a new client of tritonclient."""
+
+    def _opened(self) -> Any:
+        if self._client is None:
+            self._client = self._open()
+        return self._client
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+
+class AsyncGRPCConnection(_AsyncConnection):
+    """gRPC in an event loop."""
+
+    def __init__(self, url: str, backoff: float) -> None:
+        super().__init__(url, backoff)
+        self._api = import_tritonclient("grpc.aio")
+
+    def _open(self) -> Any:
+        return self._api.InferenceServerClient(self.url, channel_args=_channel_arguments(self._backoff))
+
+    async def call(self, method: str, *arguments: Any, timeout: float, **options: Any) -> Any:
+        return await getattr(self._opened(), method)(*arguments, client_timeout=timeout, **options)
+
+
+class AsyncHTTPConnection(_AsyncConnection):
+    """HTTP in an event loop. aiohttp itself sends a GET, but no request for inference, a second time at once."""
+
+    def __init__(self, url: str, backoff: float) -> None:
+        super().__init__(url, backoff)
+        self._api = import_tritonclient("http.aio")
+        from aiohttp import ClientConnectionError
+
+        self.lost += (ClientConnectionError,)
+
+    def _open(self) -> Any:
+        return self._api.InferenceServerClient(self.url, conn_timeout=None)
+
+    async def call(self, method: str, *arguments: Any, timeout: float, **options: Any) -> Any:
+        async with asyncio.timeout(timeout):
+            return await getattr(self._opened(), method)(*arguments, **options)
+
+
+class LoopThread:
+    """An event loop in a thread of its own, for callers that block. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="bmrl-client", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Return the result of a coroutine, which is cancelled if the caller is interrupted.
+
+        Raises:
+            ServerError: another thread has closed the loop meanwhile.
+        """
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise ServerError("client: expected to stay open until it has answered, got closed") from error
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """End the coroutines that run, the loop and the thread."""
+        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine that never waits, because its connection blocks instead."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    raise AssertionError("a coroutine over a blocking connection has waited")
+
+
+def _channel_arguments(backoff: float) -> list[tuple[str, int]]:
+    """Return gRPC's settings of a connection that the calls of one client share.
+
+    By default a channel that could not connect fails every call of the next second without trying, so that no retry
+    within that second is one; and channels to the same address share this state.
+    """
+    pause = round(1000 * max(backoff, MIN_RECONNECT_BACKOFF))
+    return [
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.initial_reconnect_backoff_ms", pause),
+        ("grpc.max_reconnect_backoff_ms", pause),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
