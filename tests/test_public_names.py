@@ -22,7 +22,8 @@ PUBLIC = {
     "bmrl.data": "FaceDataset Manifest Row import_folder simulate",
     "bmrl.evaluation": "Attribution Attributor Predictions evaluate predict summarise",
     "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",
-    "bmrl.export": "AsyncTritonClient ServedModel TritonClient TritonServer export_torchscript load_torchscript serve "
+    "bmrl.export": "Artifact AsyncTritonClient FORMATS ServedModel TritonClient TritonServer export export_all "
+    "export_aoti export_onnx export_pt2 export_torchscript load_artifact load_torchscript serve "
     "write_triton_repository",
 }
 

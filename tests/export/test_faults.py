@@ -388,26 +388,13 @@ def empty(path, model):
     path.write_bytes(b"")
 
 
-SAME_FILE = pytest.mark.xfail(strict=True, reason="the expected answer comes from the file that is tested")
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (empty, "expected a TorchScript file, got one with"),
-        (truncate, "expected a TorchScript file, got one with"),
-        (damage, "expected a TorchScript file, got one with"),
-        pytest.param(damage_weights, "expected the answer of", marks=SAME_FILE),
-        (swap_width, r"expected probabilities of shape \(1, 4\), got \(1, 3\)"),
-        pytest.param(swap, "expected the answer of", marks=SAME_FILE),
-    ],
-)
-def test_refuses_a_model_file_that_is_not_what_was_exported(repository, model, tmp_path, change, reason):
+@pytest.mark.parametrize("change", [empty, truncate, damage, damage_weights, swap_width, swap])
+def test_refuses_a_model_file_that_is_not_what_was_exported(repository, model, tmp_path, change):
     folder = shutil.copytree(repository, tmp_path / "models")
     change(folder / "bmrl" / "1" / "model.pt", model)
     server = TritonServer(folder)
     try:
-        with pytest.raises(BMRLError, match=reason) as error:
+        with pytest.raises(BMRLError, match=r"model.pt: expected the content with SHA-256") as error:
             server.start()
         assert "\n" not in str(error.value)
     finally:

@@ -1,0 +1,133 @@
+"""The ensemble on a real server: an image file's bytes in, its attribution out, the same as a local one."""
+
+from __future__ import annotations
+
+import io
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import tritonclient.grpc
+from PIL import Image
+from tritonclient.utils import InferenceServerException
+
+from bmrl import Attributor
+from bmrl.errors import ModelFolderError, RequestRefusedError
+from bmrl.export import TritonClient, TritonServer, write_triton_repository
+from bmrl.images import read_image
+
+pytestmark = pytest.mark.server
+
+MAX_PIXELS, MAX_BYTES = 10_000, 40_000
+
+
+@pytest.fixture(scope="module")
+def folder(repository, tmp_path_factory):
+    return write_triton_repository(
+        repository / "bmrl" / "1" / "model.pt",
+        tmp_path_factory.mktemp("ensemble") / "models",
+        ensemble=True,
+        max_batch_size=8,
+        num_threads=1,
+        max_pixels=MAX_PIXELS,
+        max_bytes=MAX_BYTES,
+    )
+
+
+@pytest.fixture(scope="module")
+def ensemble(folder):
+    with TritonServer(folder) as server, TritonClient(server.grpc_url) as client:
+        yield server, client
+
+
+def encoded(size, format, mode="RGB", **options):
+    rng = np.random.default_rng(sum(size))
+    picture = Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).convert(mode)
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+IMAGES = {
+    "png": encoded((32, 32), "PNG"),
+    "one pixel": encoded((1, 1), "PNG"),
+    "wide jpeg": encoded((90, 33), "JPEG"),
+    "tall webp": encoded((20, 70), "WEBP", lossless=True),
+    "grey": encoded((40, 40), "JPEG", "L"),
+    "transparent": encoded((50, 40), "PNG", "RGBA"),
+    "palette": encoded((31, 32), "PNG", "P"),
+}
+
+
+def test_attributes_as_the_attributor_does(ensemble, model):
+    _, client = ensemble
+    served = client.attribute(list(IMAGES.values()))
+    local = Attributor(model)(list(IMAGES.values()))
+    for one, other in zip(served, local, strict=True):
+        assert (one.generator, one.seen) == (other.generator, other.seen)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
+
+
+@pytest.mark.parametrize("names", [["index"], ["seen"], ["probabilities"], ["embedding", "index"]])
+def test_each_output_can_be_asked_for_alone(ensemble, model, names):
+    server, _ = ensemble
+    data = IMAGES["wide jpeg"]
+    request = tritonclient.grpc.InferInput("image", [len(data)], "UINT8")
+    request.set_data_from_numpy(np.frombuffer(data, np.uint8))
+    with tritonclient.grpc.InferenceServerClient(server.grpc_url) as connection:
+        wanted = [tritonclient.grpc.InferRequestedOutput(name) for name in names]
+        answer = connection.infer("bmrl_attribute", [request], outputs=wanted)
+    with torch.no_grad():
+        right = model(read_image(data, 32)[None])
+    best, index = right.probabilities.max(1, keepdim=True)
+    expected = {
+        "index": index.int(),
+        "seen": best >= 0.6,
+        "probabilities": right.probabilities,
+        "embedding": right.embedding,
+    }
+    assert sorted(output.name for output in answer.get_response().outputs) == sorted(names)
+    for name in names:
+        np.testing.assert_allclose(answer.as_numpy(name), expected[name].numpy(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"junk", "image: expected an image (JPEG, PNG, WebP), got other data that starts with b'junk'"),
+        (encoded((8, 8), "BMP"), "image: expected an image (JPEG, PNG, WebP), got other data that starts with b'BM"),
+        (IMAGES["png"][:200], "image: expected a whole, valid image, got: "),
+        (encoded((101, 100), "PNG", "1"), "image: expected at most 10000 pixels, got 101 x 100"),
+        (b"\xff\xd8\xff" + bytes(MAX_BYTES), f"image: expected at most {MAX_BYTES} bytes, got more"),
+    ],
+    ids=["junk", "another format", "truncated", "too many pixels", "too many bytes"],
+)
+def test_refuses_what_is_not_safe_to_decode_and_goes_on(ensemble, model, data, message):
+    _, client = ensemble
+    with pytest.raises(RequestRefusedError) as error:
+        client.attribute([data])
+    assert message in str(error.value)
+    (good,) = client.attribute([IMAGES["png"]])
+    (local,) = Attributor(model)([IMAGES["png"]])
+    assert good.probabilities == pytest.approx(local.probabilities, abs=1e-4)
+
+
+def test_an_empty_vector_is_refused(ensemble):
+    server, _ = ensemble
+    request = tritonclient.grpc.InferInput("image", [0], "UINT8")
+    request.set_data_from_numpy(np.zeros(0, np.uint8))
+    with (
+        tritonclient.grpc.InferenceServerClient(server.grpc_url) as connection,
+        pytest.raises(InferenceServerException),
+    ):
+        connection.infer("bmrl_attribute", [request])
+
+
+def test_an_ensemble_is_replaced_and_a_foreign_model_beside_it_is_not(folder, repository, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "models")
+    write_triton_repository(repository / "bmrl" / "1" / "model.pt", copy)
+    assert [entry.name for entry in copy.iterdir()] == ["bmrl"]
+    (copy / "thesis").mkdir()
+    with pytest.raises(ModelFolderError, match="got 'thesis' in it"):
+        write_triton_repository(repository / "bmrl" / "1" / "model.pt", copy)
