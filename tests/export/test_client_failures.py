@@ -39,8 +39,8 @@ def fresh_words(order):
 def num_tries(obedient_server):
     """Return a function that says how many requests the ensemble's place has had since it was last called."""
     with tritonclient.grpc.InferenceServerClient(obedient_server.grpc_url) as connection:
-        request = tritonclient.grpc.InferInput("image", [1, len(WORDS)], "UINT8")
-        request.set_data_from_numpy(np.frombuffer(WORDS, np.uint8)[None])
+        request = tritonclient.grpc.InferInput("image", [len(WORDS)], "UINT8")
+        request.set_data_from_numpy(np.frombuffer(WORDS, np.uint8))
         counts = [0]
 
         def count():
