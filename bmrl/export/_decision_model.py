@@ -12,6 +12,12 @@ from typing import Any
 import torch
 
 
+def decide(probabilities: torch.Tensor, threshold: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return class index (int32), maximum probability, and whether that reaches the threshold (in float64)."""
+    best, index = probabilities.max(dim=1, keepdim=True)
+    return index.int(), best, best.double() >= threshold
+
+
 class TritonPythonModel:
     """One instance of the model; Triton calls the methods."""
 
@@ -31,11 +37,11 @@ class TritonPythonModel:
         for request in requests:
             taken = (self.triton.get_input_tensor_by_name(request, name) for name in self.input_names)
             probabilities, embedding = (torch.from_dlpack(tensor) for tensor in taken)  # type: ignore[attr-defined]
-            best, index = probabilities.max(dim=1, keepdim=True)
+            index, best, seen = decide(probabilities, self.threshold)
             outputs = {
-                "index": index.int(),
+                "index": index,
                 "probability": best,
-                "seen": best >= self.threshold,
+                "seen": seen,
                 "probabilities": probabilities,
                 "embedding": embedding,
             }

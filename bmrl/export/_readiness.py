@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import time
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+from PIL import Image
 
 from bmrl.errors import ServerError, ServerTimeoutError, ServerUnavailableError
 from bmrl.export.client import TritonClient
-from bmrl.export.served_model import MODEL_NAME, import_tritonclient
+from bmrl.export.served_model import ENSEMBLE_NAME, MODEL_NAME, import_tritonclient
 from bmrl.export.triton_config import check_model
 from bmrl.export.verification import probe_image
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import Tensor
 
     from bmrl.export._server_process import ServerProcess
 
@@ -68,6 +71,8 @@ def count_answers(url: str, timeout: float) -> int:
 class Probe:
     """One patterned image, and what the repository's exported file made of it when it was verified.
 
+    Where the repository has an ensemble, its answer to the image as a PNG file is compared too.
+
     Args:
         folder: a repository written by :func:`bmrl.export.write_triton_repository`.
 
@@ -79,11 +84,12 @@ class Probe:
         _, description = check_model(folder)
         self.image = probe_image(description["image_size"])
         answer = description["verification"]["probe"]
-        self.expected = torch.tensor([[*answer["probabilities"], *answer["embedding"]]])
+        self.expected = np.array([*answer["probabilities"], *answer["embedding"]])
         self.tolerance = TOLERANCES[description["precision"]]
+        self.encoded = [_encode(self.image[0])] if (folder / ENSEMBLE_NAME).is_dir() else []
 
     def check(self, url: str, timeout: float) -> None:
-        """Ask the server at the gRPC ``url`` and compare probabilities and embedding.
+        """Ask the server at the gRPC ``url`` and compare probabilities and embedding, and the ensemble's attribution.
 
         Raises:
             NoAnswerError: it does not answer within ``timeout`` seconds, or says that it is unavailable.
@@ -92,9 +98,11 @@ class Probe:
         try:
             with TritonClient(url, timeout=timeout, retries=0) as client:
                 answer = client.infer(self.image)
+                attributions = client.attribute(self.encoded)
         except (ServerTimeoutError, ServerUnavailableError) as error:  # the latter also from a full queue
             raise NoAnswerError(str(error)) from error
-        difference = (torch.from_numpy(np.concatenate(answer, axis=1)) - self.expected).abs().max().item()
+        rows = [np.concatenate(answer, axis=1)[0], *([*found.probabilities.values()] for found in attributions)]
+        difference = max(np.abs(row - self.expected[: len(row)]).max() for row in rows)
         if not difference <= self.tolerance:
             raise ServerError(f"{url}: expected the answer given at export, got numbers that differ by {difference:g}")
 
@@ -112,3 +120,10 @@ class Probe:
                 if not isinstance(error, NoAnswerError) or time.monotonic() > deadline:
                     raise process.failure(str(error)) from error
                 time.sleep(POLL)
+
+
+def _encode(image: Tensor) -> bytes:
+    """Return an image (3, height, width) as a PNG file, from which it comes back unchanged."""
+    file = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "PNG")
+    return file.getvalue()

@@ -28,10 +28,8 @@ from bmrl.export._messages import (
 )
 from bmrl.export._shared_memory import SharedRegions
 from bmrl.export.served_model import (
-    EMBEDDING,
     ENCODED_IMAGE,
     ENSEMBLE_NAME,
-    IMAGES,
     MODEL_NAME,
     PROBABILITIES,
     SEEN,
@@ -109,14 +107,15 @@ class Session:
         array = check_dtype(images)
         model = await self._model(deadline)
         batch = check_shape(array, model.image_size)
+        images_name, probabilities_name, embedding_name = model.tensors
         parts = []
         for start in range(0, len(batch), model.max_batch_size):
             part = batch[start : start + model.max_batch_size]
             outputs = (
-                Output(PROBABILITIES, (len(part), len(model.generators)), np.float32),
-                Output(EMBEDDING, (len(part), model.embed_dim), np.float32),
+                Output(probabilities_name, (len(part), len(model.generators)), np.float32),
+                Output(embedding_name, (len(part), model.embed_dim), np.float32),
             )
-            parts.append(await self._ask(Request("infer", MODEL_NAME, IMAGES, part, outputs), deadline))
+            parts.append(await self._ask(Request("infer", MODEL_NAME, images_name, part, outputs), deadline))
         probabilities, embedding = (np.concatenate(rows) for rows in zip(*parts, strict=True))
         return Inference(probabilities, embedding) if array.ndim == 4 else Inference(probabilities[0], embedding[0])
 

@@ -46,6 +46,7 @@ class ServedModel:
         embed_dim: width of the embedding.
         thresholds: maximum probabilities below which an image is called unseen.
         max_batch_size: most images in one request.
+        tensors: how the server calls images, probabilities and embedding.
     """
 
     generators: tuple[Generator, ...]
@@ -53,9 +54,12 @@ class ServedModel:
     embed_dim: int
     thresholds: tuple[float, ...]
     max_batch_size: int
+    tensors: tuple[str, str, str] = (IMAGES, PROBABILITIES, EMBEDDING)
 
     @classmethod
-    def from_description(cls, description: dict[str, Any], max_batch_size: int) -> ServedModel:
+    def from_description(
+        cls, description: dict[str, Any], max_batch_size: int, tensors: tuple[str, str, str]
+    ) -> ServedModel:
         """Take what an entry of ``artifact.json`` says."""
         return cls(
             generators=tuple(Generator(**entry) for entry in description["generators"]),
@@ -63,6 +67,7 @@ class ServedModel:
             embed_dim=description["embed_dim"],
             thresholds=tuple(description["thresholds"]),
             max_batch_size=max_batch_size,
+            tensors=tensors,
         )
 
     @property
@@ -86,12 +91,14 @@ class ServedModel:
             texts = {name: parameter.string_value for name, parameter in config.parameters.items()}
             names = ("generators", "image_size", "embed_dim", "thresholds")
             fields = {name: json.loads(texts[name]) for name in names}
+            images, probabilities, embedding = (entry.name for entry in (*config.input, *config.output))
             return cls(
                 generators=tuple(Generator(**entry) for entry in fields["generators"]),
                 image_size=int(fields["image_size"]),
                 embed_dim=int(fields["embed_dim"]),
                 thresholds=tuple(float(threshold) for threshold in fields["thresholds"]),
                 max_batch_size=int(config.max_batch_size),
+                tensors=(images, probabilities, embedding),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ServerError(

@@ -114,7 +114,7 @@ def model_config(served: ServedModel, backend: str, artifact: str, options: Serv
     """
     messages = import_tritonclient("grpc.model_config_pb2")
     wanted = BACKENDS[backend]
-    images, probabilities, embedding = wanted.tensors
+    images, probabilities, embedding = served.tensors
     image_dims = [3, served.image_size, served.image_size]
     kind = "KIND_GPU" if options.device == "cuda" else "KIND_CPU"
     config = messages.ModelConfig(

@@ -28,7 +28,7 @@ from bmrl.export.served_model import (
     ServedModel,
     import_tritonclient,
 )
-from bmrl.export.triton_config import BACKENDS, LABELS_FILE, ServingOptions, write_config
+from bmrl.export.triton_config import LABELS_FILE, ServingOptions, write_config
 
 __all__ = ["DECIDE_NAME", "DECODE_NAME", "write_ensemble"]
 
@@ -39,14 +39,13 @@ DECODING_MODULES = ("__init__.py", "_checks.py", "_decoding.py", "errors.py", "i
 
 
 def write_ensemble(
-    folder: Path, served: ServedModel, backend: str, options: ServingOptions, *, max_pixels: int, max_bytes: int
+    folder: Path, served: ServedModel, options: ServingOptions, *, max_pixels: int, max_bytes: int
 ) -> None:
     """Write the three models beside ``bmrl``.
 
     Args:
         folder: the repository.
         served: what ``bmrl`` serves.
-        backend: what runs ``bmrl``, a name of :data:`~bmrl.export.triton_config.BACKENDS`.
         options: how ``bmrl`` is run; the other models have as many instances.
         max_pixels: largest width times height that is decoded.
         max_bytes: largest file that is decoded.
@@ -60,7 +59,7 @@ def write_ensemble(
     (decode / "bmrl" / DECODING_MODULES[0]).write_text('"""The modules of bmrl that decode an image."""\n', "utf-8")
     decide = _model(folder, DECIDE_NAME, _decide_config(served, options))
     shutil.copyfile(here / "_decision_model.py", decide / "model.py")
-    _model(folder, ENSEMBLE_NAME, _ensemble_config(served, backend))
+    _model(folder, ENSEMBLE_NAME, _ensemble_config(served))
     labels = "".join(f"{label}\n" for label in served.labels)
     (folder / ENSEMBLE_NAME / LABELS_FILE).write_text(labels, encoding="utf-8")
 
@@ -109,9 +108,9 @@ def _decide_config(served: ServedModel, options: ServingOptions) -> Any:
     return config
 
 
-def _ensemble_config(served: ServedModel, backend: str) -> Any:
+def _ensemble_config(served: ServedModel) -> Any:
     messages = import_tritonclient("grpc.model_config_pb2")
-    images, probabilities, embedding = BACKENDS[backend].tensors
+    images, probabilities, embedding = served.tensors
     outputs = {name: (dtype, [1, *shape]) for name, (dtype, shape) in _attribution(served).items()}
     config = messages.ModelConfig(
         name=ENSEMBLE_NAME,

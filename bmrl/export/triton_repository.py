@@ -98,8 +98,8 @@ def write_triton_repository(
         ensemble: adds ``bmrl_attribute``, which takes the bytes of an image file (JPEG, PNG or WebP) as a uint8
             vector ``image`` and returns ``index`` of the class, its ``probability``, and ``seen``, whether that reaches
             the model's first threshold. Decoding is the same as :class:`bmrl.Attributor`'s.
-        max_pixels: largest width times height that the ensemble decodes.
-        max_bytes: largest file that the ensemble decodes.
+        max_pixels: largest width times height that the ensemble decodes; at least that of the model's own images.
+        max_bytes: largest file that the ensemble decodes; at least 4 bytes for each of these pixels.
 
     Raises:
         ModelFolderError: ``folder`` holds something else, its other versions do not fit, or the exported file is
@@ -113,8 +113,6 @@ def write_triton_repository(
     folder = Path(folder)
     check_choice("backend", backend, BACKENDS)
     check_positive("version", version)
-    check_positive("max_pixels", max_pixels)
-    check_positive("max_bytes", max_bytes)
     if isinstance(model, str | os.PathLike):
         exported = Path(model)
         description = read_artifact(exported)
@@ -152,8 +150,12 @@ def write_triton_repository(
         device=device,
         engine=engine,
     )
-    served = ServedModel.from_description(description, serving.max_batch_size)
+    served = ServedModel.from_description(description, serving.max_batch_size, BACKENDS[backend].tensors)
     check_labels_fit(served.labels)
+    own_pixels = served.image_size**2
+    for what, limit, least in (("max_pixels", max_pixels, own_pixels), ("max_bytes", max_bytes, 4 * own_pixels)):
+        if limit < least:
+            raise RangeError(f"{what}: expected at least {least} for images of {served.image_size}², got {limit}")
     config = model_config(served, backend, name, serving)
     check_replaceable(folder)
     with new_folder(folder) as temporary:
@@ -170,7 +172,7 @@ def write_triton_repository(
             shutil.copyfile(here / "_runtime.py", place / "artifact_runtime.py")
         put(place / name)
         if ensemble:
-            write_ensemble(temporary, served, backend, serving, max_pixels=max_pixels, max_bytes=max_bytes)
+            write_ensemble(temporary, served, serving, max_pixels=max_pixels, max_bytes=max_bytes)
         check_model(temporary)
     return folder
 

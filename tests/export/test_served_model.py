@@ -21,15 +21,24 @@ served_models = st.builds(
     embed_dim=st.integers(1, 4096),
     thresholds=st.lists(st.floats(0.01, 0.99), min_size=1, max_size=3).map(tuple),
     max_batch_size=st.integers(1, 1024),
+    tensors=st.tuples(names, names, names),
 )
+
+
+def config_of(served, name="bmrl"):
+    config = ModelConfig(name=name, max_batch_size=served.max_batch_size)
+    image, *outputs = served.tensors
+    config.input.add(name=image)
+    for output in outputs:
+        config.output.add(name=output)
+    for key, text in served.to_parameters().items():
+        config.parameters[key].string_value = text
+    return config
 
 
 @given(served_models)
 def test_survives_the_way_through_a_configuration(served):
-    config = ModelConfig(name="bmrl", max_batch_size=served.max_batch_size)
-    for name, text in served.to_parameters().items():
-        config.parameters[name].string_value = text
-    assert ServedModel.from_config(ModelConfig.FromString(config.SerializeToString())) == served
+    assert ServedModel.from_config(ModelConfig.FromString(config_of(served).SerializeToString())) == served
 
 
 @pytest.mark.parametrize(
@@ -46,9 +55,7 @@ def test_survives_the_way_through_a_configuration(served):
 def test_names_what_a_foreign_configuration_lacks(name, text, reason):
     generator = Generator(name="a", manipulation="EFS", architecture="GAN")
     served = ServedModel(generators=(generator,), image_size=8, embed_dim=4, thresholds=(0.5,), max_batch_size=2)
-    config = ModelConfig(name="other")
-    for key, value in served.to_parameters().items():
-        config.parameters[key].string_value = value
+    config = config_of(served, "other")
     if text is None:
         del config.parameters[name]
     else:

@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from bmrl.errors import BMRLError, ModelFolderError, RangeError
-from bmrl.export import TritonServer, export, write_triton_repository
+from bmrl.export import TritonClient, TritonServer, _session, export, write_triton_repository
 from bmrl.export.artifact import read_entries, write_entries
 from bmrl.export.triton_config import check_model
 
@@ -73,7 +73,9 @@ def test_configuration_is_what_the_backend_wants(foreign, name):
 
 
 @pytest.mark.server
-def test_configurations_serve_with_our_backend_in_their_place(foreign, repository, tmp_path, images, eager):
+def test_configurations_serve_with_our_backend_in_their_place(
+    foreign, repository, tmp_path, images, eager, monkeypatch
+):
     """Names, dims, labels, batching and files as they are; only what runs the file is another."""
     folder = shutil.copytree(repository, tmp_path / "models")
     for name, (format, filename, _, _) in BACKENDS.items():
@@ -86,6 +88,10 @@ def test_configurations_serve_with_our_backend_in_their_place(foreign, repositor
         set_format(home / "1", filename, format)
     with TritonServer(folder) as server, tritonclient.grpc.InferenceServerClient(server.grpc_url) as connection:
         for name, (_, _, _, (image_name, *output_names)) in BACKENDS.items():
+            monkeypatch.setattr(_session, "MODEL_NAME", name)
+            with TritonClient(server.grpc_url) as client:  # takes the names from the configuration
+                for output, expected in zip(client.infer(images), eager, strict=True):
+                    np.testing.assert_allclose(output, expected.numpy(), rtol=0, atol=1e-4)
             batch = 1 if name == "torch_aoti" else 7
             request = tritonclient.grpc.InferInput(image_name, [batch, 3, 32, 32], "UINT8")
             request.set_data_from_numpy(images[:batch].numpy())
@@ -208,7 +214,8 @@ def test_batching_of_a_compiled_package_is_refused(foreign, tmp_path):
         ({"version": 0}, r"^version: expected > 0, got 0$"),
         ({"device": "cuda"}, r"^device: expected 'cpu' for backend python, got 'cuda'$"),
         ({"engine": "openvino"}, r"^engine: expected None unless backend python runs an ONNX file, got 'openvino'$"),
-        ({"max_pixels": 0}, r"^max_pixels: expected > 0, got 0$"),
+        ({"max_pixels": 1023}, r"^max_pixels: expected at least 1024 for images of 32², got 1023$"),
+        ({"max_bytes": 4095}, r"^max_bytes: expected at least 4096 for images of 32², got 4095$"),
     ],
 )
 def test_refuses_options_that_do_not_fit(model, tmp_path, options, message):

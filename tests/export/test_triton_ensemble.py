@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +16,9 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from bmrl import Attributor
-from bmrl.errors import ModelFolderError, RequestRefusedError
+from bmrl.errors import ModelFolderError, RequestRefusedError, ServerError
 from bmrl.export import TritonClient, TritonServer, write_triton_repository
+from bmrl.export._decision_model import decide
 from bmrl.images import read_image
 
 pytestmark = pytest.mark.server
@@ -111,6 +115,36 @@ def test_refuses_what_is_not_safe_to_decode_and_goes_on(ensemble, model, data, m
     (good,) = client.attribute([IMAGES["png"]])
     (local,) = Attributor(model)([IMAGES["png"]])
     assert good.probabilities == pytest.approx(local.probabilities, abs=1e-4)
+
+
+@pytest.mark.parametrize("threshold", [0.6, 0.7, 0.8, 0.95])
+def test_decides_about_the_nearest_float32_as_the_attributor_does(threshold):
+    nearest = np.float32(threshold)
+    rows = [[value, 1 - value] for value in (np.nextafter(nearest, np.float32(0)), nearest, np.float32(1))]
+    _, _, seen = decide(torch.tensor(np.array(rows, np.float32)), threshold)
+    assert seen.flatten().tolist() == [float(row[0]) >= threshold for row in rows]
+
+
+def test_a_dead_decoder_is_not_taken_for_ready(ensemble):
+    server, client = ensemble
+    server.check_answer()
+    decoder = decoders(server.pid)
+    os.kill(decoder, signal.SIGSTOP)
+    try:
+        with pytest.raises(ServerError, match=r"expected an answer to attribute, got none within 0\.[34]"):
+            server.check_answer(0.4)
+    finally:
+        os.kill(decoder, signal.SIGCONT)
+    client.attribute([IMAGES["png"]])
+
+
+def decoders(pid):
+    """Return the process of the server that runs ``bmrl_decode``."""
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in path.read_text().split():
+            if b"bmrl_decode" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+    raise AssertionError("no process of bmrl_decode")
 
 
 def test_an_empty_vector_is_refused(ensemble):
