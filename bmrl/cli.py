@@ -203,13 +203,14 @@ def _export(options: argparse.Namespace) -> int:
 
     serving = _given(options, *_SERVING_OPTIONS)
     if serving and options.format != "triton":
-        options.usage_error(f"--{next(iter(serving)).replace('_', '-')}: only with --format triton")
+        option = "threads" if "num_threads" in serving else next(iter(serving)).replace("_", "-")
+        options.usage_error(f"--{option}: only with --format triton")
     if options.all and options.images is None:
         options.usage_error("--all: expected --images too, to verify and calibrate with")
     if options.format == "triton" and Path(options.model).is_file():
         if options.artifact or options.images:
             options.usage_error("--artifact, --images: expected neither with a file that is exported and verified")
-        write_triton_repository(options.model, options.out, **serving)
+        write_triton_repository(options.model, options.out, device=options.device, **serving)
         print(f"wrote {options.out}")
         return SUCCESS
     model = load_model(options.model)
@@ -228,7 +229,7 @@ def _export(options: argparse.Namespace) -> int:
         failed = any(row["error"] for row in rows)
     elif options.format == "triton":
         serving["format"] = serving.pop("artifact", None)
-        write_triton_repository(model, options.out, **images, **serving)
+        write_triton_repository(model, options.out, device=options.device, **images, **serving)
     else:
         export(model, options.out, options.format, device=options.device, **images)
     print(f"wrote {options.out}")
@@ -245,6 +246,9 @@ _SERVING_OPTIONS = (
     "max_queue_delay",
     "num_threads",
     "instances",
+    "ensemble",
+    "max_pixels",
+    "max_bytes",
 )
 
 
@@ -378,8 +382,11 @@ def _parser() -> argparse.ArgumentParser:
     attribution.add_argument(
         "inputs",
         nargs="+",
-        metavar=("MODEL", "PATH"),
+        metavar="PATH",
         help="the model folder (not with --server), then images or folders of images",
+    )
+    attribution.usage = (
+        "%(prog)s [options] MODEL PATH [PATH ...]\n       %(prog)s [options] --server URL PATH [PATH ...]"
     )
     attribution.set_defaults(usage_error=attribution.error)
     attribution.add_argument("--threshold", type=float, help="call images below it unseen (default: the model's first)")
@@ -440,7 +447,9 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
         help="verify with these, and calibrate int8: a data folder (its test and training splits) or any folder of "
         "images (default: patterns)",
     )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what aoti compiles for")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="what aoti is compiled for, and served on"
+    )
     parser.set_defaults(usage_error=parser.error)
     triton = parser.add_argument_group("with --format triton")
     triton.add_argument("--backend", choices=["python", "pytorch", "torch_aoti", "onnxruntime"])
@@ -452,6 +461,14 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
     triton.add_argument("--max-queue-delay", type=float, metavar="S", help="seconds to wait for a batch (default: 0)")
     triton.add_argument("--threads", dest="num_threads", type=int, metavar="N", help="CPU threads of one run")
     triton.add_argument("--instances", type=int, metavar="N", help="copies that run side by side (default: 1)")
+    triton.add_argument(
+        "--ensemble",
+        action="store_true",
+        default=None,
+        help="add bmrl_attribute, which takes the bytes of a JPEG, PNG or WebP file",
+    )
+    triton.add_argument("--max-pixels", type=int, metavar="N", help="of an image for it (default: 50000000)")
+    triton.add_argument("--max-bytes", type=int, metavar="N", help="of a file for it (default: 33554432)")
 
 
 def _device(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bmrl.cli import main
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -188,9 +190,18 @@ def test_wrong_usage_is_exit_code_2(arguments):
     assert result.stderr.startswith("usage: bmrl")
 
 
+COMMANDS = ("demo", "simulate", "import", "train", "evaluate", "compare", "attribute", "export", "serve")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main([command, "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: bmrl {command} ")
+
+
 def test_help_names_every_command():
     result = run("--help")
     assert result.returncode == 0
-    commands = ("demo", "simulate", "import", "train", "evaluate", "compare", "attribute", "export", "serve")
-    assert [command for command in commands if not re.search(rf"^    {command}\b", result.stdout, re.M)] == []
+    assert [command for command in COMMANDS if not re.search(rf"^    {command}\b", result.stdout, re.M)] == []
     assert run("--version").stdout.startswith("bmrl 0.")

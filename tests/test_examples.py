@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted(Path(__file__).parents[1].joinpath("examples").glob("*.py"))
+SERVED = "ask_a_server.py"  # tests/export/test_serving_page.py runs it
+EXAMPLES = sorted(path for path in Path(__file__).parents[1].glob("examples/*.py") if path.name != SERVED)
 
 
 def test_there_are_examples():

@@ -24,6 +24,7 @@ LOG_LEVELS = ("error", "warning", "info", "verbose")
 MODEL_CONTROLS = ("none", "explicit")
 THREAD_VARIABLES = ("BMRL_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 KEPT_LINES, NOTED_LINES = 1000, 40
+NO_GPU = ("CudaDriverHelper", "CUDA driver version is insufficient", "no pinned memory pool")  # errors to the server
 SHARED_MEMORY = Path("/dev/shm")
 
 logger = logging.getLogger("bmrl.export.server.tritonserver")
@@ -168,7 +169,7 @@ class ServerProcess:
         assert self._process.stdout is not None
         with self._process.stdout as stream:
             for line in stream:
-                if "CudaDriverHelper" not in line:  # an error to it that there is no GPU
+                if not any(words in line for words in NO_GPU):
                     self._log.append(line.rstrip("\n"))
                     logger.info("tritonserver: %s", self._log[-1])
 
