@@ -12,8 +12,9 @@ from PIL import Image
 
 from bmrl.errors import ServerError, ServerTimeoutError, ServerUnavailableError
 from bmrl.export.client import TritonClient
-from bmrl.export.served_model import ENSEMBLE_NAME, MODEL_NAME, import_tritonclient
-from bmrl.export.triton_config import check_model
+from bmrl.export.served_model import MODEL_NAME, ServedModel, import_tritonclient
+from bmrl.export.triton_config import check_model, read_triton_config
+from bmrl.export.triton_ensemble import has_ensemble
 from bmrl.export.verification import probe_image
 
 if TYPE_CHECKING:
@@ -82,11 +83,12 @@ class Probe:
 
     def __init__(self, folder: Path) -> None:
         _, description = check_model(folder)
+        served = ServedModel.from_config(read_triton_config(folder))
         self.image = probe_image(description["image_size"])
         answer = description["verification"]["probe"]
         self.expected = np.array([*answer["probabilities"], *answer["embedding"]])
         self.tolerance = TOLERANCES[description["precision"]]
-        self.encoded = [_encode(self.image[0])] if (folder / ENSEMBLE_NAME).is_dir() else []
+        self.encoded = [_encode(self.image[0])] if has_ensemble(folder, served) else []
 
     def check(self, url: str, timeout: float) -> None:
         """Ask the server at the gRPC ``url`` and compare probabilities and embedding, and the ensemble's attribution.

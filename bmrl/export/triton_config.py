@@ -235,7 +235,7 @@ def check_model(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     same("parameters.thresholds", description["thresholds"], list(served.thresholds))
     same("parameters.image_size and embed_dim", (size, width), (served.image_size, served.embed_dim))
     same("label_filename of the first output", LABELS_FILE, config.output[0].label_filename)
-    _check_labels(home / LABELS_FILE, names)
+    check_labels(home / LABELS_FILE, names)
     largest = description["input"]["batch"][1] if wanted.batches else 1
     if not 1 <= config.max_batch_size <= largest:
         same("max_batch_size", f"1 to {largest}", config.max_batch_size)
@@ -277,7 +277,8 @@ def _type_name(config: Any, tensor: Any) -> str:
     return str(tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[tensor.data_type].name)
 
 
-def _check_labels(path: Path, names: list[str]) -> None:
+def check_labels(path: Path, names: list[str]) -> None:
+    """Raise ModelFolderError unless a labels file holds these names."""
     try:
         labels = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:

@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from bmrl.errors import ModelFolderError
 from bmrl.export.served_model import (
     EMBEDDING,
     ENCODED_IMAGE,
@@ -28,9 +29,9 @@ from bmrl.export.served_model import (
     ServedModel,
     import_tritonclient,
 )
-from bmrl.export.triton_config import LABELS_FILE, ServingOptions, write_config
+from bmrl.export.triton_config import LABELS_FILE, check_labels, read_config, write_config
 
-__all__ = ["DECIDE_NAME", "DECODE_NAME", "write_ensemble"]
+__all__ = ["DECIDE_NAME", "DECODE_NAME", "has_ensemble", "write_ensemble"]
 
 DECODE_NAME = "bmrl_decode"
 DECIDE_NAME = "bmrl_decide"
@@ -38,30 +39,57 @@ DECIDE_NAME = "bmrl_decide"
 DECODING_MODULES = ("__init__.py", "_checks.py", "_decoding.py", "errors.py", "images.py")
 
 
-def write_ensemble(
-    folder: Path, served: ServedModel, options: ServingOptions, *, max_pixels: int, max_bytes: int
-) -> None:
+def write_ensemble(folder: Path, served: ServedModel, *, instances: int, max_pixels: int, max_bytes: int) -> None:
     """Write the three models beside ``bmrl``.
 
     Args:
         folder: the repository.
         served: what ``bmrl`` serves.
-        options: how ``bmrl`` is run; the other models have as many instances.
+        instances: copies of each that run side by side.
         max_pixels: largest width times height that is decoded.
         max_bytes: largest file that is decoded.
     """
     here = Path(__file__).parent
-    decode = _model(folder, DECODE_NAME, _decode_config(served, options, max_pixels, max_bytes))
+    decode = _model(folder, DECODE_NAME, _decode_config(served, instances, max_pixels, max_bytes))
     shutil.copyfile(here / "_decoding_model.py", decode / "model.py")
     (decode / "bmrl").mkdir()
     for name in DECODING_MODULES[1:]:
         shutil.copyfile(here.parent / name, decode / "bmrl" / name)
     (decode / "bmrl" / DECODING_MODULES[0]).write_text('"""The modules of bmrl that decode an image."""\n', "utf-8")
-    decide = _model(folder, DECIDE_NAME, _decide_config(served, options))
+    decide = _model(folder, DECIDE_NAME, _decide_config(served, instances))
     shutil.copyfile(here / "_decision_model.py", decide / "model.py")
     _model(folder, ENSEMBLE_NAME, _ensemble_config(served))
     labels = "".join(f"{label}\n" for label in served.labels)
     (folder / ENSEMBLE_NAME / LABELS_FILE).write_text(labels, encoding="utf-8")
+
+
+def has_ensemble(folder: Path, served: ServedModel) -> bool:
+    """Return whether a repository has the ensemble, once it is known to fit ``served``, the model it is for.
+
+    Raises:
+        ModelFolderError: a part of it is missing, or its tensors, steps or threshold are others.
+    """
+    if not (folder / ENSEMBLE_NAME).is_dir() or read_config(folder, ENSEMBLE_NAME).platform != "ensemble":
+        return False
+    for expected in (_decode_config(served, 1, 0, 0), _decide_config(served, 1), _ensemble_config(served)):
+        found = read_config(folder, expected.name)
+        for field in ("input", "output", "ensemble_scheduling"):
+            if getattr(found, field) != getattr(expected, field):
+                raise ModelFolderError(
+                    f"{folder / expected.name}: {field}: expected {_line(getattr(expected, field))}, "
+                    f"got {_line(getattr(found, field))}"
+                )
+    threshold = read_config(folder, DECIDE_NAME).parameters["threshold"].string_value
+    if threshold != repr(served.thresholds[0]):
+        raise ModelFolderError(
+            f"{folder / DECIDE_NAME}: parameters.threshold: expected {served.thresholds[0]!r}, got {threshold}"
+        )
+    check_labels(folder / ENSEMBLE_NAME / LABELS_FILE, list(served.labels))
+    return True
+
+
+def _line(message: Any) -> str:
+    return " ".join(str(message).split())
 
 
 def _model(folder: Path, name: str, config: Any) -> Path:
@@ -76,7 +104,7 @@ def _tensors(kind: str, **dims: tuple[str, list[int]]) -> list[Any]:
     return [message(name=name, data_type=f"TYPE_{dtype}", dims=shape) for name, (dtype, shape) in dims.items()]
 
 
-def _decode_config(served: ServedModel, options: ServingOptions, max_pixels: int, max_bytes: int) -> Any:
+def _decode_config(served: ServedModel, instances: int, max_pixels: int, max_bytes: int) -> Any:
     messages = import_tritonclient("grpc.model_config_pb2")
     side = served.image_size
     config = messages.ModelConfig(
@@ -84,14 +112,14 @@ def _decode_config(served: ServedModel, options: ServingOptions, max_pixels: int
         backend="python",
         input=_tensors("ModelInput", **{ENCODED_IMAGE: ("UINT8", [-1])}),
         output=_tensors("ModelOutput", **{IMAGES: ("UINT8", [1, 3, side, side])}),
-        instance_group=[messages.ModelInstanceGroup(kind="KIND_CPU", count=options.instances)],
+        instance_group=[messages.ModelInstanceGroup(kind="KIND_CPU", count=instances)],
     )
     config.parameters["max_pixels"].string_value = str(max_pixels)
     config.parameters["max_bytes"].string_value = str(max_bytes)
     return config
 
 
-def _decide_config(served: ServedModel, options: ServingOptions) -> Any:
+def _decide_config(served: ServedModel, instances: int) -> Any:
     messages = import_tritonclient("grpc.model_config_pb2")
     outputs = _attribution(served)
     inputs = {f"{name}_of_{MODEL_NAME}": outputs[name] for name in (PROBABILITIES, EMBEDDING)}
@@ -101,7 +129,7 @@ def _decide_config(served: ServedModel, options: ServingOptions) -> Any:
         max_batch_size=served.max_batch_size,
         input=_tensors("ModelInput", **inputs),
         output=_tensors("ModelOutput", **outputs),
-        instance_group=[messages.ModelInstanceGroup(kind="KIND_CPU", count=options.instances)],
+        instance_group=[messages.ModelInstanceGroup(kind="KIND_CPU", count=instances)],
         dynamic_batching=messages.ModelDynamicBatching(),
     )
     config.parameters["threshold"].string_value = repr(served.thresholds[0])

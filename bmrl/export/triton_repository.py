@@ -172,7 +172,7 @@ def write_triton_repository(
             shutil.copyfile(here / "_runtime.py", place / "artifact_runtime.py")
         put(place / name)
         if ensemble:
-            write_ensemble(temporary, served, serving, max_pixels=max_pixels, max_bytes=max_bytes)
+            write_ensemble(temporary, served, instances=instances, max_pixels=max_pixels, max_bytes=max_bytes)
         check_model(temporary)
     return folder
 

@@ -138,6 +138,26 @@ def test_a_dead_decoder_is_not_taken_for_ready(ensemble):
     client.attribute([IMAGES["png"]])
 
 
+@pytest.mark.parametrize(
+    ("part", "old", "new", "message"),
+    [
+        ("bmrl_decode", "dims: 32", "dims: 64", "bmrl_decode: output: expected .*, got .*dims: 64"),
+        ("bmrl_decide", '"0.6"', '"0.5"', "bmrl_decide: parameters.threshold: expected 0.6, got 0.5"),
+        ("bmrl_attribute", 'value: "pixels"', 'value: "pixel"', "bmrl_attribute: ensemble_scheduling: .*pixel"),
+        ("bmrl_attribute", "TYPE_BOOL", "TYPE_INT8", "bmrl_attribute: output: expected .*TYPE_BOOL.*, got .*TYPE_INT8"),
+    ],
+)
+def test_an_ensemble_that_does_not_fit_is_not_served(folder, tmp_path, part, old, new, message):
+    copy = shutil.copytree(folder, tmp_path / "models")
+    config = copy / part / "config.pbtxt"
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new, 1))
+    with pytest.raises(ModelFolderError, match=message) as error:
+        TritonServer(copy).start()
+    assert "\n" not in str(error.value)
+
+
 def decoders(pid):
     """Return the process of the server that runs ``bmrl_decode``."""
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
