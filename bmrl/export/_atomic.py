@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from bmrl.errors import MissingFileError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["new_file", "new_folder", "scratch_beside"]
+__all__ = ["locked", "new_file", "new_folder", "scratch_beside"]
 
 
 def _parent(path: Path) -> Path:
@@ -22,6 +23,17 @@ def _parent(path: Path) -> Path:
     if not parent.is_dir():
         raise MissingFileError(f"{path}: expected an existing parent folder, got none at {parent}")
     return parent
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time change something in ``folder``; the lock ends with its holder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -61,13 +73,14 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary, old = scratch / "new", scratch / "old"
         temporary.mkdir()
         yield temporary
-        if path.exists():
-            os.replace(path, old)
-        try:
-            os.replace(temporary, path)
-        except OSError:
-            if old.exists():
-                os.replace(old, path)
-            raise
+        with locked(scratch.parent):  # somebody else may be putting another one there
+            if path.exists():
+                os.replace(path, old)
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                if old.exists():
+                    os.replace(old, path)
+                raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

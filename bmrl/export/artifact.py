@@ -7,8 +7,6 @@ another content.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -22,10 +20,10 @@ import torch
 from bmrl import __version__
 from bmrl.errors import MissingExtraError, MissingFileError, ModelFolderError
 from bmrl.export import _runtime
-from bmrl.export._atomic import new_file
+from bmrl.export._atomic import locked, new_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from torch import Tensor
@@ -131,17 +129,6 @@ def write_entries(folder: Path, entries: dict[str, Any]) -> None:
     text = json.dumps({"schema": _runtime.SCHEMA, "artifacts": entries}, indent=2, ensure_ascii=False)
     with new_file(folder / _runtime.DESCRIPTION) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time change ``artifact.json`` in ``folder``; the lock ends with its holder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def read_entries(folder: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bmrl._checks import check_choice, check_positive
 from bmrl.errors import MissingFileError, ModelFolderError, RangeError
-from bmrl.export._atomic import new_folder
+from bmrl.export._atomic import locked, new_folder
 from bmrl.export.artifact import MAX_BATCH, describe_model, read_artifact, write_entries
 from bmrl.export.formats import FORMATS, export
 from bmrl.export.served_model import ENSEMBLE_NAME, MODEL_NAME, ServedModel
@@ -161,7 +161,8 @@ def write_triton_repository(
     with new_folder(folder) as temporary:
         home = temporary / MODEL_NAME
         home.mkdir()
-        _keep_versions(folder / MODEL_NAME, home, version, config)
+        with locked(folder.absolute().parent):
+            _keep_versions(folder / MODEL_NAME, home, version, config)
         place = home / str(version)
         place.mkdir()
         write_config(config, home)
@@ -191,7 +192,8 @@ def check_replaceable(folder: Path) -> None:
         if name not in (MODEL_NAME, DECODE_NAME, DECIDE_NAME, ENSEMBLE_NAME):
             raise ModelFolderError(f"{wanted}, got {name!r} in it")
     try:
-        check_model(folder)
+        with locked(folder.absolute().parent):  # or another export may replace it half-way through
+            check_model(folder)
     except (ModelFolderError, MissingFileError) as error:
         raise ModelFolderError(f"{wanted}, got a model of another origin") from error
 

@@ -1,18 +1,31 @@
 from __future__ import annotations
 
 import ast
+import collections
+import contextlib
 import dataclasses
+import os
+import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from bmrl.errors import BMRLError, ConfigError, MissingExtraError, MissingFileError, ModelFolderError, RangeError
-from bmrl.export import TritonClient, load_torchscript, write_triton_repository
+from bmrl.export import (
+    TritonClient,
+    TritonServer,
+    export_torchscript,
+    load_artifact,
+    load_torchscript,
+    write_triton_repository,
+)
+from bmrl.export.triton_config import check_model
 from bmrl.export.triton_repository import read_triton_config
-from bmrl.models import Generator, build_model
+from bmrl.models import Generator, build_model, save_model
 
 
 def files(folder):
@@ -156,3 +169,68 @@ def test_names_the_extra_that_brings_tritonclient(monkeypatch, repository):
     for call in (lambda: TritonClient("127.0.0.1:1"), lambda: read_triton_config(repository)):
         with pytest.raises(MissingExtraError, match=r"^tritonclient: not installed; run: pip install 'bmrl\[serve\]'$"):
             call()
+
+
+def test_a_full_disk_leaves_the_old_repository(model, repository, tmp_path):
+    """A real one, of memory; it holds one repository, and not a second beside it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = sum(path.stat().st_size for path in repository.rglob("*") if path.is_file())
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={int(1.6 * size)}", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        folder = write_triton_repository(repository / "bmrl" / "1" / "model.pt", disk / "models")
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        save_model(model, tmp_path / "model")
+        for source in (tmp_path / "model", repository / "bmrl" / "1" / "model.pt"):
+            command = [sys.executable, "-m", "bmrl.cli", "export", str(source), "--format", "triton", "--ensemble"]
+            ended = subprocess.run(
+                [*command, "--out", str(folder)], capture_output=True, text=True, timeout=240, check=False
+            )
+            assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1), ended.stderr
+            assert ended.stderr.startswith("bmrl: error: ")
+            assert "No space left on device" in ended.stderr
+            assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+            assert list(disk.iterdir()) == [folder]
+        check_model(folder)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+WRITE_OFTEN = """
+import sys
+from bmrl.export import write_triton_repository
+for version in range(25):
+    write_triton_repository(sys.argv[1], sys.argv[2], ensemble=version % 2 == 0)
+"""
+
+
+@pytest.mark.server
+def test_two_exports_at_once_and_no_half_written_repository_is_ever_served(model, repository, images, eager, tmp_path):
+    """Two processes replace one repository all the time; whoever looks finds a whole one of either, or none yet."""
+    (tmp_path / "other").mkdir()
+    generators = model.config.generators[:3]
+    other = build_model(dataclasses.replace(model.config, generators=generators))
+    files = [repository / "bmrl" / "1" / "model.pt", export_torchscript(other, tmp_path / "other" / "model.pt")]
+    folder = tmp_path / "models"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITE_OFTEN, str(file), str(folder)]) for file in files]
+    found, broken = collections.Counter(), []
+    while any(writer.poll() is None for writer in writers):
+        with contextlib.suppress(FileNotFoundError):
+            handle = os.open(folder, os.O_RDONLY)  # stays with the folder when that is moved aside
+            try:
+                path, _ = check_model(f"/proc/self/fd/{handle}")
+                found[len(load_artifact(path).run(images)[0][0])] += 1
+            except (MissingFileError, ModelFolderError) as error:
+                if os.path.samestat(os.fstat(handle), folder.stat()):  # or else it has been replaced and removed
+                    broken.append(error)
+            finally:
+                os.close(handle)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert set(found) == {3, 4}
+    assert not broken
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "other"]
+    write_triton_repository(files[0], folder)
+    with TritonServer(folder) as server, TritonClient(server.grpc_url) as client:
+        np.testing.assert_allclose(client.infer(images).probabilities, eager[0].numpy(), rtol=0, atol=1e-4)
