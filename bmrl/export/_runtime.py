@@ -183,7 +183,11 @@ def _load_onnxruntime(path: str | os.PathLike[str], num_threads: int | None) -> 
 def _load_openvino(path: str | os.PathLike[str], num_threads: int | None) -> Graph:
     import openvino
 
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": num_threads or torch.get_num_threads()}
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": num_threads or torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",  # or float32 would be computed in bfloat16 where the processor can
+    }
     try:
         compiled = openvino.Core().compile_model(os.fspath(path), "CPU", options)
     except Exception as error:

@@ -48,7 +48,7 @@ class Format(NamedTuple):
 
 
 FORMATS: dict[str, Format] = {
-    "torchscript": Format("torchscript", "fp32", ".pt", "TorchScript, frozen: batch norms folded into convolutions"),
+    "torchscript": Format("torchscript", "fp32", ".pt", "TorchScript, frozen: parameters are constants"),
     "torchscript-bf16": Format("torchscript", "bf16", ".pt", "the same in bfloat16"),
     "torchscript-unfrozen": Format("torchscript", "fp32", ".pt", "TorchScript with its parameters, movable to a GPU"),
     "torchscript-unfrozen-bf16": Format("torchscript", "bf16", ".pt", "the same in bfloat16"),

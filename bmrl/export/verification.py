@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,6 @@ from bmrl._checks import check_dtype, check_shape
 from bmrl.errors import BMRLError, ShapeError
 from bmrl.export import _runtime
 from bmrl.export.artifact import MAX_BATCH
-from bmrl.export.inference_graph import InferenceGraph
 
 if TYPE_CHECKING:
     from bmrl.models import BMRL
@@ -62,10 +62,12 @@ def reference(model: BMRL, images: Tensor | None = None) -> Reference:
     if not len(images):
         raise ShapeError(f"images: expected at least one image, got shape {tuple(images.shape)}")
     images = images.cpu()
-    graph = InferenceGraph(model)
+    eager = copy.deepcopy(model).cpu().float().eval()
     with torch.inference_mode():
-        parts = [graph(part) for part in images.split(8)]
-    probabilities, embedding = (torch.cat(rows).clone() for rows in zip(*parts, strict=True))
+        parts = [eager(part) for part in images.split(8)]
+    probabilities, embedding = (
+        torch.cat([getattr(part, name) for part in parts]).clone() for name in ("probabilities", "embedding")
+    )
     return Reference(images, probabilities, embedding, synthetic)
 
 

@@ -128,10 +128,22 @@ def test_onnx_is_valid_and_takes_any_batch(exports):
     assert proto.ByteSize() < 0.6 * (exports / "onnx.onnx").stat().st_size
 
 
-def test_bf16_holds_bf16(exports):
+def test_int8_leaves_what_is_sensitive_in_float32(exports, model):
+    """Two convolutions a view, and the head, get no dequantized weights; every other one does."""
+    graph = onnx.load(exports / "onnx-int8.onnx").graph
+    dequantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    channels = {entry.name: list(entry.dims)[:2] for entry in graph.initializer}
+    exact = [node for node in graph.node if node.op_type in ("Conv", "Gemm") and node.input[1] not in dequantized]
+    sizes = [channels[node.input[1]] for node in exact]
+    assert sorted(sizes) == sorted([[4, 24], [8, 1], [8, 3], [8, 3], [16, 8], [16, 8], [16, 8]])
+    assert sum(node.op_type == "MatMul" and node.input[1] in dequantized for node in graph.node) > 5
+
+
+def test_bf16_holds_bf16_but_for_the_head(exports):
     program = torch.export.load(exports / "pt2-bf16.pt2")
-    kinds = {tensor.dtype for name, tensor in program.state_dict.items() if "num_batches" not in name}
-    assert kinds == {torch.bfloat16}
+    kinds = {name: tensor.dtype for name, tensor in program.state_dict.items()}
+    assert {kinds.pop(name) for name in [*kinds] if ".head." in name} == {torch.float32}
+    assert set(kinds.values()) == {torch.bfloat16}
     assert (exports / "pt2-bf16.pt2").stat().st_size < (exports / "pt2.pt2").stat().st_size
 
 
