@@ -1,0 +1,31 @@
+"""The AOTInductor package for a CUDA device: answers as the model, with our Triton kernels compiled in."""
+
+from __future__ import annotations
+
+import zipfile
+
+import pytest
+import torch
+
+from bmrl.export import export_aoti, load_artifact
+from bmrl.models import build_model, presets
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_answers_as_the_model(tmp_path, precision):
+    torch.manual_seed(0)
+    model = build_model(presets.tiny(num_generators=5)).eval()
+    images = torch.randint(0, 256, (5, 3, 128, 128), dtype=torch.uint8)
+    path = export_aoti(model, tmp_path / "model.pt2", precision=precision, device="cuda", images=images)
+    artifact = load_artifact(path)
+    assert artifact.description["device"] == "cuda"
+    with torch.no_grad():
+        expected = model(images)
+    tolerance = 1e-4 if precision == "fp32" else 5e-2
+    probabilities, embedding = artifact.run(images)
+    assert probabilities.device.type == embedding.device.type == "cpu"
+    torch.testing.assert_close(probabilities, expected.probabilities, rtol=0, atol=tolerance)
+    with zipfile.ZipFile(path) as package:
+        assert any(name.endswith(".cubin") for name in package.namelist())
