@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import platform
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from bmrl.export._runtime import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,7 +53,7 @@ class Session:
     @classmethod
     def start(cls, device: str) -> Session:
         """Measure the copy bandwidth that the roofline stands on."""
-        _keep_freed_memory()
+        keep_freed_memory()  # or the order of the measurements decides who pays for page faults
         torch.backends.cudnn.allow_tf32 = False  # all providers answer in float32
         size = 2**31 if device == "cuda" else 2**28
         source = torch.ones(size // 4, device=device)
@@ -96,18 +97,6 @@ def speedup(baseline: Any, measured: Any) -> dict[str, float]:
         "low": baseline.low_s / measured.high_s,
         "high": baseline.high_s / measured.low_s,
     }
-
-
-def _keep_freed_memory() -> None:
-    """Let the allocator of glibc reuse large blocks, as a long-running process comes to do by itself.
-
-    Otherwise it returns them, and the order of the measurements decides who pays for the page faults.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        m_trim_threshold, m_mmap_threshold = -1, -3  # <malloc.h>
-        mallopt(m_trim_threshold, 2**31 - 1)
-        mallopt(m_mmap_threshold, 2**30)
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.harness import environment, gpu_seconds, speedup
 from bmrl.encoders import AppearanceEncoder, EdgeEncoder, MultiPerspectiveVisualEncoder, NoiseEncoder
+from bmrl.export._runtime import keep_freed_memory
 
 _BATCHES = (1, 8)
 _SECONDS_A_CASE = 2.0
@@ -107,6 +108,7 @@ def made(encoder, device):
 
 def test_encoder(benchmark, request, record, encoder, provider, batch):
     device = request.config.getoption("--on")
+    keep_freed_memory()
     module, inputs, exact = made(encoder, device)
     options = PROVIDERS[provider]
     run = copy.deepcopy(module).to(**options)

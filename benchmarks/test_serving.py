@@ -17,6 +17,7 @@ import torch
 from benchmarks.harness import environment
 from bmrl.export import AsyncTritonClient, TritonServer, export, load_artifact, write_triton_repository
 from bmrl.export._readiness import count_answers
+from bmrl.export._runtime import keep_freed_memory
 from bmrl.models import build_model, presets
 
 _CLIENTS, _SECONDS, _ROUNDS = 64, 20.0, 3
@@ -89,6 +90,7 @@ def _in_process(run, images):
 def test_serving(request, record, tmp_path, preset, format):
     if request.config.getoption("--on") == "cuda":
         pytest.skip("the local server has no GPU backend")
+    keep_freed_memory()  # as the served model does
     torch.manual_seed(0)
     model = build_model(getattr(presets, preset)(num_generators=10)).eval()
     size = model.config.image_size

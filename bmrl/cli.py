@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="bmrl: %(message)s")
     logging.getLogger("bmrl").setLevel(logging.INFO)
     try:
+        from bmrl.export._runtime import keep_freed_memory
+
+        keep_freed_memory()
         command: Callable[[argparse.Namespace], int | None] = options.command
         return command(options) or SUCCESS
     except BMRLError as error:

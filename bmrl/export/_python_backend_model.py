@@ -34,6 +34,7 @@ class TritonPythonModel:
         here = Path(__file__).parent
         sys.path.insert(0, str(here))  # for the runtime that lies beside
         runtime = importlib.import_module("artifact_runtime")
+        runtime.keep_freed_memory()
         self.graph = runtime.load(here / parameters["artifact"], num_threads=threads, engine=parameters.get("engine"))
 
     def execute(self, requests: list[Any]) -> list[Any]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
+import platform
 import sys
 import warnings
 from pathlib import Path
@@ -27,6 +29,19 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "artifact.json"
 SCHEMA = 1
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse large blocks in this process, where by default each goes back to the system when it is freed.
+
+    Then its pages need not be made anew for the next batch: on a CPU, a model answers up to twice as often. For
+    programs that are about a model alone, which a library can't know.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        m_trim_threshold, m_mmap_threshold = -1, -3  # <malloc.h>
+        mallopt(m_trim_threshold, 2**31 - 1)
+        mallopt(m_mmap_threshold, 2**30)
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:

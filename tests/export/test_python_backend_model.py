@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import platform
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -87,3 +90,27 @@ def test_takes_its_threads_from_the_configuration(repository, tmp_path, monkeypa
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+KEEPS = """
+import sys, torch
+from pathlib import Path
+from bmrl.export._runtime import keep_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+before = resident()
+torch.ones(64 * 2**20, dtype=torch.uint8)
+print(resident() - before)
+"""
+
+
+@pytest.mark.parametrize(("way", "kept"), [("keep", True), ("by default", False)])
+def test_a_served_model_keeps_the_memory_that_it_needs_again(way, kept):
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("needs glibc")
+    ended = subprocess.run([sys.executable, "-c", KEEPS, way], capture_output=True, text=True, timeout=120, check=True)
+    assert (int(ended.stdout) > 60 * 2**20) == kept
