@@ -11,7 +11,7 @@ BENCH ?= benchmarks/results
 help:
 	@echo "make demo    simulate, train, evaluate, export, serve and attribute; results in $(DEMO)/"
 	@echo "make test    run the tests"
-	@echo "make bench   measure the operators and the losses beside their peers on this CPU; results in $(BENCH)/"
+	@echo "make bench   measure operators, losses, encoders, exports and serving on this CPU; results in $(BENCH)/"
 	@echo "make lint    check style; make types: check types; make check: both and the tests"
 	@echo "make clean   remove $(VENV)"
 

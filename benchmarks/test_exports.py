@@ -43,8 +43,8 @@ def test_every_format(request, tmp_path):
         content = {"environment": found, "measurements": tables}
         Path(out, "exports_cpu.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         page = (
-            f"{found['device']}, {found['threads']} threads, torch {found['torch']}; quartiles in brackets. The weights "
-            "are random, so that the last three columns say nothing of bf16 and int8.\n"
+            f"{found['device']}, {found['threads']} threads, torch {found['torch']}; quartiles in brackets. The "
+            "weights are random, so that the last three columns say nothing of bf16 and int8.\n"
         )
         for name, table in tables.items():
             page += f"\n{name[0].upper()}{name[1:]}:\n\n{format_exports(table)}\n"

@@ -25,17 +25,17 @@ class ExportImages(NamedTuple):
     """uint8 images ``(n, 3, image_size, image_size)``."""
 
     test: Tensor
-    calibration: Tensor
+    calibration: Tensor | None
 
 
-def read_export_images(folder: str | Path, image_size: int) -> ExportImages:
-    """Read up to 1,000 images to verify with, and up to 256 to calibrate with, always the same ones.
+def read_export_images(folder: str | Path, image_size: int, *, calibrate: bool) -> ExportImages:
+    """Read up to 1,000 images to verify with, and up to 256 to calibrate with if asked, always the same ones.
 
     Of a data folder (with ``manifest.csv``), these are images of the test split and seen images of the training split;
     of any other folder, both are drawn from all images below it, without an image in common where there are two.
 
     Raises:
-        DataError: there is no readable image.
+        DataError: there is no readable image in one of the two.
     """
     folder = Path(folder)
     if (folder / "manifest.csv").is_file():
@@ -49,14 +49,15 @@ def read_export_images(folder: str | Path, image_size: int) -> ExportImages:
         random.Random(0).shuffle(found)
         test, calibration = found[: -(-len(found) // 2)], found[-(-len(found) // 2) :] or found
     return ExportImages(
-        _read(test, image_size, MOST_VERIFIED, folder), _read(calibration, image_size, MOST_CALIBRATED, folder)
+        _read(test, image_size, MOST_VERIFIED, f"{folder}, to verify with"),
+        _read(calibration, image_size, MOST_CALIBRATED, f"{folder}, to calibrate with") if calibrate else None,
     )
 
 
-def _read(paths: list[Path], image_size: int, most: int, folder: Path) -> Tensor:
+def _read(paths: list[Path], image_size: int, most: int, what: str) -> Tensor:
     """Read some of the images, drawn evenly; those that can't be read are left out."""
     paths = random.Random(0).sample(paths, min(most, len(paths)))
     parts = [batch.images for batch in read_batches(paths, image_size, 64) if batch.images is not None]
     if not parts:
-        raise DataError(f"{folder}: expected images that can be read, got none")
+        raise DataError(f"{what}: expected images that can be read, got none")
     return torch.cat(parts)

@@ -208,6 +208,8 @@ def _export(options: argparse.Namespace) -> int:
     if serving and options.format != "triton":
         option = "threads" if "num_threads" in serving else next(iter(serving)).replace("_", "-")
         options.usage_error(f"--{option}: only with --format triton")
+    if options.all and options.device != "cpu":
+        options.usage_error("--device: expected cpu with --all")
     if options.all and options.images is None:
         options.usage_error("--all: expected --images too, to verify and calibrate with")
     if options.format == "triton" and Path(options.model).is_file():
@@ -221,7 +223,9 @@ def _export(options: argparse.Namespace) -> int:
     if options.images is not None:
         from bmrl._export_images import read_export_images
 
-        read = read_export_images(options.images, model.config.image_size)
+        kind = options.artifact if options.format == "triton" else options.format
+        calibrate = options.all or "int8" in (kind or "")
+        read = read_export_images(options.images, model.config.image_size, calibrate=calibrate)
         images = {"images": read.test, "calibration": read.calibration}
     failed = False
     if options.all:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Ask a served bmrl model about a black image: exit code 0 if it answers right, else 1 and the reason on stderr.
+"""Ask a served bmrl model about a black image: exit code 0 if probabilities come back, else 1 and the reason on stderr.
 
 Triton's own ``/v2/health/ready`` stays green when the process that runs a Python model is dead, or when a model
 answers with nonsense. Needs Python's standard library alone.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bmrl.errors import MissingFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["locked", "new_file", "new_folder", "scratch_beside"]
 
@@ -60,10 +60,14 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, finish: Callable[[Path], None] = lambda folder: None) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``path``; it takes the place of ``path`` if the block succeeds.
 
     A folder that was there before is moved aside first and put back if the new one can't take its place.
+
+    Args:
+        path: the folder to be.
+        finish: called with the temporary folder after the block, when nobody else can replace ``path`` any more.
 
     Raises:
         MissingFileError: the parent folder does not exist.
@@ -74,13 +78,13 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         with locked(scratch.parent):  # somebody else may be putting another one there
-            if path.exists():
-                os.replace(path, old)
+            finish(temporary)
             try:
+                if path.exists():
+                    os.replace(path, old)
                 os.replace(temporary, path)
-            except OSError:
-                if old.exists():
+            finally:
+                if old.exists() and not path.exists():
                     os.replace(old, path)
-                raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -130,6 +130,8 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()
+        self._closed = False
         self._thread = threading.Thread(target=self._loop.run_forever, name="bmrl-client", daemon=True)
         self._thread.start()
 
@@ -139,17 +141,26 @@ class LoopThread:
         Raises:
             ServerError: another thread has closed the loop meanwhile.
         """
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        closed = "client: expected to stay open until it has answered, got closed"
+        with self._lock:
+            if self._closed:
+                coroutine.close()
+                raise ServerError(closed)
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         except CancelledError as error:
-            raise ServerError("client: expected to stay open until it has answered, got closed") from error
+            raise ServerError(closed) from error
         except BaseException:
             future.cancel()
             raise
 
     def close(self) -> None:
-        """End the coroutines that run, the loop and the thread."""
+        """End the coroutines that run, the loop and the thread; calling it again does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
         asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

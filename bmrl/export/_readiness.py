@@ -12,10 +12,10 @@ from PIL import Image
 
 from bmrl.errors import ServerError, ServerTimeoutError, ServerUnavailableError
 from bmrl.export.client import TritonClient
-from bmrl.export.served_model import MODEL_NAME, ServedModel, import_tritonclient
+from bmrl.export.served_model import ENSEMBLE_NAME, MODEL_NAME, ServedModel, import_tritonclient
 from bmrl.export.triton_config import check_model, read_triton_config
 from bmrl.export.triton_ensemble import has_ensemble
-from bmrl.export.verification import probe_image
+from bmrl.export.verification import PROBE_TOLERANCES, probe_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,14 +26,18 @@ if TYPE_CHECKING:
 
 __all__ = ["NoAnswerError", "Probe", "count_answers", "wait_until_open"]
 
-TOLERANCES = {"fp32": 1e-4, "bf16": 2e-2, "int8": 5e-2}
-"""How far a server's answer may be from the one at export, which another kind of processor may have given."""
-
 POLL = 0.05
 
 
 class NoAnswerError(ServerError):
-    """A probe was not answered in time, or not taken: the server may be busy, and has not failed."""
+    """A probe was not answered in time, or not taken: the server may be busy, and has not failed.
+
+    ``model`` is the one that did not answer.
+    """
+
+    def __init__(self, message: str, model: str) -> None:
+        super().__init__(message)
+        self.model = model
 
 
 def wait_until_open(process: ServerProcess, host: str, ports: dict[str, int], deadline: float) -> None:
@@ -54,8 +58,8 @@ def wait_until_open(process: ServerProcess, host: str, ports: dict[str, int], de
                 time.sleep(POLL)
 
 
-def count_answers(url: str, timeout: float) -> int:
-    """Return how many requests the model behind the gRPC ``url`` has answered without an error.
+def count_answers(url: str, timeout: float, model: str = MODEL_NAME) -> int:
+    """Return how many requests a model of the server at the gRPC ``url`` has answered without an error.
 
     Raises:
         ServerError: the server does not say.
@@ -63,10 +67,10 @@ def count_answers(url: str, timeout: float) -> int:
     failure = import_tritonclient("utils").InferenceServerException
     with import_tritonclient("grpc").InferenceServerClient(url) as connection:
         try:
-            statistics = connection.get_inference_statistics(MODEL_NAME, client_timeout=timeout)
+            statistics = connection.get_inference_statistics(model, client_timeout=timeout)
         except failure as error:
             raise ServerError(f"{url}: expected statistics, got {' '.join(str(error).split())}") from error
-    return sum(model.inference_stats.success.count for model in statistics.model_stats)
+    return sum(version.inference_stats.success.count for version in statistics.model_stats)
 
 
 class Probe:
@@ -87,7 +91,7 @@ class Probe:
         self.image = probe_image(description["image_size"])
         answer = description["verification"]["probe"]
         self.expected = np.array([*answer["probabilities"], *answer["embedding"]])
-        self.tolerance = TOLERANCES[description["precision"]]
+        self.tolerance = PROBE_TOLERANCES[description["precision"]]
         self.encoded = [_encode(self.image[0])] if has_ensemble(folder, served) else []
 
     def check(self, url: str, timeout: float) -> None:
@@ -97,14 +101,17 @@ class Probe:
             NoAnswerError: it does not answer within ``timeout`` seconds, or says that it is unavailable.
             ServerError: it answers with an error or with other numbers.
         """
+        asked = MODEL_NAME
         try:
             with TritonClient(url, timeout=timeout, retries=0) as client:
                 answer = client.infer(self.image)
+                asked = ENSEMBLE_NAME
                 attributions = client.attribute(self.encoded)
         except (ServerTimeoutError, ServerUnavailableError) as error:  # the latter also from a full queue
-            raise NoAnswerError(str(error)) from error
+            raise NoAnswerError(str(error), asked) from error
         rows = [np.concatenate(answer, axis=1)[0], *([*found.probabilities.values()] for found in attributions)]
-        difference = max(np.abs(row - self.expected[: len(row)]).max() for row in rows)
+        scale = np.maximum(1.0, np.abs(self.expected))  # an embedding may be of any size
+        difference = max((np.abs(row - self.expected[: len(row)]) / scale[: len(row)]).max() for row in rows)
         if not difference <= self.tolerance:
             raise ServerError(f"{url}: expected the answer given at export, got numbers that differ by {difference:g}")
 

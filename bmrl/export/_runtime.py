@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "artifact.json"
 SCHEMA = 1
+_LOADING = threading.Lock()
 
 
 def keep_freed_memory() -> None:
@@ -40,8 +42,9 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
         m_trim_threshold, m_mmap_threshold = -1, -3  # <malloc.h>
-        mallopt(m_trim_threshold, 2**31 - 1)
-        mallopt(m_mmap_threshold, 2**30)
+        # Before 2.35, glibc takes 32 MiB at most.
+        if mallopt(m_mmap_threshold, 2**30) or mallopt(m_mmap_threshold, 32 * 2**20):
+            mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -120,15 +123,16 @@ def load(path: str | os.PathLike[str], *, num_threads: int | None = None, engine
 def _without_pickle() -> Iterator[None]:
     """Let ``torch.load`` build tensors alone, whoever calls it: loading a pt2 file falls back on pickle otherwise."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+    with _LOADING:  # the environment belongs to all threads
+        before = os.environ.get(name)
+        os.environ[name] = "1"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = before
 
 
 def _check_fits(path: str | os.PathLike[str], description: dict[str, Any], *, processor: bool) -> None:

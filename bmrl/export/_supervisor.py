@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bmrl._checks import check_positive
 from bmrl.errors import BMRLError, ServerError
 from bmrl.export._readiness import NoAnswerError, count_answers
+from bmrl.export.served_model import ENSEMBLE_NAME, MODEL_NAME
 
 if TYPE_CHECKING:
     from bmrl.export.server import TritonServer
@@ -36,8 +37,8 @@ class Supervisor:
         self._max_restores = max_restores
         self._restores = 0
         self._restored = -HEALTHY  # when it last was; times are of time.monotonic
-        self._answers = -1  # how many the server had given in all
-        self._answered = time.monotonic()  # when that number was last seen to change
+        self._answered = time.monotonic()  # when somebody was last seen to be answered
+        self._answers: dict[str, int] | None = None  # how many each model had given when the last probe failed
         self._busy = False
 
     def run(self) -> None:
@@ -56,25 +57,33 @@ class Supervisor:
 
     def _probe(self) -> None:
         """Raise BMRLError if the model is dead or hung; see who else is answered where the answer does not come."""
+        before = self._answers or self._count()
         try:
             self._server.check_answer(self._patience)
-            self._answered, self._busy = time.monotonic(), False
+            self._answered, self._answers, self._busy = time.monotonic(), None, False
+            if self._answered - self._restored > HEALTHY:
+                self._restores = 0
         except NoAnswerError as error:
-            with contextlib.suppress(ServerError):  # it may be about to end, which check_alive tells with the reason
-                answers = count_answers(self._server.grpc_url, self._patience)
-                if answers != self._answers:
-                    self._answers, self._answered = answers, time.monotonic()
-                    if not self._busy:
-                        logger.warning("%s; busy with other requests", error)
-                    self._busy = True
+            self._answers = self._count()
+            if self._answers.get(error.model, 0) > before.get(error.model, 0):
+                self._answered = time.monotonic()
+                if not self._busy:
+                    logger.warning("%s; busy with other requests", error)
+                self._busy = True
             if time.monotonic() - self._answered > self._patience:
                 raise ServerError(f"{error}, and nobody else is answered") from error
+
+    def _count(self) -> dict[str, int]:
+        """Return how many requests each model has answered; none if the server does not say."""
+        counts = {}
+        for model in (MODEL_NAME, ENSEMBLE_NAME):
+            with contextlib.suppress(ServerError):  # it may be about to end, which check_alive tells with the reason
+                counts[model] = count_answers(self._server.grpc_url, self._patience, model)
+        return counts
 
     def _restore(self, fault: BMRLError) -> None:
         """Restore the model, however often it takes; return also when the server is told to stop."""
         while True:
-            if time.monotonic() - self._restored > HEALTHY:
-                self._restores = 0
             if self._restores == self._max_restores:
                 raise ServerError(
                     f"tritonserver: expected a model that stays alive, got {self._restores} restores without a healthy "

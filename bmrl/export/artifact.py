@@ -124,6 +124,15 @@ def publish(temporary: Path, path: Path, description: dict[str, Any]) -> None:
         write_entries(path.parent, there | {path.name: description})
 
 
+def withdraw(path: Path) -> None:
+    """Remove an exported file and its entry in ``artifact.json``, if there are any."""
+    with locked(path.parent):
+        entries = read_entries(path.parent)
+        path.unlink(missing_ok=True)
+        if entries.pop(path.name, None) is not None:
+            write_entries(path.parent, entries)
+
+
 def write_entries(folder: Path, entries: dict[str, Any]) -> None:
     """Write ``artifact.json``."""
     text = json.dumps({"schema": _runtime.SCHEMA, "artifacts": entries}, indent=2, ensure_ascii=False)

@@ -15,7 +15,7 @@ import torch
 from bmrl._checks import check_choice
 from bmrl.errors import BMRLError, ModelFolderError
 from bmrl.export._atomic import new_file
-from bmrl.export.artifact import load_artifact, read_entries
+from bmrl.export.artifact import load_artifact, read_entries, withdraw
 from bmrl.export.formats import FORMATS, export
 from bmrl.export.verification import reference, verify
 
@@ -91,6 +91,8 @@ def export_all(
                 )
                 rows.append(rows[-1] | {"engine": "openvino"} | _figures({"verification": found}))
         except (BMRLError, OSError) as error:
+            if not any(one["file"] == path.name for one in rows):
+                withdraw(path)
             rows.append(row | {"engine": "openvino" if path.name in {r["file"] for r in rows} else None})
             rows[-1]["error"] = str(error)
             _log.warning("%s: %s", name, error)

@@ -72,6 +72,7 @@ def export(
     images: Tensor | Reference | None = None,
     calibration: Tensor | None = None,
     device: str = "cpu",
+    engine: str | None = None,
 ) -> Path:
     """Write the inference graph of ``model`` to a file, and ``artifact.json`` beside it, once the file is verified.
 
@@ -89,6 +90,7 @@ def export(
         calibration: images of the same kind that give the scales of ``"onnx-int8"``, best some hundred of the
             training split; needed there and ignored elsewhere.
         device: for AOTInductor, what it compiles for: ``"cpu"`` or ``"cuda"``.
+        engine: for ONNX, what runs the file when it is verified, see :func:`~bmrl.export.load_artifact`.
 
     Returns:
         ``path``.
@@ -116,11 +118,17 @@ def export(
         expected = images if isinstance(images, Reference) else reference(model, images)
         graph = InferenceGraph(model, dtype=_DTYPES[kind.precision], device=device)
         description = {"format": kind.kind, "precision": kind.precision, "device": device} | describe_model(model)
-        _writer(kind.kind, format)(Job(graph, description, calibration), temporary)
+        try:
+            _writer(kind.kind, format)(Job(graph, description, calibration), temporary)
+        except (BMRLError, OSError):
+            raise
+        except Exception as error:  # of PyTorch's and ONNX's exporters, which raise many kinds
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise BMRLError(f"{format}: expected a model that can be written in this format, got {reason}") from error
         description |= {"sha256": _runtime.sha256_of(temporary), "bytes": temporary.stat().st_size}
         write_entries(temporary.parent, {path.name: description})
         exact = kind.precision == "fp32"
-        description["verification"] = verify(temporary, expected, description["thresholds"], exact=exact)
+        description["verification"] = verify(temporary, expected, description["thresholds"], exact=exact, engine=engine)
         publish(temporary, path, description)
     return path
 

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,6 +38,7 @@ OPSET = 20
 QUANTIZED = ("Conv", "Gemm", "MatMul")
 PASSED = ("Relu", "MaxPool")  # what stands between two convolutions
 CALIBRATION_BATCH = 8
+_QUIET = threading.RLock()
 
 
 def export_onnx(
@@ -158,18 +160,22 @@ def _save(onnx: Any, proto: Any, job: Job, path: Path) -> None:
 def _import(module: str) -> Any:
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError(module.split(".")[0], "export") from error
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's and the quantizer's progress to themselves; errors are raised, not printed."""
-    level = logging.root.manager.disable
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(level)
+    """Keep the exporter's and the quantizer's progress to themselves; errors are raised, not printed.
+
+    So are the warnings and prints of other threads meanwhile, and exports take turns.
+    """
+    with _QUIET:
+        level = logging.root.manager.disable
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            logging.disable(logging.WARNING)
+            try:
+                yield
+            finally:
+                logging.disable(level)

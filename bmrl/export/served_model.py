@@ -111,11 +111,15 @@ def import_tritonclient(module: str) -> Any:
 
     Raises:
         MissingExtraError: tritonclient, or the transport's package, is not installed.
+        ServerError: it is installed and does not load, such as beside an older grpcio.
     """
     try:
         return importlib.import_module(f"tritonclient.{module}")
     except (ImportError, RuntimeError) as error:  # tritonclient itself turns a missing transport into RuntimeError
-        raise MissingExtraError("tritonclient", "serve") from error
+        missing = (error, error.__cause__, error.__context__)
+        if any(isinstance(one, ModuleNotFoundError) for one in missing):
+            raise MissingExtraError("tritonclient", "serve") from error
+        raise ServerError(f"tritonclient: expected a package that loads, got {_oneline(error)}") from error
 
 
 def _oneline(error: Exception) -> str:

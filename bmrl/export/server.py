@@ -145,8 +145,9 @@ class TritonServer:
         Ends :meth:`supervise`, in whichever thread it runs.
         """
         self._stopping = True
-        if self._process is not None:
-            self._process.terminate()
+        process = self._process  # another thread may be taking it away
+        if process is not None:
+            process.terminate()
 
     def stop(self) -> int | None:
         """Stop the server after it has answered what is in flight, and return its exit code; None if none runs.
@@ -268,9 +269,10 @@ class TritonServer:
             process.kill()
 
     def _running(self) -> ServerProcess:
-        if self._process is None:
+        process = self._process  # another thread may be taking it away
+        if process is None:
             raise ServerError(f"{self.folder}: expected a running server, got one that is stopped")
-        return self._process
+        return process
 
     def _url(self, name: str) -> str:
         self._running()

@@ -1,4 +1,4 @@
-"""The inference graph as TorchScript: one file that any PyTorch loads, in Python or C++, without bmrl."""
+"""The inference graph as TorchScript: one file that PyTorch loads, in Python or C++, without bmrl."""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ from bmrl.export.triton_config import (
     write_config,
 )
 from bmrl.export.triton_ensemble import DECIDE_NAME, DECODE_NAME, write_ensemble
+from bmrl.export.verification import check_engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from bmrl.models import BMRL
 
 __all__ = ["read_triton_config", "write_triton_repository"]
+
+MAX_PIXELS, MAX_BYTES = 50_000_000, 32 * 2**20
 
 _DEFAULT_FORMATS = {"python": "torchscript", "pytorch": "torchscript", "torch_aoti": "aoti", "onnxruntime": "onnx"}
 
@@ -67,8 +70,8 @@ def write_triton_repository(
     device: Literal["cpu", "cuda"] = "cpu",
     engine: Literal["onnxruntime", "openvino"] | None = None,
     ensemble: bool = False,
-    max_pixels: int = 50_000_000,
-    max_bytes: int = 32 * 2**20,
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
 ) -> Path:
     """Write a repository that serves ``model`` under the name ``bmrl`` and return its folder.
 
@@ -85,7 +88,7 @@ def write_triton_repository(
         format: what a model is exported as, a name of :data:`~bmrl.export.FORMATS`; None takes the backend's float32
             form.
         version: 1 or more. A server takes the highest; other versions of the same classes and options are kept.
-        images: see :func:`~bmrl.export.export`.
+        images: see :func:`~bmrl.export.export`; None for an exported file, which is verified, as ``calibration`` is.
         calibration: see :func:`~bmrl.export.export`.
         max_batch_size: most images in one request and in one run of the graph, up to 64; None takes 64, or what the
             backend can.
@@ -98,8 +101,10 @@ def write_triton_repository(
         ensemble: adds ``bmrl_attribute``, which takes the bytes of an image file (JPEG, PNG or WebP) as a uint8
             vector ``image`` and returns ``index`` of the class, its ``probability``, and ``seen``, whether that reaches
             the model's first threshold. Decoding is the same as :class:`bmrl.Attributor`'s.
-        max_pixels: largest width times height that the ensemble decodes; at least that of the model's own images.
-        max_bytes: largest file that the ensemble decodes; at least 4 bytes for each of these pixels.
+        max_pixels: largest width times height that the ensemble decodes, at least that of the model's own images; None
+            takes 50,000,000.
+        max_bytes: largest file that the ensemble decodes, at least 4 bytes for each of the model's pixels; None takes
+            32 MiB.
 
     Raises:
         ModelFolderError: ``folder`` holds something else, its other versions do not fit, or the exported file is
@@ -107,7 +112,7 @@ def write_triton_repository(
         MissingFileError: the parent of ``folder``, or the exported file, does not exist.
         MissingExtraError: tritonclient, or what the format needs, is not installed.
         ConfigError: a class name does not fit on one line of the labels file.
-        RangeError: an option is out of range, or the backend does not run the format.
+        RangeError: an option is out of range or of no use here, or the backend does not run the format.
         BMRLError: the exported graph does not answer as the model does.
     """
     folder = Path(folder)
@@ -115,6 +120,9 @@ def write_triton_repository(
     check_positive("version", version)
     if isinstance(model, str | os.PathLike):
         exported = Path(model)
+        for what, given in (("format", format), ("images", images), ("calibration", calibration)):
+            if given is not None:
+                raise RangeError(f"{what}: expected None with a file that is exported and verified, got one")
         description = read_artifact(exported)
         kind, name = description["format"], f"model{exported.suffix}"
         check_choice(f"format of {exported} for backend {backend}", kind, BACKENDS[backend].kinds)
@@ -122,6 +130,8 @@ def write_triton_repository(
         def put(path: Path) -> None:
             shutil.copyfile(exported, path)
             write_entries(path.parent, {path.name: description})
+            if engine is not None:
+                check_engine(path, description, engine)
 
     else:
         description = describe_model(model)
@@ -132,7 +142,7 @@ def write_triton_repository(
 
         def put(path: Path) -> None:
             target = device if kind == "aoti" else "cpu"
-            export(model, path, chosen, images=images, calibration=calibration, device=target)
+            export(model, path, chosen, images=images, calibration=calibration, device=target, engine=engine)
 
     most = MAX_BATCH if BACKENDS[backend].batches else 1
     if max_batch_size is not None and max_batch_size > most:
@@ -141,6 +151,10 @@ def write_triton_repository(
         raise RangeError(f"device: expected 'cpu' for backend {backend}, got 'cuda'")
     if engine is not None and (backend != "python" or kind != "onnx"):
         raise RangeError(f"engine: expected None unless backend python runs an ONNX file, got {engine!r}")
+    if not BACKENDS[backend].batches and (preferred_batch_sizes or max_queue_delay):
+        raise RangeError(f"preferred_batch_sizes, max_queue_delay: expected none for backend {backend}, got some")
+    if not ensemble and (max_pixels, max_bytes) != (None, None):
+        raise RangeError("max_pixels, max_bytes: expected None without ensemble, got some")
     serving = ServingOptions(
         max_batch_size=most if max_batch_size is None else max_batch_size,
         preferred_batch_sizes=preferred_batch_sizes,
@@ -152,17 +166,27 @@ def write_triton_repository(
     )
     served = ServedModel.from_description(description, serving.max_batch_size, BACKENDS[backend].tensors)
     check_labels_fit(served.labels)
+    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
+    max_bytes = MAX_BYTES if max_bytes is None else max_bytes
     own_pixels = served.image_size**2
     for what, limit, least in (("max_pixels", max_pixels, own_pixels), ("max_bytes", max_bytes, 4 * own_pixels)):
         if limit < least:
             raise RangeError(f"{what}: expected at least {least} for images of {served.image_size}², got {limit}")
     config = model_config(served, backend, name, serving)
-    check_replaceable(folder)
-    with new_folder(folder) as temporary:
+    if folder.exists():
+        with locked(folder.absolute().parent):  # or another export may replace it half-way through
+            check_replaceable(folder)
+            _other_versions(folder, version, config)
+
+    def finish(temporary: Path) -> None:
+        check_replaceable(folder)  # somebody may have put something there meanwhile
+        for other in _other_versions(folder, version, config):
+            shutil.copytree(other, temporary / MODEL_NAME / other.name)
+        check_model(temporary)
+
+    with new_folder(folder, finish) as temporary:
         home = temporary / MODEL_NAME
         home.mkdir()
-        with locked(folder.absolute().parent):
-            _keep_versions(folder / MODEL_NAME, home, version, config)
         place = home / str(version)
         place.mkdir()
         write_config(config, home)
@@ -174,14 +198,15 @@ def write_triton_repository(
         put(place / name)
         if ensemble:
             write_ensemble(temporary, served, instances=instances, max_pixels=max_pixels, max_bytes=max_bytes)
-        check_model(temporary)
     return folder
 
 
 def check_replaceable(folder: Path) -> None:
-    """Refuse a folder whose loss someone would regret."""
+    """Refuse a folder whose loss someone would regret, or that can't be replaced."""
     if not folder.exists():
         return
+    if os.path.ismount(folder) or folder.resolve() == Path.cwd():
+        raise ModelFolderError(f"{folder}: expected a folder that can be replaced, got a mount point or this folder")
     if not folder.is_dir():
         raise ModelFolderError(f"{folder}: expected a folder, got a file")
     names = sorted(entry.name for entry in folder.iterdir())
@@ -192,28 +217,25 @@ def check_replaceable(folder: Path) -> None:
         if name not in (MODEL_NAME, DECODE_NAME, DECIDE_NAME, ENSEMBLE_NAME):
             raise ModelFolderError(f"{wanted}, got {name!r} in it")
     try:
-        with locked(folder.absolute().parent):  # or another export may replace it half-way through
-            check_model(folder)
+        check_model(folder)
     except (ModelFolderError, MissingFileError) as error:
         raise ModelFolderError(f"{wanted}, got a model of another origin") from error
 
 
-def _keep_versions(old: Path, new: Path, version: int, config: Any) -> None:
-    """Copy the other versions of an earlier repository, if the new configuration serves them too."""
-    if not old.is_dir():
-        return
-    others = [entry for entry in old.iterdir() if entry.is_dir() and entry.name != str(version)]
+def _other_versions(folder: Path, version: int, config: Any) -> list[Path]:
+    """Return the other versions of a repository; ModelFolderError if the new configuration does not serve them too."""
+    home = folder / MODEL_NAME
+    others = [entry for entry in home.glob("*") if entry.is_dir() and entry.name != str(version)]
     if not others:
-        return
-    before = read_triton_config(old.parent)
+        return []
+    before = read_triton_config(folder)
     contract = [
         (one.backend, one.platform, list(map(str, one.input)), list(map(str, one.output)), dict(one.parameters))
         for one in (before, config)
     ]
     if contract[0] != contract[1]:
         raise ModelFolderError(
-            f"{old.parent}: expected versions of the same backend, classes, sizes and options as version {version}, "
+            f"{folder}: expected versions of the same backend, classes, sizes and options as version {version}, "
             f"got others; write it to a new folder"
         )
-    for entry in others:
-        shutil.copytree(entry, new / entry.name)
+    return others

@@ -16,7 +16,7 @@ from torch import Tensor
 from bmrl._checks import check_dtype, check_shape
 from bmrl.errors import BMRLError, ShapeError
 from bmrl.export import _runtime
-from bmrl.export.artifact import MAX_BATCH
+from bmrl.export.artifact import MAX_BATCH, load_artifact
 
 if TYPE_CHECKING:
     from bmrl.models import BMRL
@@ -25,6 +25,9 @@ __all__ = ["TOLERANCE", "Reference", "reference", "verify"]
 
 TOLERANCE = 1e-4
 """How far a float32 export may be from the model; folding batch norms into convolutions moves it by about 1e-6."""
+
+PROBE_TOLERANCES = {"fp32": 1e-4, "bf16": 2e-2, "int8": 5e-2}
+"""How far an answer to the probe may be from the one at export, which another processor or engine may have given."""
 
 BATCHES = (1, 3, MAX_BATCH)
 TIMEOUT = 1800.0
@@ -125,10 +128,26 @@ def verify(
         "batches": list(BATCHES),
         "probability_difference": worst["probabilities"],
         "embedding_difference": worst["embedding"],
+        "engine": engine,
         "top1_agreement": torch.cat(same_class).double().mean().item(),
         "decisions_changed": changed,
         "probe": {name: answers[f"{name}.{MAX_BATCH}"][-1].tolist() for name in worst},
     }
+
+
+def check_engine(path: Path, description: dict[str, Any], engine: str) -> None:
+    """Check that an engine answers the probe as the one did that verified the file.
+
+    Raises:
+        BMRLError: the engine answers otherwise.
+    """
+    probe = description["verification"]["probe"]
+    answer = load_artifact(path, engine=engine).run(probe_image(description["image_size"]))
+    right = torch.tensor([*probe["probabilities"], *probe["embedding"]])
+    difference = ((torch.cat(answer, 1)[0] - right).abs() / right.abs().clamp(min=1)).max().item()
+    limit = PROBE_TOLERANCES[description["precision"]]
+    if not difference <= limit:
+        raise BMRLError(f"engine: expected {engine} to answer as at export within {limit:g}, got {difference:g}")
 
 
 def probe_image(size: int) -> Tensor:

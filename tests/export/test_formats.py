@@ -344,6 +344,7 @@ def test_a_disk_that_is_full_leaves_the_old_export(saved, exports, images, tmp_p
     ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 1
     assert ended.stderr.startswith("bmrl: error: ")
+    assert "File too large" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
     assert path.read_bytes() == before
     load_artifact(path)

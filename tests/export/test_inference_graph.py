@@ -10,7 +10,7 @@ from bmrl.export.inference_graph import InferenceGraph
 from bmrl.models import build_model
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def used(model):
     """Return a model whose batch norms have seen data, so that folding them changes numbers."""
     used = build_model(model.config)
@@ -42,8 +42,11 @@ def test_answers_as_the_model_without_batch_norms_and_training_branches(used, im
 
 def test_in_bf16_the_head_stays_float32(used, images):
     graph = InferenceGraph(used, dtype=torch.bfloat16)
+    kinds = {name: values.dtype for name, values in graph.named_parameters()}
+    assert {kinds.pop(name) for name in [*kinds] if ".head." in name} == {torch.float32}
+    assert set(kinds.values()) == {torch.bfloat16}
     probabilities, embedding = graph(images)
     assert (probabilities.dtype, embedding.dtype) == (torch.float32, torch.float32)
     with torch.no_grad():
-        right = used.head(embedding).softmax(1)  # of the embedding as it is given out, exactly
+        right = used.eval().head(embedding).softmax(1)  # of the embedding as it is given out, exactly
     torch.testing.assert_close(probabilities, right, rtol=0, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 from bmrl import Attributor
+from bmrl.evaluation.attribution import format_table
 from bmrl.models import load_model, save_model
 
 pytestmark = pytest.mark.server
@@ -62,6 +64,7 @@ def page(model, tmp_path_factory):
                 words += ["--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics)]
                 server = subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
                 outputs[name] = server.stdout.readline()
+                assert outputs[name].startswith("ready: "), outputs
                 continue
             run = subprocess.run(
                 words, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
@@ -80,9 +83,7 @@ def test_five_commands_lead_to_the_answer_of_a_server(page):
     folder, port, outputs = page
     (local,) = Attributor(load_model(folder / "model"))([folder / "photo.jpg"])
     assert outputs["serve"].startswith(f"ready: gRPC 127.0.0.1:{port}, ")
-    assert re.search(
-        rf"photo.jpg .*{local.probability:.3f} .*{'unseen' if not local.seen else 'seen'}", outputs["attribute"]
-    )
+    assert outputs["attribute"] == format_table([dataclasses.replace(local, source="photo.jpg")]) + "\n"
     best = max(local.probabilities, key=local.probabilities.get)
     verdict = "seen" if local.seen else "unseen"
     assert outputs["ask"] == f"photo.jpg: {best}, {local.probability:.3f}, {verdict}\n"

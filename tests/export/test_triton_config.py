@@ -214,8 +214,9 @@ def test_batching_of_a_compiled_package_is_refused(foreign, tmp_path):
         ({"version": 0}, r"^version: expected > 0, got 0$"),
         ({"device": "cuda"}, r"^device: expected 'cpu' for backend python, got 'cuda'$"),
         ({"engine": "openvino"}, r"^engine: expected None unless backend python runs an ONNX file, got 'openvino'$"),
-        ({"max_pixels": 1023}, r"^max_pixels: expected at least 1024 for images of 32², got 1023$"),
-        ({"max_bytes": 4095}, r"^max_bytes: expected at least 4096 for images of 32², got 4095$"),
+        ({"max_pixels": 9999}, r"^max_pixels, max_bytes: expected None without ensemble, got some$"),
+        ({"max_pixels": 1023, "ensemble": True}, r"^max_pixels: expected at least 1024 for images of 32², got 1023$"),
+        ({"max_bytes": 4095, "ensemble": True}, r"^max_bytes: expected at least 4096 for images of 32², got 4095$"),
     ],
 )
 def test_refuses_options_that_do_not_fit(model, tmp_path, options, message):

@@ -16,6 +16,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from bmrl.errors import BMRLError, ConfigError, MissingExtraError, MissingFileError, ModelFolderError, RangeError
 from bmrl.export import (
+    ServedModel,
     TritonClient,
     TritonServer,
     export_torchscript,
@@ -24,6 +25,7 @@ from bmrl.export import (
     write_triton_repository,
 )
 from bmrl.export.triton_config import check_model
+from bmrl.export.triton_ensemble import has_ensemble
 from bmrl.export.triton_repository import read_triton_config
 from bmrl.models import Generator, build_model, save_model
 
@@ -201,6 +203,7 @@ def test_a_full_disk_leaves_the_old_repository(model, repository, tmp_path):
 WRITE_OFTEN = """
 import sys
 from bmrl.export import write_triton_repository
+sys.stdin.read()
 for version in range(25):
     write_triton_repository(sys.argv[1], sys.argv[2], ensemble=version % 2 == 0)
 """
@@ -214,13 +217,19 @@ def test_two_exports_at_once_and_no_half_written_repository_is_ever_served(model
     other = build_model(dataclasses.replace(model.config, generators=generators))
     files = [repository / "bmrl" / "1" / "model.pt", export_torchscript(other, tmp_path / "other" / "model.pt")]
     folder = tmp_path / "models"
-    writers = [subprocess.Popen([sys.executable, "-c", WRITE_OFTEN, str(file), str(folder)]) for file in files]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITE_OFTEN, str(file), str(folder)], stdin=subprocess.PIPE)
+        for file in files
+    ]
     found, broken = collections.Counter(), []
+    for writer in writers:  # both have started: off they go
+        writer.stdin.close()
     while any(writer.poll() is None for writer in writers):
         with contextlib.suppress(FileNotFoundError):
             handle = os.open(folder, os.O_RDONLY)  # stays with the folder when that is moved aside
             try:
                 path, _ = check_model(f"/proc/self/fd/{handle}")
+                has_ensemble(path.parents[2], ServedModel.from_config(read_triton_config(path.parents[2])))
                 found[len(load_artifact(path).run(images)[0][0])] += 1
             except (MissingFileError, ModelFolderError) as error:
                 if os.path.samestat(os.fstat(handle), folder.stat()):  # or else it has been replaced and removed
