@@ -182,6 +182,8 @@ def test_bad_input_is_one_line_and_exit_code_1(trained, tmp_path):
         "train --data x --out y --set edge",
         "train --data x --out y --resume --epochs 3",
         "attribute model",
+        "export model --all --images x --device cuda --out y",
+        "export model --format onnx --ensemble --out y",
     ],
 )
 def test_wrong_usage_is_exit_code_2(arguments):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from bmrl.errors import MissingFileError
@@ -60,3 +62,22 @@ def test_a_folder_stays_as_it_was_when_the_block_fails(tmp_path):
 def test_the_parent_must_exist(tmp_path, new):
     with pytest.raises(MissingFileError, match=r"a/b: expected an existing parent folder, got none at .*a$"):
         new(tmp_path / "a" / "b").__enter__()
+
+
+def test_an_interrupt_between_the_two_moves_brings_the_old_folder_back(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old").touch()
+    replace = os.replace
+
+    def replace_once(source, target):
+        if source != folder and target == folder and not os.path.exists(folder / "old"):
+            monkeypatch.setattr(os, "replace", replace)
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_once)
+    with pytest.raises(KeyboardInterrupt), new_folder(folder) as temporary:
+        (temporary / "new").touch()
+    assert [entry.name for entry in folder.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [folder]

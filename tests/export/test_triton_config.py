@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import tritonclient.grpc
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from bmrl.errors import BMRLError, ModelFolderError, RangeError
-from bmrl.export import TritonClient, TritonServer, _session, export, write_triton_repository
+from bmrl.export import TritonClient, TritonServer, _session, export, triton_repository, write_triton_repository
 from bmrl.export.artifact import read_entries, write_entries
 from bmrl.export.triton_config import check_model
 
@@ -234,6 +235,42 @@ def test_refuses_an_exported_file_that_the_backend_does_not_run(foreign, tmp_pat
     copy = Path(shutil.copy(file, tmp_path / "model.onnx"))
     with pytest.raises(BMRLError, match=r"artifact.json: expected the description beside model.onnx, got nothing"):
         write_triton_repository(copy, tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "onnx"}, r"^format: expected None with a file that is exported and verified, got one$"),
+        ({"images": torch.zeros(1, 3, 32, 32, dtype=torch.uint8)}, r"^images: expected None with a file"),
+        ({"backend": "torch_aoti", "max_queue_delay": 0.1}, r"^preferred_batch_sizes, max_queue_delay: expected none"),
+    ],
+)
+def test_refuses_options_that_would_be_ignored(foreign, tmp_path, options, message):
+    name = options.get("backend", "pytorch")
+    with pytest.raises(RangeError, match=message):
+        write_triton_repository(foreign[name].parent / BACKENDS[name][1], tmp_path / "models", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_version_that_appears_during_an_export_is_kept(foreign, tmp_path, monkeypatch):
+    file, folder = foreign["pytorch"].parent / "model.pt", tmp_path / "models"
+    write_triton_repository(file, folder)
+    write_config = triton_repository.write_config
+
+    def write_config_late(*arguments):
+        monkeypatch.setattr(triton_repository, "write_config", write_config)
+        write_triton_repository(file, folder, version=2)
+        write_config(*arguments)
+
+    monkeypatch.setattr(triton_repository, "write_config", write_config_late)
+    write_triton_repository(file, folder, version=3)
+    assert sorted(entry.name for entry in (folder / "bmrl").iterdir() if entry.is_dir()) == ["1", "2", "3"]
+
+
+def test_refuses_a_folder_that_cannot_be_replaced(foreign, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelFolderError, match=r"^\.: expected a folder that can be replaced, got a mount point or"):
+        write_triton_repository(foreign["pytorch"].parent / "model.pt", ".")
 
 
 def test_versions_stay_beside_each_other_if_they_fit(foreign, model, tmp_path):
