@@ -194,7 +194,8 @@ class TritonServer:
         The model is *dead*, and restored, when the server's process or a model's process has ended, or when a real
         inference is answered with an error or wrongly, twice in a row (see :meth:`check_answer`). It is *busy*, and
         left alone, when the inference is not answered in time or refused by a full queue while other requests are
-        answered. Only if nobody at all is answered for ``patience`` seconds does it count as hung, and is restored.
+        answered: by the ensemble, if that is what did not answer. Only if nobody is answered for ``patience`` seconds
+        does it count as hung, and is restored.
 
         With model control ``"explicit"`` all models are unloaded and loaded; otherwise, or if that does not help, the
         server is killed and started again on the same ports. Each step is logged with its reason.
