@@ -27,7 +27,7 @@ import yaml
 from torch import nn
 from tritonclient.utils import InferenceServerException
 
-from bmrl.export import TritonClient
+from bmrl.export import TritonClient, TritonServer, write_triton_repository
 from bmrl.export._runtime import sha256_of
 from bmrl.export._triton_wheel import link_backends, server_binary, server_environment
 from bmrl.export.artifact import write_entries
@@ -218,7 +218,7 @@ def test_the_health_check_gives_up_before_it_is_given_up():
     (seconds,) = re.findall(r'"--timeout", type=float, default=(\S+),', text)
     limits = [container()[kind]["timeoutSeconds"] for kind in ("startupProbe", "readinessProbe", "livenessProbe")]
     limits.append(int(load("compose.yaml")["services"]["server"]["healthcheck"]["timeout"].removesuffix("s")))
-    assert all(2 * float(seconds) < limit for limit in limits)
+    assert all(3 * float(seconds) < limit for limit in limits)
 
 
 def test_the_server_gets_the_time_that_it_takes_to_stop():
@@ -356,6 +356,24 @@ def test_health_check_where_nothing_listens():
     result = check_health("--address", address)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"{address}: expected an answer of bmrl, got ConnectionRefusedError: ")
+
+
+@pytest.mark.server
+def test_health_check_asks_the_ensemble_too(repository, tmp_path):
+    file = repository / "bmrl" / "1" / "model.pt"
+    folder = write_triton_repository(file, tmp_path / "models", ensemble=True, num_threads=1)
+    with TritonServer(folder) as server:
+        result = check_health("--address", server.http_url)
+        assert (result.returncode, result.stdout) == (0, f"{server.http_url}: bmrl and bmrl_attribute answer\n")
+        for path in Path(f"/proc/{server.pid}/task").glob("*/children"):
+            for child in path.read_text().split():
+                if b"bmrl_decode" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(int(child), signal.SIGKILL)
+        result = check_health("--address", server.http_url)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.startswith(
+            f"{server.http_url}: expected an answer of bmrl_attribute, got HTTPException: 500"
+        )
 
 
 @pytest.mark.server
