@@ -131,12 +131,13 @@ class ServerProcess:
         self._known_lost = self._lost()
 
     def failure(self, got: str) -> ServerError:
-        """Return an error of one line with the log's main complaint; the log's end is attached as a note."""
+        """Return an error of one line with the log's main complaint; the log's end, if any, is attached as a note."""
         if self._process.poll() is not None:
             self._reader.join(1.0)  # all that it wrote; a child of it may hold the pipe open
         lines = list(self._log)
         error = ServerError(f"tritonserver: expected a server that answers right, got {got}{_complaint(lines)}")
-        error.add_note("\n".join(["The server's log ends with:", *lines[-NOTED_LINES:]]))
+        if lines:
+            error.add_note("\n".join(["The server's log ends with:", *lines[-NOTED_LINES:]]))
         return error
 
     def terminate(self) -> None:
