@@ -93,7 +93,7 @@ def train(
 
     Raises:
         DataError, MissingFileError: the manifest does not hold what it must, or there is nothing to resume.
-        ConfigError: ``out`` is not empty, or a setting does not fit.
+        ConfigError: ``out`` is not empty, a setting does not fit, or the checkpoint of the run is damaged.
         RangeError: an unknown preset.
     """
     folder = Path(out)
@@ -120,13 +120,12 @@ def train(
         settings = {"model": config.to_dict(), "recipe": recipe.to_dict()}
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
-    checkpoint = folder / LAST_CHECKPOINT
     fit(
         task,
         train_set,
         val_set,
         folder=folder,
-        checkpoint=checkpoint if resume and checkpoint.is_file() else None,
+        checkpoint=_checked(folder / LAST_CHECKPOINT) if resume else None,
         device=device,
         progress=progress,
     )
@@ -302,6 +301,18 @@ def _new_settings(
                 f"{name}: expected a field of {target.__name__} ({', '.join(sorted(known))}), got no such"
             )
     return model_preset(generators=generators, **model_changes), recipe_preset(**recipe_changes)
+
+
+def _checked(checkpoint: Path) -> Path | None:
+    """Return a checkpoint that can be read; None if the run had not come to its first one."""
+    if not checkpoint.is_file():
+        return None
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever PyTorch's reader meets in damaged bytes
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{checkpoint}: expected the checkpoint of a training run, got {reason}") from error
+    return checkpoint
 
 
 def _read_settings(folder: Path, manifest: Manifest) -> tuple[BMRLConfig, TrainingConfig]:

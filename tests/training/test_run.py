@@ -169,6 +169,18 @@ def test_refuses_to_resume_what_is_not_there_or_does_not_fit(data, small, tmp_pa
         train(data, out, resume=True)
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"text" * 99])
+def test_refuses_to_resume_with_a_damaged_checkpoint(data, small, tmp_path, damage):
+    out = tmp_path / "run"
+    train(data, out, model_changes=small, recipe_changes=FAST | {"epochs": 1}, device="cpu", progress=False)
+    (out / "config.json").unlink()  # as if it had been interrupted
+    checkpoint = out / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    with pytest.raises(ConfigError, match=r"last.ckpt: expected the checkpoint of a training run, got ") as error:
+        train(data, out, resume=True, device="cpu", progress=False)
+    assert "\n" not in str(error.value)
+
+
 def test_refuses_bad_settings_and_data(data, tmp_path):
     with pytest.raises(RangeError, match=r"preset: expected 'paper' or 'tiny', got 'huge'"):
         train(data, tmp_path / "a", preset="huge")
