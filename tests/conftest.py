@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 # Before NumPy and PyTorch start their threads: on tensors this small they only stand in each other's way.
@@ -13,8 +14,18 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+import pytest
 from hypothesis import settings
 
 # A deadline would fail tests on a busy machine: time is a matter for benchmarks.
 settings.register_profile("bmrl", deadline=None, max_examples=50, print_blob=True)
 settings.load_profile("bmrl")
+
+
+@pytest.fixture(autouse=True)
+def _log_level():
+    """Undo what the command line, run in this process, does to the logger."""
+    logger = logging.getLogger("bmrl")
+    level = logger.level
+    yield
+    logger.setLevel(level)
