@@ -206,7 +206,9 @@ def check_replaceable(folder: Path) -> None:
     if not folder.exists():
         return
     if os.path.ismount(folder) or folder.resolve() == Path.cwd():
-        raise ModelFolderError(f"{folder}: expected a folder that can be replaced, got a mount point or this folder")
+        raise ModelFolderError(
+            f"{folder}: expected a folder that can be replaced, got a mount point or the current folder"
+        )
     if not folder.is_dir():
         raise ModelFolderError(f"{folder}: expected a folder, got a file")
     names = sorted(entry.name for entry in folder.iterdir())

@@ -183,6 +183,16 @@ def test_a_format_that_fails_is_a_row_and_no_file(model, images, tmp_path):
     assert "| torchscript | failed: probabilities: " in (tmp_path / "exports.md").read_text()
 
 
+def test_a_format_that_fails_takes_an_earlier_file_of_its_name_away(model, images, tmp_path):
+    (good,) = export_all(model, tmp_path, images=images, formats=["torchscript"])
+    assert (tmp_path / good["file"]).is_file()
+    broken = build_model(model.config).eval()
+    broken.head[-1].bias.data[0] = torch.nan
+    export_all(broken, tmp_path, images=images, formats=["torchscript"])
+    assert not (tmp_path / good["file"]).exists()
+    assert read_entries(tmp_path) == {}
+
+
 @pytest.fixture
 def copied(exports, tmp_path):
     """Return a folder with a TorchScript and an ONNX file of our own."""

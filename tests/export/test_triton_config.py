@@ -252,6 +252,20 @@ def test_refuses_options_that_would_be_ignored(foreign, tmp_path, options, messa
     assert not list(tmp_path.iterdir())
 
 
+def test_an_engine_that_answers_otherwise_than_at_export_is_refused(foreign, tmp_path):
+    file = Path(shutil.copy(foreign["onnxruntime"].parent / "model.onnx", tmp_path / "model.onnx"))
+    entry = read_entries(foreign["onnxruntime"].parent)["model.onnx"]
+    write_entries(tmp_path, {"model.onnx": entry})
+    write_triton_repository(file, tmp_path / "models", engine="onnxruntime")
+    entry["verification"]["probe"]["probabilities"][0] += 0.01
+    write_entries(tmp_path, {"model.onnx": entry})
+    with pytest.raises(
+        BMRLError, match=r"^engine: expected onnxruntime to answer as at export within 0.0001, got 0.01"
+    ):
+        write_triton_repository(file, tmp_path / "others", engine="onnxruntime")
+    assert not (tmp_path / "others").exists()
+
+
 def test_a_version_that_appears_during_an_export_is_kept(foreign, tmp_path, monkeypatch):
     file, folder = foreign["pytorch"].parent / "model.pt", tmp_path / "models"
     write_triton_repository(file, folder)
