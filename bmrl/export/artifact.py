@@ -20,7 +20,7 @@ import torch
 from bmrl import __version__
 from bmrl.errors import MissingExtraError, MissingFileError, ModelFolderError
 from bmrl.export import _runtime
-from bmrl.export._atomic import locked, new_file
+from bmrl._files import locked, new_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from bmrl.errors import MissingFileError
-from bmrl.export._atomic import new_file, new_folder
+from bmrl._files import new_file, new_folder
 
 
 def test_a_file_appears_when_the_block_succeeds(tmp_path):
