@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -59,16 +60,48 @@ def check_same_device(name: str, tensor: Tensor, other_name: str, other: Tensor)
         raise DeviceError(f"{name}: expected the device of {other_name} {other.device}, got {tensor.device}")
 
 
+def check_number(name: str, value: Any) -> None:
+    """Check for one real number, finite or not; truth values are none."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real | torch.SymInt | torch.SymFloat):
+        raise DTypeError(f"{name}: expected a number, got {_described(value)}")
+
+
+def check_integer(name: str, value: Any, *, least: int | None = None, most: int | None = None) -> None:
+    """Check for an integer, not below ``least`` and not above ``most``; truth values are none."""
+    wanted = (
+        "an integer" + (f" >= {least}" if least is not None else "") + (f" and <= {most}" if most is not None else "")
+    )
+    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt | numbers.Integral):
+        raise DTypeError(f"{name}: expected {wanted}, got {_described(value)}")
+    if (least is not None and value < least) or (most is not None and value > most):  # type: ignore[operator]
+        raise RangeError(f"{name}: expected {wanted}, got {value}")
+
+
+def check_switch(name: str, value: Any) -> None:
+    """Check for True or False; any other value, such as "false" or a module, would count as on."""
+    if not isinstance(value, bool):
+        raise DTypeError(f"{name}: expected True or False, got {_described(value)}")
+
+
 def check_positive(name: str, value: float) -> None:
     """Check that a number is above zero (NaN is not)."""
+    check_number(name, value)
     if not value > 0:
         raise RangeError(f"{name}: expected > 0, got {value}")
 
 
 def check_not_negative(name: str, value: float) -> None:
     """Check that a number is zero or above (NaN is not)."""
+    check_number(name, value)
     if not value >= 0:
         raise RangeError(f"{name}: expected >= 0, got {value}")
+
+
+def _described(value: Any) -> str:
+    """Return a plain value as it is written, of anything else the type."""
+    plain = value is None or isinstance(value, bool | int | float | complex | str | bytes)
+    text = repr(value) if plain else type(value).__name__
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:

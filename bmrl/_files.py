@@ -1,4 +1,8 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and folders that one process at a time may write into.
+
+What is written is flushed to the disk before it is renamed into place, so that neither a kill, a full disk nor a
+power cut leaves half a file under the name that others read.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bmrl.errors import MissingFileError
+from bmrl.errors import FolderInUseError, MissingFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["locked", "new_file", "new_folder", "scratch_beside"]
+__all__ = ["claimed", "flush", "locked", "new_file", "new_folder", "scratch_beside", "write_text"]
+
+CLAIM = ".bmrl-in-use"
+"""The file in a folder that its writer holds a lock on; after a kill it stays behind, but the lock does not."""
 
 
 def _parent(path: Path) -> Path:
@@ -32,6 +39,65 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep ``folder``, made if missing, for this process alone while the block runs; the claim ends with its holder.
+
+    Raises:
+        FolderInUseError: another process, or another thread of this one, writes into it now.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / CLAIM
+    handle = _take(mark)
+    while handle is None:
+        handle = _take(mark)
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)  # while it is locked: see _take
+        os.close(handle)
+
+
+def _take(mark: Path) -> int | None:
+    """Return a locked handle of the file; None if its last holder removed it between our opening and locking it."""
+    handle = os.open(mark, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle), os.stat(mark)):
+            return handle
+    except BlockingIOError as error:
+        os.close(handle)
+        message = (
+            f"{mark.parent}: expected a folder that nobody else writes into, got one that another process uses now"
+        )
+        raise FolderInUseError(message) from error
+    except FileNotFoundError:
+        pass
+    os.close(handle)
+    return None
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or a folder with all that is in it, is on the disk."""
+    if path.is_symlink():
+        return
+    if path.is_dir():
+        for entry in path.iterdir():
+            flush(entry)
+    _flush_one(path)
+
+
+def _flush_one(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some network file systems can't flush a folder's list of names
+            raise
     finally:
         os.close(handle)
 
@@ -56,7 +122,19 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     with scratch_beside(path) as temporary:
         yield temporary
+        flush(temporary)
         os.replace(temporary, path)
+        _flush_one(path.absolute().parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8 text, whole or not at all.
+
+    Raises:
+        MissingFileError: the parent folder does not exist.
+    """
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -79,10 +157,12 @@ def new_folder(path: Path, finish: Callable[[Path], None] = lambda folder: None)
         yield temporary
         with locked(scratch.parent):  # somebody else may be putting another one there
             finish(temporary)
+            flush(temporary)
             try:
                 if path.exists():
                     os.replace(path, old)
                 os.replace(temporary, path)
+                _flush_one(path.absolute().parent)
             finally:
                 if old.exists() and not path.exists():
                     os.replace(old, path)

@@ -8,21 +8,27 @@ builtin that fits, so that code which has never heard of bmrl still handles them
 from __future__ import annotations
 
 __all__ = [
+    "ArtifactError",
     "BMRLError",
     "ConfigError",
     "DTypeError",
     "DataError",
     "DeviceError",
+    "DivergenceError",
+    "ExportError",
+    "FolderInUseError",
     "ImageError",
     "MissingExtraError",
     "MissingFileError",
     "ModelFolderError",
     "RangeError",
+    "RepositoryError",
     "RequestRefusedError",
     "ServerError",
     "ServerTimeoutError",
     "ServerUnavailableError",
     "ShapeError",
+    "VerificationError",
 ]
 
 
@@ -66,6 +72,30 @@ class ModelFolderError(BMRLError, ValueError):
     """A model folder is incomplete, damaged or of another version."""
 
 
+class FolderInUseError(BMRLError, RuntimeError):
+    """Another process writes into this folder now."""
+
+
+class DivergenceError(BMRLError, ArithmeticError):
+    """A training arrived at values that are not finite; the message says where, and what to try."""
+
+
+class ExportError(BMRLError, RuntimeError):
+    """A model could not be written in a format."""
+
+
+class ArtifactError(BMRLError, ValueError):
+    """An exported file is damaged, of another version, or not what its description says."""
+
+
+class VerificationError(ExportError):
+    """An exported file does not answer as its model does."""
+
+
+class RepositoryError(BMRLError, ValueError):
+    """A folder is no model repository that a Triton server could serve, or can't take what is to be put into it."""
+
+
 class ServerError(BMRLError, RuntimeError):
     """The inference server did not start, answer or stop as it should."""
 
@@ -83,7 +113,12 @@ class RequestRefusedError(ServerError, ValueError):
 
 
 class MissingExtraError(BMRLError, ImportError):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed; the message names the extra that brings it.
+
+    Args:
+        package: what could not be imported.
+        extra: one of pyproject.toml, which the README says how to install.
+    """
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package}: not installed; run: pip install 'bmrl[{extra}]'")
+        super().__init__(f"{package}: not installed; it comes with the extra [{extra}] of bmrl (see README.md)")

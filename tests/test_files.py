@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
-from bmrl.errors import MissingFileError
-from bmrl._files import new_file, new_folder
+from bmrl._files import claimed, new_file, new_folder, write_text
+from bmrl.errors import FolderInUseError, MissingFileError
 
 
 def test_a_file_appears_when_the_block_succeeds(tmp_path):
@@ -81,3 +83,45 @@ def test_an_interrupt_between_the_two_moves_brings_the_old_folder_back(tmp_path,
         (temporary / "new").touch()
     assert [entry.name for entry in folder.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_text_is_written_whole(tmp_path):
+    path = tmp_path / "file.txt"
+    write_text(path, "größer\n")
+    assert path.read_bytes() == "größer\n".encode()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_renamed_into_place_was_flushed_before(tmp_path, monkeypatch):
+    calls = []
+    replace, fsync = os.replace, os.fsync
+    monkeypatch.setattr(os, "replace", lambda *names: (calls.append("replace"), replace(*names)))
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (calls.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle))
+    )
+    write_text(tmp_path / "file", "text")
+    assert [entry.rpartition("/")[2] for entry in calls] == ["file", "replace", tmp_path.name]
+
+
+def test_a_folder_is_claimed_by_one_process_at_a_time(tmp_path):
+    folder = tmp_path / "run"
+    code = "import sys, pathlib; from bmrl._files import claimed; claimed(pathlib.Path(sys.argv[1])).__enter__()"
+    with claimed(folder):
+        other = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True)
+        assert other.returncode
+        assert f"FolderInUseError: {folder}: expected a folder that nobody else writes into" in other.stderr
+        with pytest.raises(FolderInUseError), claimed(folder):
+            pass
+    assert not any(folder.iterdir())
+    with claimed(folder):
+        pass
+
+
+def test_a_claim_ends_with_a_killed_holder(tmp_path):
+    code = (
+        "import sys, os, signal, pathlib; from bmrl._files import claimed;"
+        "claimed(pathlib.Path(sys.argv[1])).__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path]).returncode == -9
+    with claimed(tmp_path):
+        pass

@@ -18,9 +18,9 @@ import safetensors.torch
 import torch
 
 from bmrl import __version__
+from bmrl._files import locked, new_file
 from bmrl.errors import MissingExtraError, MissingFileError, ModelFolderError
 from bmrl.export import _runtime
-from bmrl._files import locked, new_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bmrl._checks import check_choice
-from bmrl.errors import BMRLError, ModelFolderError
 from bmrl._files import new_file
+from bmrl.errors import BMRLError, ModelFolderError
 from bmrl.export.artifact import load_artifact, read_entries, withdraw
 from bmrl.export.formats import FORMATS, export
 from bmrl.export.verification import reference, verify

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from bmrl._checks import check_choice
+from bmrl._files import scratch_beside
 from bmrl.errors import BMRLError, DTypeError
 from bmrl.export import _runtime
-from bmrl._files import scratch_beside
 from bmrl.export.artifact import describe_model, publish, read_entries, write_entries
 from bmrl.export.inference_graph import InferenceGraph
 from bmrl.export.verification import Reference, reference, verify

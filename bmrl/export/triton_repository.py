@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bmrl._checks import check_choice, check_positive
-from bmrl.errors import MissingFileError, ModelFolderError, RangeError
 from bmrl._files import locked, new_folder
+from bmrl.errors import MissingFileError, ModelFolderError, RangeError
 from bmrl.export.artifact import MAX_BATCH, describe_model, read_artifact, write_entries
 from bmrl.export.formats import FORMATS, export
 from bmrl.export.served_model import ENSEMBLE_NAME, MODEL_NAME, ServedModel
