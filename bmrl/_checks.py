@@ -71,7 +71,7 @@ def check_integer(name: str, value: Any, *, least: int | None = None, most: int 
     wanted = (
         "an integer" + (f" >= {least}" if least is not None else "") + (f" and <= {most}" if most is not None else "")
     )
-    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt | numbers.Integral):
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt, numbers.Integral)):
         raise DTypeError(f"{name}: expected {wanted}, got {_described(value)}")
     if (least is not None and value < least) or (most is not None and value > most):  # type: ignore[operator]
         raise RangeError(f"{name}: expected {wanted}, got {value}")
