@@ -7,6 +7,7 @@ power cut leaves half a file under the name that others read.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -19,10 +20,14 @@ from bmrl.errors import FolderInUseError, MissingFileError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["claimed", "flush", "locked", "new_file", "new_folder", "scratch_beside", "write_text"]
+__all__ = ["claimed", "flush", "locked", "new_file", "new_folder", "remove_leftovers", "scratch_beside", "write_text"]
 
 CLAIM = ".bmrl-in-use"
 """The file in a folder that its writer holds a lock on; after a kill it stays behind, but the lock does not."""
+
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""Errors of writing: the disk or somebody's share of it is full, the file is too large, the disk is broken."""
 
 
 def _parent(path: Path) -> Path:
@@ -109,8 +114,22 @@ def scratch_beside(path: Path) -> Iterator[Path]:
     Raises:
         MissingFileError: the parent folder does not exist.
     """
-    with tempfile.TemporaryDirectory(dir=_parent(path), prefix=f".{path.name}.") as scratch:
-        yield Path(scratch) / path.name
+    parent, prefix = _parent(path), f".{path.name}."
+    try:
+        with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as scratch:
+            yield Path(scratch) / path.name
+    except OSError as error:
+        # The system names the temporary file, or none at all where the disk is full.
+        if str(error.filename).startswith(str(parent / prefix)) or (error.filename is None and error.errno in _DISK):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a kill left of :func:`new_file` for ``path``, whose folder the caller has claimed."""
+    for scratch in path.parent.glob(f".{path.name}.{'[a-z0-9_]' * 8}"):
+        if scratch.is_dir() and not scratch.is_symlink() and {entry.name for entry in scratch.iterdir()} <= {path.name}:
+            shutil.rmtree(scratch)
 
 
 @contextlib.contextmanager

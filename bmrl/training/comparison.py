@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import os
 import statistics
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from bmrl._checks import check_choice
+from bmrl._checks import check_choice, check_integer
+from bmrl._files import claimed, remove_leftovers, write_text
 from bmrl.data.manifest import Manifest, Row
-from bmrl.errors import ConfigError, RangeError
+from bmrl.errors import ConfigError, DataError, DivergenceError, RangeError
 from bmrl.evaluation.predictions import predict
 from bmrl.evaluation.summary import headline, summarise
 from bmrl.models import BMRL, BMRLConfig, build_model
+from bmrl.training._trainer import check_single_process
 from bmrl.training.baseline import ResNet18, ResNet18Task, resnet18_recipe
 from bmrl.training.recipes import TrainingConfig
 from bmrl.training.run import PRESETS, check_device, fit, load_split, without_missing_maps
@@ -30,6 +32,8 @@ from bmrl.training.task import AttributionTask, BMRLTask
 __all__ = ["compare", "format_comparison", "train_resnet18"]
 
 _logger = logging.getLogger(__name__)
+CONTENDERS = ("bmrl", "resnet18")
+RESULTS = "comparison.json"
 FIGURES = {
     "accuracy": "seen accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -70,36 +74,42 @@ def compare(
         one dict of figures a seed.
 
     Raises:
-        ConfigError, RangeError, DataError, MissingFileError: as :func:`bmrl.training.train`.
+        ConfigError, RangeError, DataError, MissingFileError: as :func:`bmrl.training.train`; all before the first
+            training.
+        FolderInUseError: another process or thread writes into ``out``.
+        DivergenceError: a training arrived at values that are not finite; ``comparison.json`` holds the contenders
+            finished before.
+        KeyboardInterrupt: as it was raised; ``comparison.json`` likewise.
     """
+    check_single_process()
+    check_device(device)
     check_choice("preset", preset, PRESETS)
+    if isinstance(contenders, str) or not contenders:
+        raise ConfigError(f"contenders: expected a sequence of names, got {contenders!r}")
     for name in contenders:
-        check_choice("contenders", name, ("bmrl", "resnet18"))
-    if folds < 2:
-        raise RangeError(f"folds: expected >= 2, got {folds}")
+        check_choice("contenders", name, CONTENDERS)
+    check_integer("folds", folds, least=2)
     if not seeds:
         raise ConfigError("seeds: expected at least one, got none")
-    check_device(device)
     manifest = Manifest.read(data)
-    make_config, make_recipe = PRESETS[preset]
-    config = make_config(generators=manifest.generators("seen"))
+    for role in ("seen", "unseen"):
+        if not manifest.select(split="test", role=role):
+            raise DataError(f"{manifest.root}: expected {role} images to test with, got none")
+    splits = _folds(manifest, folds)
+    recipes = {name: _recipes(name, preset, seeds, folds, max_epochs) for name in contenders}
+    config = PRESETS[preset][0](generators=manifest.generators("seen"))
+    if "resnet18" in contenders:
+        ResNet18(config)  # is torchvision there?
     results: dict[str, Any] = {}
-    config = without_missing_maps(config, load_split(manifest, config, "train"))
-    for name in contenders:
-        recipe = make_recipe() if name == "bmrl" else resnet18_recipe()
-        recipe = dataclasses.replace(recipe, epochs=recipe.epochs if max_epochs is None else max_epochs, keep="last")
-        make_task = _bmrl if name == "bmrl" else _resnet18
-        needs = config if name == "bmrl" else dataclasses.replace(config, parsing=False)
-        curve = _cross_validate(manifest, needs, recipe, make_task, folds=folds, device=device)
-        epochs = 1 + max(range(len(curve)), key=curve.__getitem__)
-        _logger.info("%s: %d epochs, chosen by %d folds (accuracy %.3f)", name, epochs, folds, max(curve))
-        runs = []
-        for seed in seeds:
-            chosen = dataclasses.replace(recipe, epochs=epochs, seed=seed)
-            runs.append(_run(manifest, needs, chosen, make_task, device=device))
-            _logger.info("%s, seed %d: %s", name, seed, runs[-1])
-        results[name] = {"epochs": epochs, "curve": curve, "runs": runs}
-        _write(Path(out), {"data": str(manifest.root), "preset": preset, "folds": folds, "contenders": results})
+    with claimed(Path(out)):
+        remove_leftovers(Path(out, RESULTS))
+        config = without_missing_maps(config, load_split(manifest, config, "train"))
+        for name in contenders:
+            needs = config if name == "bmrl" else dataclasses.replace(config, parsing=False)
+            with _named(name):
+                results[name] = _contend(name, manifest, needs, splits, recipes[name], device=device)
+            content = {"data": str(manifest.root), "preset": preset, "folds": folds, "contenders": results}
+            write_text(Path(out, RESULTS), json.dumps(content, indent=2) + "\n")
     return results
 
 
@@ -155,11 +165,50 @@ def _resnet18(config: BMRLConfig, recipe: TrainingConfig) -> AttributionTask:
     return ResNet18Task(ResNet18(config), recipe)
 
 
-def _cross_validate(
-    manifest: Manifest, config: BMRLConfig, recipe: TrainingConfig, make_task: _MakeTask, *, folds: int, device: str
-) -> list[float]:
-    """Return the accuracy on held-out training groups after each epoch, averaged over the folds."""
-    curves = []
+class _Recipes(NamedTuple):
+    """Of one contender: one a fold and one a seed, whose number of epochs is still to be chosen."""
+
+    folds: list[TrainingConfig]
+    seeds: list[TrainingConfig]
+
+
+def _recipes(name: str, preset: str, seeds: Sequence[int], folds: int, max_epochs: int | None) -> _Recipes:
+    recipe = PRESETS[preset][1]() if name == "bmrl" else resnet18_recipe()
+    recipe = dataclasses.replace(recipe, epochs=recipe.epochs if max_epochs is None else max_epochs, keep="last")
+    return _Recipes(*([dataclasses.replace(recipe, seed=seed) for seed in part] for part in (range(folds), seeds)))
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Say which contender it was that diverged."""
+    try:
+        yield
+    except DivergenceError as error:
+        raise DivergenceError(f"{name}: {error}") from error
+
+
+def _contend(
+    name: str, manifest: Manifest, config: BMRLConfig, splits: Sequence[Manifest], recipes: _Recipes, *, device: str
+) -> dict[str, Any]:
+    """Choose a contender's number of epochs, and train and test it with every seed."""
+    make_task = _bmrl if name == "bmrl" else _resnet18
+    curve = _cross_validate(splits, config, recipes.folds, make_task, device=device)
+    epochs = 1 + max(range(len(curve)), key=curve.__getitem__)
+    _logger.info("%s: %d epochs, chosen by %d folds (accuracy %.3f)", name, epochs, len(splits), max(curve))
+    runs = []
+    for recipe in recipes.seeds:
+        runs.append(_run(manifest, config, dataclasses.replace(recipe, epochs=epochs), make_task, device=device))
+        _logger.info("%s, seed %d: %s", name, recipe.seed, runs[-1])
+    return {"epochs": epochs, "curve": curve, "runs": runs}
+
+
+def _folds(manifest: Manifest, folds: int) -> list[Manifest]:
+    """Return the training split once a fold, with the groups of that fold as the validation split.
+
+    Raises:
+        RangeError: a fold has no group, or all of a generator's.
+    """
+    splits = []
     for held_out in range(folds):
         rows = tuple(
             dataclasses.replace(row, split="val" if _fold(row, folds) == held_out else "train")
@@ -167,11 +216,31 @@ def _cross_validate(
         )
         if len({row.split for row in rows}) < 2:
             raise RangeError(f"folds: expected a training group in each of {folds} folds, got none in one; take fewer")
-        fold = Manifest(manifest.root, rows)
+        left = {row.generator for row in rows if row.split == "train"}
+        for generator in manifest.generators("seen"):
+            if generator.name not in left:
+                raise RangeError(
+                    f"folds: expected groups of every seen generator outside each of {folds} folds, got none of "
+                    f"{generator.name} outside one; take more folds or groups"
+                )
+        splits.append(Manifest(manifest.root, rows))
+    return splits
+
+
+def _cross_validate(
+    splits: Sequence[Manifest],
+    config: BMRLConfig,
+    recipes: Sequence[TrainingConfig],
+    make_task: _MakeTask,
+    *,
+    device: str,
+) -> list[float]:
+    """Return the accuracy on held-out training groups after each epoch, averaged over the folds."""
+    curves = []
+    for fold, recipe in zip(splits, recipes, strict=True):
         curve = _Curve()
-        task = make_task(config, dataclasses.replace(recipe, seed=held_out))
         fit(
-            task,
+            make_task(config, recipe),
             load_split(fold, config, "train"),
             load_split(fold, config, "val"),
             device=device,
@@ -179,7 +248,8 @@ def _cross_validate(
             callbacks=[curve],
         )
         curves.append(curve.accuracies)
-        _logger.info("fold %d of %d: %s", held_out + 1, folds, [round(value, 3) for value in curve.accuracies])
+        accuracies = [round(value, 3) for value in curve.accuracies]
+        _logger.info("fold %d of %d: %s", len(curves), len(splits), accuracies)
     return [statistics.mean(values) for values in zip(*curves, strict=True)]
 
 
@@ -206,11 +276,3 @@ def _run(
     fit(task, load_split(manifest, config, "train"), None, device=device, progress=False)
     figures = headline(summarise(predict(cast("BMRL", task.model), manifest, split="test"), config.thresholds))
     return {name: figures[name] for name in FIGURES}
-
-
-def _write(folder: Path, content: dict[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-        file = Path(scratch, "comparison.json")
-        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(file, folder / file.name)

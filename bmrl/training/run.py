@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -11,26 +12,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lightning as L
+import safetensors.torch
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger
-from safetensors.torch import save_file
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
 
 from bmrl._checks import check_choice
+from bmrl._files import CLAIM, claimed, new_file, remove_leftovers, write_text
 from bmrl.data.dataset import FaceDataset
 from bmrl.data.manifest import Manifest
-from bmrl.errors import ConfigError, DataError, MissingFileError
+from bmrl.errors import BMRLError, ConfigError, DataError, DivergenceError, MissingFileError
 from bmrl.models import BMRLConfig, build_model, presets, save_model
 from bmrl.training import recipes
+from bmrl.training._checkpoints import BEST_CHECKPOINT, LAST_CHECKPOINT, RunCheckpoints, kept_weights, resume_point
+from bmrl.training._metrics import MetricsLogger
 from bmrl.training._quiet import quiet_lightning
+from bmrl.training._trainer import check_single_process, make_trainer, run_trainer
 from bmrl.training.loading import evaluation_loader, training_loader
 from bmrl.training.recipes import TrainingConfig
 from bmrl.training.task import AttributionTask, BMRLTask
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    import lightning as L
 
 __all__ = ["PRESETS", "TrainingRun", "check_device", "fit", "load_split", "train", "without_missing_maps"]
 
@@ -44,8 +49,8 @@ PRESETS: dict[str, tuple[Callable[..., BMRLConfig], Callable[..., TrainingConfig
 
 _SHOWN = ("train_loss", "train_accuracy", "val_accuracy")
 SETTINGS = "training.json"
-LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
-BEST_CHECKPOINT = Path("checkpoints", "best.ckpt")
+DIVERGED = "diverged.txt"
+OBJECTIVE = "objective.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,8 @@ def train(
 
     Args:
         data: a folder with ``manifest.csv``; ``train`` images are learnt, ``val`` images watched.
-        out: the run's folder, which becomes the model folder. Must be new or empty unless ``resume``.
+        out: the run's folder, which becomes the model folder. Must be new or empty unless ``resume``, and nobody else
+            may be writing into it.
         preset: ``"tiny"`` or ``"paper"``: the model's sizes and the recipe.
         resume: continue an interrupted run of ``out`` after its last finished epoch, with that run's settings.
             A finished run is left as it is.
@@ -93,48 +99,103 @@ def train(
 
     Raises:
         DataError, MissingFileError: the manifest does not hold what it must, or there is nothing to resume.
-        ConfigError: ``out`` is not empty, a setting does not fit, or the checkpoint of the run is damaged.
-        RangeError: an unknown preset.
+        ConfigError: ``out`` is not empty, a setting does not fit, a checkpoint of the run is damaged or of another
+            one, or this process is one of several (``WORLD_SIZE``).
+        RangeError: an unknown preset or device.
+        FolderInUseError: another process or thread trains in ``out``.
+        DivergenceError: a loss, a gradient, a weight or an answer is not finite. The folder holds no model then, but
+            the checkpoints of the epochs before, and ``diverged.txt``; while that file is there, the run is not
+            resumed, since it would come to the same end.
+        KeyboardInterrupt: as it was raised; the run can be resumed. Signals are the caller's: no handler is changed.
     """
     folder = Path(out)
+    check_single_process()
+    check_device(device)
     manifest = Manifest.read(data)
-    config, recipe = (
-        _read_settings(folder, manifest)
-        if resume
-        else _new_settings(folder, manifest, preset, model_changes or {}, recipe_changes or {})
-    )
-    if resume and (folder / "config.json").is_file():  # written last
+    if resume and _finished(folder):  # not claimed: it may lie where nobody can write
+        config, _ = _read_settings(folder, manifest)
         _logger.info("%s: the run is finished", folder)
         return TrainingRun(folder, (), config.parsing)
-    check_device(device)
-    train_set = load_split(manifest, config, "train")
-    val_set = load_split(manifest, config, "val") if manifest.select(split="val", role="seen") else None
-    if val_set is None:
-        _logger.warning("%s: no validation images; the last weights are kept", manifest.root)
-    config = without_missing_maps(config, train_set)
-    skipped = (*train_set.skipped, *(val_set.skipped if val_set is not None else ()))
-    torch.manual_seed(recipe.seed)
-    task = BMRLTask(build_model(config), recipe)
-    if not resume:
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = {"model": config.to_dict(), "recipe": recipe.to_dict()}
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-    fit(
-        task,
-        train_set,
-        val_set,
-        folder=folder,
-        checkpoint=_checked(folder / LAST_CHECKPOINT) if resume else None,
-        device=device,
-        progress=progress,
-    )
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in task.objective.state_dict().items()}
-    if state:
-        save_file(state, folder / "objective.safetensors")
-        shutil.copymode(folder / SETTINGS, folder / "objective.safetensors")
-    save_model(task.model, folder)
+    with _run_folder(folder, resume=resume):
+        config, recipe = (
+            _read_settings(folder, manifest)
+            if resume
+            else _new_settings(folder, manifest, preset, model_changes or {}, recipe_changes or {})
+        )
+        if resume and _finished(folder):  # by another process, just now
+            return TrainingRun(folder, (), config.parsing)
+        checkpoint = resume_point(folder, _new_task(config, recipe)) if resume else None
+        train_set = load_split(manifest, config, "train")
+        val_set = load_split(manifest, config, "val") if manifest.select(split="val", role="seen") else None
+        if val_set is None:
+            _logger.warning("%s: no validation images; the last weights are kept", manifest.root)
+        if not resume:
+            config = without_missing_maps(config, train_set)
+        elif config.parsing and not train_set.num_parsing:
+            raise DataError(f"{manifest.root}: expected the parsing maps that the run began with, got none")
+        skipped = (*train_set.skipped, *(val_set.skipped if val_set is not None else ()))
+        task = _new_task(config, recipe)
+        if not resume:
+            write_text(folder / SETTINGS, json.dumps(task.settings(), indent=2) + "\n")
+        options: dict[str, Any] = {"folder": folder, "checkpoint": checkpoint, "device": device, "progress": progress}
+        with _failures(folder, new=not resume):
+            fit(task, train_set, val_set, **options)
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in task.objective.state_dict().items()}
+        if state:
+            with new_file(folder / OBJECTIVE) as temporary:
+                temporary.write_bytes(safetensors.torch.save(state))
+        save_model(task.model, folder)
     return TrainingRun(folder, skipped, config.parsing)
+
+
+def _new_task(config: BMRLConfig, recipe: TrainingConfig) -> BMRLTask:
+    torch.manual_seed(recipe.seed)
+    return BMRLTask(build_model(config), recipe)
+
+
+def _finished(folder: Path) -> bool:
+    """Return whether a run has come to its end: ``config.json`` is written last."""
+    return (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
+
+
+@contextlib.contextmanager
+def _run_folder(folder: Path, *, resume: bool) -> Iterator[None]:
+    """Keep the run's folder, made if missing, for this process, and leave none behind if nothing came into it."""
+    missing = not folder.exists()
+    if resume and not folder.is_dir():
+        raise MissingFileError(f"out: expected a run to resume with {folder / SETTINGS}, got no such file")
+    if not folder.is_dir() and (not missing or folder.is_symlink()):
+        raise ConfigError(f"out: expected a new or empty folder, got {folder}")
+    try:
+        with claimed(folder):
+            for path in (SETTINGS, OBJECTIVE, LAST_CHECKPOINT, BEST_CHECKPOINT):
+                remove_leftovers(folder / path)
+            for log in folder.glob("log/version_*"):
+                remove_leftovers(log / "metrics.csv")
+            yield
+    finally:
+        if missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only where it is empty
+
+
+@contextlib.contextmanager
+def _failures(folder: Path, *, new: bool) -> Iterator[None]:
+    """Make a training that diverged known to whoever resumes it; undo a new one that failed in its first epoch."""
+    try:
+        yield
+    except DivergenceError as error:
+        kept = (folder / LAST_CHECKPOINT).is_file()
+        weights = f"those of the last finite epochs are in {LAST_CHECKPOINT.parent}" if kept else "none are kept"
+        message = f"{error} (weights: {weights})"
+        write_text(folder / DIVERGED, message + "\n")
+        raise DivergenceError(message) from error
+    except Exception:
+        if new and not (folder / LAST_CHECKPOINT).is_file():  # nothing to resume, and it would block the next try
+            (folder / SETTINGS).unlink(missing_ok=True)
+            for made in ("log", LAST_CHECKPOINT.parent):
+                shutil.rmtree(folder / made, ignore_errors=True)
+        raise
 
 
 def fit(
@@ -170,15 +231,14 @@ def fit(
     elif progress is None:
         watch.append(_EpochLines())
     if folder is not None:
-        watch += _checkpoints(folder, with_validation=val_set is not None)
+        watch.append(RunCheckpoints(folder, task.settings()))
     with quiet_lightning():
-        trainer = L.Trainer(
+        trainer = make_trainer(
             accelerator=device,
-            devices=1,
             max_epochs=recipe.epochs,
             precision=resolve_precision(recipe.precision, device),
             callbacks=watch,
-            logger=CSVLogger(folder, name="log", flush_logs_every_n_steps=1) if folder is not None else False,
+            logger=MetricsLogger(folder) if folder is not None else False,
             enable_checkpointing=folder is not None,
             enable_progress_bar=show_bar,
             enable_model_summary=False,
@@ -189,13 +249,12 @@ def fit(
             training_loader(train_set, batch_size=recipe.batch_size, seed=recipe.seed),
             evaluation_loader(val_set, batch_size=recipe.batch_size) if val_set is not None else None,
         )
-        trainer.fit(task, *loaders, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+        run_trainer(trainer, task, *loaders, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
     if folder is not None:
-        best = folder / BEST_CHECKPOINT
-        kept = best if recipe.keep == "best" and best.is_file() else folder / LAST_CHECKPOINT
         # The averaged weights, if they are averaged, also where no epoch was left to train.
-        task.load_state_dict(torch.load(kept, weights_only=True)["state_dict"])
+        task.load_state_dict(kept_weights(folder, task, with_validation=val_set is not None))
     task.to("cpu").eval()
+    task.check_answers(next(iter(evaluation_loader(train_set, batch_size=recipe.batch_size)))["image"])
 
 
 class _ProgressBar(TQDMProgressBar):
@@ -220,19 +279,6 @@ class _EpochLines(Callback):
         text = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in sorted(figures.items()))
         if figures:
             _logger.info("epoch %d of %s: %s", trainer.current_epoch, trainer.max_epochs, text)
-
-
-def _checkpoints(folder: Path, *, with_validation: bool) -> list[Callback]:
-    """Return the callbacks that keep the last epoch, and the best one if there is validation."""
-    place: dict[str, Any] = {
-        "dirpath": folder / LAST_CHECKPOINT.parent,
-        "enable_version_counter": False,
-        "save_on_train_epoch_end": True,  # after validation: a run resumes at the start of an epoch
-    }
-    # The best one first: the last checkpoint holds its score, which a resumed run compares with.
-    best = ModelCheckpoint(filename=BEST_CHECKPOINT.stem, monitor="val_loss", mode="min", **place)
-    last = ModelCheckpoint(filename=LAST_CHECKPOINT.stem, **place)
-    return [best, last] if with_validation else [last]
 
 
 def load_split(manifest: Manifest, config: BMRLConfig, split: str) -> FaceDataset:
@@ -277,8 +323,10 @@ def check_device(device: str) -> None:
     """Check that Lightning's accelerator of this name is there.
 
     Raises:
-        ConfigError: it is not.
+        RangeError: a name that is not known.
+        ConfigError: it is not there.
     """
+    check_choice("device", device, ("auto", "cpu", "gpu"))
     if device == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         raise ConfigError("device: expected a GPU that PyTorch can use, got none; train with cpu or auto")
 
@@ -287,7 +335,7 @@ def _new_settings(
     folder: Path, manifest: Manifest, preset: str, model_changes: dict[str, Any], recipe_changes: dict[str, Any]
 ) -> tuple[BMRLConfig, TrainingConfig]:
     check_choice("preset", preset, PRESETS)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if any(entry.name != CLAIM for entry in folder.iterdir()):
         hint = " (give --resume to continue the run in it)" if (folder / SETTINGS).is_file() else ""
         raise ConfigError(f"out: expected a new or empty folder, got {folder}{hint}")
     generators = manifest.generators("seen")
@@ -303,18 +351,6 @@ def _new_settings(
     return model_preset(generators=generators, **model_changes), recipe_preset(**recipe_changes)
 
 
-def _checked(checkpoint: Path) -> Path | None:
-    """Return a checkpoint that can be read; None if the run had not come to its first one."""
-    if not checkpoint.is_file():
-        return None
-    try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever PyTorch's reader meets in damaged bytes
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{checkpoint}: expected the checkpoint of a training run, got {reason}") from error
-    return checkpoint
-
-
 def _read_settings(folder: Path, manifest: Manifest) -> tuple[BMRLConfig, TrainingConfig]:
     path = folder / SETTINGS
     if not path.is_file():
@@ -322,8 +358,13 @@ def _read_settings(folder: Path, manifest: Manifest) -> tuple[BMRLConfig, Traini
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         config, recipe = BMRLConfig.from_dict(settings["model"]), TrainingConfig.from_dict(settings["recipe"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except BMRLError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: expected the settings of a training run, got {error!r}") from error
+    diverged = folder / DIVERGED
+    if diverged.is_file():
+        raise DivergenceError(f"{diverged}: {diverged.read_text(encoding='utf-8', errors='replace').strip()}")
     names = [generator.name for generator in manifest.generators("seen")]
     expected = [generator.name for generator in config.generators]
     if names != expected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrl.data.prompts import prompt_tokens
-from bmrl.errors import ConfigError
+from bmrl.errors import ConfigError, DivergenceError, RangeError
 from bmrl.losses import BMRLObjective
 from bmrl.training.augmentation import flip, shift
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bmrl.models import BMRL, BMRLConfig, BMRLOutput
     from bmrl.training.recipes import TrainingConfig
 
@@ -26,11 +29,14 @@ class AttributionTask(L.LightningModule):
     """What every attributor's training shares: augmentation, optimiser, validation and log.
 
     Args:
-        model: takes uint8 images and returns a :class:`~bmrl.models.BMRLOutput`.
+        model: takes uint8 images and returns a :class:`~bmrl.models.BMRLOutput`; its ``config`` says how it is built.
         recipe: the training recipe.
 
     A subclass gives :meth:`objective_step`, and :meth:`parameter_groups` if it has more than the model. Randomness of
     a step depends on the seed, the epoch and the step alone, so that a resumed run repeats an uninterrupted one.
+
+    Training ends with a :class:`~bmrl.errors.DivergenceError` at the first loss or gradient that is not finite, before
+    it reaches the weights, and at the end of the first epoch whose weights or answers are not, before it is kept.
     """
 
     model: nn.Module
@@ -40,6 +46,7 @@ class AttributionTask(L.LightningModule):
         self.model = model.to(memory_format=torch.channels_last)
         self.recipe = recipe
         self._rng = torch.Generator()
+        self._images: Tensor | None = None
 
     @abstractmethod
     def objective_step(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
@@ -48,6 +55,11 @@ class AttributionTask(L.LightningModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimiser's parameter groups."""
         return [{"params": list(self.model.parameters())}]
+
+    def settings(self) -> dict[str, Any]:
+        """Return, as plain data, what decides a training: the model's configuration and the recipe."""
+        config: Any = self.model.config
+        return {"model": config.to_dict(), "recipe": self.recipe.to_dict()}
 
     def configure_optimizers(self) -> Any:
         """Adam or AdamW, and a tenfold drop every ``drop_every`` epochs."""
@@ -67,11 +79,18 @@ class AttributionTask(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
         """One step; logs the total, each part and the accuracy on the batch."""
         images, parsing = batch["image"], batch["parsing"]
+        self._images = images
         if self.recipe.flip:
             images, parsing = flip(images, parsing, rng=self._rng)
         if self.recipe.shift:
             images, parsing = shift(images, parsing, pixels=self.recipe.shift, rng=self._rng)
-        total, parts, logits = self.objective_step(batch | {"image": images, "parsing": parsing})
+        try:
+            total, parts, logits = self.objective_step(batch | {"image": images, "parsing": parsing})
+        except RangeError as error:  # what the objective is given was checked, unless the weights brought it
+            if self.global_step == 0:
+                raise
+            raise DivergenceError(self._diverged(f"this ({error})")) from error
+        self._check_finite("loss", [total])
         size = len(images)
         accuracy = (logits.argmax(dim=-1) == batch["label"]).float().mean()
         self.log("train_loss", total, on_step=False, on_epoch=True, batch_size=size)
@@ -83,10 +102,57 @@ class AttributionTask(L.LightningModule):
     def validation_step(self, batch: dict[str, Tensor]) -> None:
         """Log cross-entropy and accuracy on seen validation images."""
         logits = self.model(batch["image"]).logits.float()
+        self._check_finite("answer to a validation image", [logits])
         labels, size = batch["label"], len(batch["label"])
         accuracy = (logits.argmax(dim=-1) == labels).float().mean()
         self.log("val_loss", F.cross_entropy(logits, labels), batch_size=size)
         self.log("val_accuracy", accuracy, prog_bar=True, batch_size=size)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Check the gradients before they change the weights."""
+        self._check_finite("gradient", [p.grad for p in self.parameters() if p.grad is not None])
+
+    def on_train_epoch_end(self) -> None:
+        """Check what the epoch arrived at, before it becomes a checkpoint."""
+        self.check_answers(self._images)
+
+    def check_answers(self, images: Tensor | None) -> None:
+        """Check that the weights, and the answers in evaluation mode, are finite.
+
+        Args:
+            images: uint8 images to ask for, on the model's device; None asks for none.
+
+        Raises:
+            DivergenceError: they are not.
+        """
+        self._check_finite("weight", [tensor for tensor in self.state_dict().values() if tensor.is_floating_point()])
+        if images is None:
+            return
+        modes = [(module, module.training) for module in self.model.modules()]
+        self.model.eval()
+        with torch.no_grad():
+            self._check_finite("answer to a training image", [self.model(images).logits])
+        for module, mode in modes:
+            module.training = mode
+
+    def _check_finite(self, what: str, tensors: Iterable[Tensor]) -> None:
+        # The largest magnitude, not the norm: squares may overflow where nothing is wrong.
+        largest = [torch.linalg.vector_norm(tensor.detach(), math.inf) for tensor in tensors if tensor.numel()]
+        if largest and not (worst := torch.stack(largest).max()).isfinite():
+            raise DivergenceError(self._diverged(f"a {what} of {worst.item()}"))
+
+    def _diverged(self, what: str) -> str:
+        where, rate = "", self.recipe.learning_rate
+        if self._trainer is not None and self.trainer.optimizers:
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            epoch, epochs = min(self.current_epoch + 1, self.recipe.epochs), self.recipe.epochs
+            step, steps = progress.ready, self.trainer.num_training_batches
+            where = f" in epoch {epoch} of {epochs}, step {step} of {steps},"
+        return (
+            f"learning_rate: expected a training that stays finite, got {what}{where} at a rate of {rate:g}; start a "
+            "new run with a lower one"
+        )
 
 
 class BMRLTask(AttributionTask):
@@ -104,22 +170,22 @@ class BMRLTask(AttributionTask):
         super().__init__(model, recipe)
         self.objective = BMRLObjective(model.config, **recipe.objective)
         if model.config.language:
-            tokens = prompt_tokens(model.config.generators)
-            _check_language(model.config, tokens)
-            self.register_buffer("tokens", tokens, persistent=False)
+            with torch.device("cpu"):  # a constant, which no caller's default device and no average may change
+                self.tokens = prompt_tokens(model.config.generators)
+            _check_language(model.config, self.tokens)
 
     def objective_step(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """See :meth:`AttributionTask.objective_step`."""
         labels, mask = batch["label"], batch["has_parsing"]
         output: BMRLOutput = self.model(batch["image"])
-        if self.model.parsing_encoder is not None and mask.any():
-            # Images without a map stay out of the encoder, whose batch norm would mix them into the others.
-            encoded = self.model.parsing_encoder(batch["parsing"][mask])
-            parsing = encoded.new_zeros(len(mask), encoded.shape[-1])
-            output = output._replace(parsing=parsing.masked_scatter(mask[:, None], encoded))
+        if self.model.parsing_encoder is not None:
+            parsing = _encode_maps(self.model.parsing_encoder, batch["parsing"], mask, self.model.config.embed_dim)
+            output = output._replace(parsing=parsing)
         if self.model.language_encoder is not None:
             # All images of a generator share their prompts: encode each generator once.
-            output = output._replace(language=self.model.language_encoder(self.tokens)[labels])
+            output = output._replace(language=self.model.language_encoder(self.tokens.to(labels.device))[labels])
+        if self.global_step:  # the objective would name one of its arguments
+            self._check_finite("answer to a training image", [output.logits, output.embedding])
         result = self.objective(output._replace(parsing_mask=mask), labels)
         return result.total, result.parts, output.logits
 
@@ -131,6 +197,17 @@ class BMRLTask(AttributionTask):
             rate = self.recipe.learning_rate * self.recipe.objective_learning_rate_scale
             groups.append({"params": own, "lr": rate, "weight_decay": 0.0})
         return groups
+
+
+def _encode_maps(encoder: nn.Module, maps: Tensor, mask: Tensor, embed_dim: int) -> Tensor:
+    """Return the embeddings ``(batch, embed_dim)`` of the maps in ``mask``, zeros elsewhere."""
+    if not mask.any():
+        # Zeros that hang on every parameter: distributed training waits for the gradients of all of them.
+        zero = torch.stack([parameter.sum() for parameter in encoder.parameters()]).sum() * 0
+        return zero.expand(len(mask), embed_dim)
+    # Images without a map stay out of the encoder, whose batch norm would mix them into the others.
+    encoded: Tensor = encoder(maps[mask])
+    return encoded.new_zeros(len(mask), encoded.shape[-1]).masked_scatter(mask[:, None], encoded)
 
 
 def _check_language(config: BMRLConfig, tokens: Tensor) -> None:

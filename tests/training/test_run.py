@@ -237,4 +237,8 @@ def test_images_without_a_map_stay_out_of_the_parsing_branch(data, small):
     assert results[0][0] == results[1][0]
     assert results[0][2] > 0
     batch["has_parsing"][:] = False
-    assert "cpc" not in task.objective_step(batch)[1]
+    total, parts, _ = task.objective_step(batch)
+    assert float(parts["cpc"].detach()) == 0
+    total.backward()
+    assert [name for name, parameter in task.named_parameters() if parameter.grad is None] == []
+    assert all(not parameter.grad.any() for parameter in task.model.parsing_encoder.parameters())
