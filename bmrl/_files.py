@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bmrl.errors import FolderInUseError, MissingFileError
+from bmrl.errors import ConfigError, FolderInUseError, MissingFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +54,10 @@ def claimed(folder: Path) -> Iterator[None]:
 
     Raises:
         FolderInUseError: another process, or another thread of this one, writes into it now.
+        ConfigError: it is a file.
     """
+    if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
+        raise ConfigError(f"{folder}: expected a folder, got a file or a broken link")
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / CLAIM
     handle = _take(mark)

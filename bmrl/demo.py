@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+import json
+import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from bmrl._files import CLAIM, claimed, remove_leftovers, write_text
 from bmrl.data.simulated import simulate
 from bmrl.errors import ConfigError, ServerError
 from bmrl.evaluation.attribution import format_table
@@ -18,6 +20,7 @@ from bmrl.evaluation.table import format_figures
 from bmrl.export import TritonClient, TritonServer, export_torchscript, write_triton_repository
 from bmrl.models import BMRL, load_model
 from bmrl.remote import attribute_remotely
+from bmrl.training._trainer import check_single_process
 from bmrl.training.baseline import resnet18_recipe
 from bmrl.training.comparison import train_resnet18
 from bmrl.training.run import train
@@ -43,23 +46,35 @@ def run_demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
     attributed.
 
     Args:
-        out: a new or empty folder for the data, the model, the exports and the report; an earlier demo in it is
-            replaced.
+        out: a new or empty folder for the data, the model, the exports and the report. What an earlier demo made in it
+            is replaced, unless something was added or changed since.
         seed: of the data and of the training.
 
     Returns:
         The report.
 
     Raises:
-        ConfigError: ``out`` holds anything but an earlier demo; nothing is changed then.
+        ConfigError: ``out`` holds anything but what an earlier demo made; nothing is changed then.
+        FolderInUseError: another process or thread writes into ``out``.
         ServerError: the server could not be started, or answered otherwise than the model.
     """
     folder = Path(out)
-    _clear(folder)
+    check_single_process()
+    with claimed(folder):
+        _clear(folder)
+        try:
+            return _run(folder, seed)
+        finally:
+            _record(folder)
+
+
+def _run(folder: Path, seed: int) -> Path:
+    """Run every step in an empty folder and return the report."""
     began = time.monotonic()
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - began:4.0f} s] {text}", flush=True)
+        _record(folder)  # so that a kill leaves little that the next demo does not know
 
     data, model = folder / "data", folder / "model"
     manifest = simulate(data, seed=seed, images_per_generator=IMAGES_PER_GENERATOR, image_size=IMAGE_SIZE)
@@ -99,15 +114,54 @@ def run_demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
     return report
 
 
+def _contents(folder: Path) -> dict[str, list[int] | None]:
+    """Return size and time of change of each file below ``folder`` but our marks, and None for each folder."""
+    found: dict[str, list[int] | None] = {}
+    for path in sorted(folder.rglob("*")):
+        name, status = str(path.relative_to(folder)), path.lstat()
+        if name not in (MARK, CLAIM):
+            found[name] = None if stat.S_ISDIR(status.st_mode) else [status.st_size, status.st_mtime_ns]
+    return found
+
+
+def _record(folder: Path) -> None:
+    """Remember what the demo made, so that the next one removes nothing else."""
+    content = {"note": "bmrl demo made these files, and replaces them when it runs again", "made": _contents(folder)}
+    write_text(folder / MARK, json.dumps(content, indent=1) + "\n")
+
+
 def _clear(folder: Path) -> None:
-    """Make ``folder`` empty but for our mark, if it is new, empty or an earlier demo's."""
-    mark = folder / MARK
-    if mark.is_file():
-        shutil.rmtree(folder)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"out: expected a new or empty folder, or an earlier demo's, got {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text("This folder was made by bmrl demo, which replaces it when it runs again.\n", encoding="utf-8")
+    """Make ``folder`` empty if it is new, empty, or holds what an earlier demo left and nothing else.
+
+    Raises:
+        ConfigError: it holds anything else; nothing is changed then.
+    """
+    remove_leftovers(folder / MARK)
+    found = _contents(folder)
+    made = _made(folder / MARK)
+    foreign = [name for name, state in found.items() if name not in made or made[name] != state]
+    if foreign:
+        raise ConfigError(
+            f"out: expected a new or empty folder, or what an earlier demo left in it, got {folder / foreign[0]}, "
+            "which is not, or was changed since; move it away, or give another folder"
+        )
+    for name in reversed(found):
+        path = folder / name
+        if found[name] is None:
+            path.rmdir()  # refuses to remove what came into it just now
+        else:
+            path.unlink()
+    (folder / MARK).unlink(missing_ok=True)
+    _record(folder)
+
+
+def _made(mark: Path) -> dict[str, Any]:
+    """Return what an earlier demo made; nothing if there was none or its mark can't be read."""
+    try:
+        made = json.loads(mark.read_text(encoding="utf-8"))["made"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return made if isinstance(made, dict) else {}
 
 
 def _largest_difference(first: list[Attribution], second: list[Attribution]) -> float:

@@ -7,11 +7,10 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -28,6 +27,9 @@ from bmrl.training.baseline import ResNet18, ResNet18Task, resnet18_recipe
 from bmrl.training.recipes import TrainingConfig
 from bmrl.training.run import PRESETS, check_device, fit, load_split, without_missing_maps
 from bmrl.training.task import AttributionTask, BMRLTask
+
+if TYPE_CHECKING:
+    import os
 
 __all__ = ["compare", "format_comparison", "train_resnet18"]
 
@@ -92,9 +94,8 @@ def compare(
     if not seeds:
         raise ConfigError("seeds: expected at least one, got none")
     manifest = Manifest.read(data)
-    for role in ("seen", "unseen"):
-        if not manifest.select(split="test", role=role):
-            raise DataError(f"{manifest.root}: expected {role} images to test with, got none")
+    if not manifest.select(split="test", role="seen"):
+        raise DataError(f"{manifest.root}: expected test images of seen generators, got none")
     splits = _folds(manifest, folds)
     recipes = {name: _recipes(name, preset, seeds, folds, max_epochs) for name in contenders}
     config = PRESETS[preset][0](generators=manifest.generators("seen"))
