@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,9 +19,10 @@ import pytest
 from PIL import Image
 
 from bmrl.data.manifest import Manifest, Row
+from bmrl.training import train
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 SIZE = 64
 FAMILIES = {
@@ -81,3 +92,100 @@ def small() -> dict[str, object]:
         "parsing_blocks": 1,
         "language_blocks": 1,
     }
+
+
+class Process:
+    """Code that runs in a process of its own; see ``fork_server.py``."""
+
+    def __init__(self, server: subprocess.Popen[str], code: str, output: Path, cwd: Path, environment: dict[str, str]):
+        self._server, self._output = server, output
+        request = {"code": code, "output": str(output), "cwd": str(cwd), "environment": environment}
+        self.pid = self._ask(request)
+
+    def _ask(self, request: dict[str, object]) -> int:
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+    def wait(self) -> int:
+        return self._ask({"wait": self.pid})
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is so; fail when the process has ended before."""
+        while not condition():
+            with contextlib.suppress(FileNotFoundError):
+                assert "State:\tZ" not in Path(f"/proc/{self.pid}/status").read_text(), self.output
+            time.sleep(0.002)
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
+    with subprocess.Popen(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as server:
+        yield server
+        server.stdin.close()
+
+
+@pytest.fixture
+def run_code(fork_server: subprocess.Popen[str], tmp_path: Path) -> Callable[..., Process]:
+    """Start Python code in a process of its own."""
+    numbers = itertools.count()
+
+    def start(code: str, *, cwd: Path = tmp_path, **environment: str) -> Process:
+        output = tmp_path / f"output_{next(numbers)}.txt"
+        return Process(fork_server, textwrap.dedent(code), output, cwd, environment)
+
+    return start
+
+
+PLAIN = {
+    "image_size": SIZE,
+    "embed_dim": 16,
+    "channels": (4, 8, 8),
+    "convs_per_stage": (1, 1, 1),
+    "mlp_dim": 16,
+    "visual_blocks": 1,
+    "edge": False,
+    "noise": False,
+    "parsing": False,
+    "language": False,
+    "dropout": 0.2,
+}
+"""Changes that make the tiny preset a model of one small branch."""
+BRISK = {"epochs": 3, "batch_size": 8, "precision": "32-true", "keep": "best", "flip": True, "ema_decay": 0.5}
+"""Changes of the recipe that leave nothing out which a resumed run must continue."""
+
+
+def training_call(data: Path, out: Path, *, resume: bool = False, **recipe: object) -> str:
+    """Return the code of a call of ``train``; whoever runs it may wrap it."""
+    settings = "" if resume else f", model_changes={PLAIN!r}, recipe_changes={BRISK | recipe!r}"
+    return (
+        "from bmrl.training import train\n"
+        f"train({str(data)!r}, {str(out)!r}, resume={resume}, device='cpu', progress=False{settings})\n"
+    )
+
+
+@pytest.fixture(scope="session")
+def plain_run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of ``PLAIN`` and ``BRISK`` that nothing interrupted."""
+    out = tmp_path_factory.mktemp("plain") / "run"
+    train(data, out, model_changes=PLAIN, recipe_changes=BRISK, device="cpu", progress=False)
+    return out
+
+
+def same_model(first: Path, second: Path) -> bool:
+    """Return whether two folders hold the same model and the same objective, bit by bit."""
+    names = ("model.safetensors", "objective.safetensors", "config.json")
+    return all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
+
+
+@pytest.fixture(scope="session")
+def runs() -> SimpleNamespace:
+    """What the tests of whole runs share."""
+    return SimpleNamespace(plain=PLAIN, brisk=BRISK, call=training_call, same=same_model)

@@ -54,7 +54,7 @@ def test_a_fold_is_decided_by_the_group(data):
 
 
 def test_rejects_bad_arguments(data, tmp_path):
-    with pytest.raises(RangeError, match="folds: expected >= 2, got 1"):
+    with pytest.raises(RangeError, match="folds: expected an integer >= 2, got 1"):
         compare(data, tmp_path, folds=1)
     with pytest.raises(ConfigError, match="seeds: expected at least one, got none"):
         compare(data, tmp_path, seeds=())
