@@ -168,7 +168,7 @@ def _run_folder(folder: Path, *, resume: bool) -> Iterator[None]:
         raise ConfigError(f"out: expected a new or empty folder, got {folder}")
     try:
         with claimed(folder):
-            for path in (SETTINGS, OBJECTIVE, LAST_CHECKPOINT, BEST_CHECKPOINT):
+            for path in (SETTINGS, OBJECTIVE, LAST_CHECKPOINT, BEST_CHECKPOINT, "config.json", "model.safetensors"):
                 remove_leftovers(folder / path)
             for log in folder.glob("log/version_*"):
                 remove_leftovers(log / "metrics.csv")
