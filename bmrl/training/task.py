@@ -90,7 +90,7 @@ class AttributionTask(L.LightningModule):
             if self.global_step == 0:
                 raise
             raise DivergenceError(self._diverged(f"this ({error})")) from error
-        self._check_finite("loss", [total])
+        self._check_finite("a loss", [total])
         size = len(images)
         accuracy = (logits.argmax(dim=-1) == batch["label"]).float().mean()
         self.log("train_loss", total, on_step=False, on_epoch=True, batch_size=size)
@@ -102,7 +102,7 @@ class AttributionTask(L.LightningModule):
     def validation_step(self, batch: dict[str, Tensor]) -> None:
         """Log cross-entropy and accuracy on seen validation images."""
         logits = self.model(batch["image"]).logits.float()
-        self._check_finite("answer to a validation image", [logits])
+        self._check_finite("an answer to a validation image", [logits])
         labels, size = batch["label"], len(batch["label"])
         accuracy = (logits.argmax(dim=-1) == labels).float().mean()
         self.log("val_loss", F.cross_entropy(logits, labels), batch_size=size)
@@ -110,7 +110,7 @@ class AttributionTask(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Check the gradients before they change the weights."""
-        self._check_finite("gradient", [p.grad for p in self.parameters() if p.grad is not None])
+        self._check_finite("a gradient", [p.grad for p in self.parameters() if p.grad is not None])
 
     def on_train_epoch_end(self) -> None:
         """Check what the epoch arrived at, before it becomes a checkpoint."""
@@ -125,13 +125,13 @@ class AttributionTask(L.LightningModule):
         Raises:
             DivergenceError: they are not.
         """
-        self._check_finite("weight", [tensor for tensor in self.state_dict().values() if tensor.is_floating_point()])
+        self._check_finite("a weight", [tensor for tensor in self.state_dict().values() if tensor.is_floating_point()])
         if images is None:
             return
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         with torch.no_grad():
-            self._check_finite("answer to a training image", [self.model(images).logits])
+            self._check_finite("an answer to a training image", [self.model(images).logits])
         for module, mode in modes:
             module.training = mode
 
@@ -139,7 +139,7 @@ class AttributionTask(L.LightningModule):
         # The largest magnitude, not the norm: squares may overflow where nothing is wrong.
         largest = [torch.linalg.vector_norm(tensor.detach(), math.inf) for tensor in tensors if tensor.numel()]
         if largest and not (worst := torch.stack(largest).max()).isfinite():
-            raise DivergenceError(self._diverged(f"a {what} of {worst.item()}"))
+            raise DivergenceError(self._diverged(f"{what} of {worst.item()}"))
 
     def _diverged(self, what: str) -> str:
         where, rate = "", self.recipe.learning_rate
@@ -185,7 +185,7 @@ class BMRLTask(AttributionTask):
             # All images of a generator share their prompts: encode each generator once.
             output = output._replace(language=self.model.language_encoder(self.tokens.to(labels.device))[labels])
         if self.global_step:  # the objective would name one of its arguments
-            self._check_finite("answer to a training image", [output.logits, output.embedding])
+            self._check_finite("an answer to a training image", [output.logits, output.embedding])
         result = self.objective(output._replace(parsing_mask=mask), labels)
         return result.total, result.parts, output.logits
 

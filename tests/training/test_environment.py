@@ -7,6 +7,7 @@ import os
 import pytest
 import torch
 
+from bmrl.demo import run_demo
 from bmrl.errors import ConfigError
 from bmrl.training import train
 from bmrl.training.comparison import compare
@@ -76,18 +77,11 @@ def test_signals_of_a_cluster_write_nothing(data, runs, run_code, tmp_path):
     assert list(tmp_path.rglob("hpc_ckpt*")) == []
 
 
-@pytest.mark.parametrize("start", ["train", "compare", "demo"])
+@pytest.mark.parametrize("start", [train, compare, lambda _, out: run_demo(out)], ids=["train", "compare", "demo"])
 def test_refuses_to_be_one_of_several_processes(data, tmp_path, monkeypatch, start):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match=r"WORLD_SIZE: expected one process, got 2 \(as torchrun starts them\)"):
-        if start == "train":
-            train(data, tmp_path / "run")
-        elif start == "compare":
-            compare(data, tmp_path / "run")
-        else:
-            from bmrl.demo import run_demo
-
-            run_demo(tmp_path / "run")
+        start(data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
