@@ -32,6 +32,9 @@ class AttributionTask(L.LightningModule):
         model: takes uint8 images and returns a :class:`~bmrl.models.BMRLOutput`; its ``config`` says how it is built.
         recipe: the training recipe.
 
+    Raises:
+        ConfigError: the recipe moves images further than their size.
+
     A subclass gives :meth:`objective_step`, and :meth:`parameter_groups` if it has more than the model. Randomness of
     a step depends on the seed, the epoch and the step alone, so that a resumed run repeats an uninterrupted one.
 
@@ -45,6 +48,9 @@ class AttributionTask(L.LightningModule):
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
         self.recipe = recipe
+        config: Any = model.config
+        if recipe.shift >= config.image_size:
+            raise ConfigError(f"shift: expected less than image_size {config.image_size}, got {recipe.shift}")
         self._rng = torch.Generator()
         self._images: Tensor | None = None
 
