@@ -214,22 +214,25 @@ class _ChunkedCrossEntropies(torch.autograd.Function):
         chunk_size: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         pairs, batch = _Pairs(labels, gate, mask), queries.shape[0]
-        positive, row_max, row_sum = (queries.new_empty(batch) for _ in range(3))
-        column_max, column_sum = queries.new_full((batch,), -torch.inf), queries.new_zeros(batch)
+        row_positive, row_max, row_sum = (queries.new_empty(batch) for _ in range(3))
+        column_positive, column_sum = (queries.new_zeros(batch) for _ in range(2))
+        column_max = queries.new_full((batch,), -torch.inf)
         for rows in chunks(batch, chunk_size):
             logits = pairs.logits(queries[rows] @ keys.mT, rows)
             target = pairs.targets(rows, logits)
             if labels is None:
-                positive[rows] = logits.gather(1, target[:, None]).squeeze(1)
+                row_positive[rows] = column_positive[rows] = logits.gather(1, target[:, None]).squeeze(1)
             else:
-                positive[rows] = (logits * target).sum(1)
+                positives = logits * target
+                row_positive[rows] = positives.sum(1)
+                column_positive = column_positive + positives.sum(0)  # targets are symmetric
             row_max[rows] = logits.amax(1)
             row_sum[rows] = (logits - row_max[rows, None]).exp_().sum(1)
             new_max = torch.maximum(column_max, logits.amax(0))
             column_sum = column_sum * (column_max - new_max).exp() + (logits - new_max).exp_().sum(0)
             column_max = new_max
         # Differences first: a log-sum-exp minus its positive would lose a small loss to rounding.
-        both_ways = (row_max - positive) + (column_max - positive) + row_sum.log() + column_sum.log()
+        both_ways = (row_max - row_positive) + (column_max - column_positive) + row_sum.log() + column_sum.log()
         return both_ways, row_max + row_sum.log(), column_max + column_sum.log()
 
     @staticmethod
