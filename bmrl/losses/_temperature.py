@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from bmrl._checks import check_positive
 from bmrl.errors import RangeError
 
-MAX_SCALE = 100.0
-_MAX_LOG_SCALE = math.log(MAX_SCALE)
+MAX_SCALE = 100
 
 
 def log_scale_parameter(temperature: float) -> nn.Parameter:
@@ -37,7 +36,7 @@ def bounded_temperature(log_scale: Tensor) -> Tensor:
 class _BoundScale(torch.autograd.Function):
     @staticmethod
     def forward(log_scale: Tensor) -> Tensor:
-        return log_scale.clamp(max=_MAX_LOG_SCALE)
+        return log_scale.clamp(max=math.log(MAX_SCALE))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -46,5 +45,5 @@ class _BoundScale(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (log_scale,) = ctx.saved_tensors
-        outward = (log_scale >= _MAX_LOG_SCALE) & (grad < 0)
+        outward = (log_scale >= math.log(MAX_SCALE)) & (grad < 0)
         return torch.where(outward, 0.0, grad)

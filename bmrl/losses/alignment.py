@@ -12,6 +12,7 @@ from bmrl._checks import check_choice, check_floating, check_same_device, check_
 from bmrl.errors import ShapeError
 from bmrl.losses._batches import check_batch, check_finite
 from bmrl.losses._gather import gather_rows
+from bmrl.losses._precision import compute_dtype, no_autocast
 from bmrl.losses._reductions import REDUCTIONS, Reduction, reduced
 
 __all__ = ["LanguageAlignmentLoss", "language_alignment_loss"]
@@ -74,10 +75,10 @@ def language_alignment_loss(
     check_finite("predicted_language", predicted_language)
     check_choice("direction", direction, _DIRECTIONS)
     check_choice("reduction", reduction, REDUCTIONS)
-    compute_dtype = torch.promote_types(torch.promote_types(language.dtype, predicted_language.dtype), torch.float32)
-    with torch.autocast(language.device.type, enabled=False):
-        true = (language.detach() if detach else language).to(compute_dtype).log_softmax(-1)
-        predicted = predicted_language.to(compute_dtype).log_softmax(-1)
+    dtype = compute_dtype(language, predicted_language)
+    with no_autocast(language):
+        true = (language.detach() if detach else language).to(dtype).log_softmax(-1)
+        predicted = predicted_language.to(dtype).log_softmax(-1)
         p, q = (true, predicted) if direction == "forward" else (predicted, true)
         return reduced(F.kl_div(q, p, reduction="none", log_target=True).sum(-1), reduction)
 

@@ -13,6 +13,7 @@ from bmrl.losses._batches import check_clusters
 from bmrl.losses._distances import EXACT
 from bmrl.losses._gather import gather_rows, synchronise
 from bmrl.losses._initial_centers import CenterInit, random_centers
+from bmrl.losses._precision import compute_dtype, no_autocast
 from bmrl.losses._reductions import REDUCTIONS, Reduction, reduced
 
 __all__ = ["ContrastiveCenterLoss", "contrastive_center_loss"]
@@ -63,10 +64,10 @@ def contrastive_center_loss(
     check_clusters(embeddings, labels, centers)
     check_positive("delta", delta)
     check_choice("reduction", reduction, REDUCTIONS)
-    compute_dtype = torch.promote_types(torch.promote_types(embeddings.dtype, centers.dtype), torch.float32)
-    with torch.autocast(embeddings.device.type, enabled=False):
+    dtype = compute_dtype(embeddings, centers)
+    with no_autocast(embeddings):
         # Distances from differences: neither cancellation nor a (batch, num_generators, dim) tensor.
-        squares = torch.cdist(embeddings.to(compute_dtype), centers.to(compute_dtype), compute_mode=EXACT).square()
+        squares = torch.cdist(embeddings.to(dtype), centers.to(dtype), compute_mode=EXACT).square()
         own = squares.gather(1, labels[:, None]).squeeze(1)
         is_own = labels[:, None] == torch.arange(centers.shape[0], device=labels.device)
         # Masked, not `squares.sum(-1) - own`, which cancels when a sample is far from its own center.

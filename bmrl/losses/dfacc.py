@@ -19,6 +19,7 @@ from bmrl.losses._chunks import chunks, only_once, rows_a_chunk
 from bmrl.losses._distances import EXACT, distances_between, distances_to_own, distances_within
 from bmrl.losses._gather import gather_rows, synchronise
 from bmrl.losses._initial_centers import CenterInit, random_centers
+from bmrl.losses._precision import compute_dtype, no_autocast
 
 __all__ = ["DFACCLoss", "DFACCTerms", "dfacc_loss", "dfacc_terms"]
 
@@ -58,15 +59,16 @@ def dfacc_terms(
     check_not_negative("margin", margin)
     batch, chosen = embeddings.shape[0], chunk_size
     chunk_size = rows_a_chunk(chunk_size, batch, of_large=_LARGE_CHUNK)
-    compute_dtype = torch.promote_types(torch.promote_types(embeddings.dtype, centers.dtype), torch.float32)
-    with torch.autocast(embeddings.device.type, enabled=False):
-        y, c = embeddings.to(compute_dtype), centers.to(compute_dtype)
+    dtype = compute_dtype(embeddings, centers)
+    with no_autocast(embeddings):
+        y, c = embeddings.to(dtype), centers.to(dtype)
         intra = distances_to_own(y, c, labels).mean()
 
         fixed = c.detach()
         related = torch.cdist(fixed, fixed, compute_mode=EXACT) < margin
         in_kernels = chosen is None and runs_kernels(y, (torch.float32,))
-        if in_kernels or chunk_size < batch:
+        # Compiled code has no second derivative anyway, and one operator for all batch sizes is compiled but once.
+        if in_kernels or chunk_size < batch or torch.compiler.is_compiling():
             rows = None if in_kernels else chunk_size
             with_gradient = torch.is_grad_enabled() and y.requires_grad
             pairs, _ = _PairsOnce.apply(y, labels, related, margin, rows, with_gradient)
@@ -103,7 +105,8 @@ class _PairsOnce(torch.autograd.Function):
             from bmrl.losses._triton.launch import pairs_op
 
             return pairs_op(y, labels, related, margin, with_gradient)
-        return _pairs_in_chunks(y, labels, related, margin, chunk_size, with_gradient)
+        in_chunks = _pairs_in_chunks_op if torch.compiler.is_compiling() else _pairs_in_chunks
+        return in_chunks(y, labels, related, margin, chunk_size, with_gradient)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -127,8 +130,7 @@ def _pairs_in_chunks(
         rows = y[chunk]
         distances = torch.pdist(rows)
         one, other = labels[chunk][torch.triu_indices(len(rows), len(rows), 1, device=labels.device)]
-        # Not in place: PyTorch 2.11 would compile a gradient of 0.
-        total = total + _pair_terms(distances, one, other, related, margin).sum()
+        total += _pair_terms(distances, one, other, related, margin).sum()
         if with_gradient:
             slopes = _pair_slopes(distances, one, other, related, margin)
             gradient[chunk] += torch.ops.aten._pdist_backward(slopes, rows, 2.0, distances)
@@ -136,13 +138,28 @@ def _pairs_in_chunks(
             others = y[later]
             distances = distances_between(rows, others)
             one, other = labels[chunk, None], labels[None, later]
-            total = total + _pair_terms(distances, one, other, related, margin).sum()
+            total += _pair_terms(distances, one, other, related, margin).sum()
             if with_gradient:
                 slopes = _pair_slopes(distances, one, other, related, margin)
                 backward = torch.ops.aten._cdist_backward
                 gradient[chunk] += backward(slopes, rows, others, 2.0, distances)
                 gradient[later] += backward(slopes.mT.contiguous(), others, rows, 2.0, distances.mT.contiguous())
     return total, gradient
+
+
+@torch.library.custom_op("bmrl::dfacc_pairs_in_chunks", mutates_args=())
+def _pairs_in_chunks_op(
+    y: Tensor, labels: Tensor, related: Tensor, margin: float, chunk_size: int, with_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    # The number of chunks depends on the batch: looked into, each batch size would be compiled anew.
+    return _pairs_in_chunks(y, labels, related, margin, chunk_size, with_gradient)
+
+
+@_pairs_in_chunks_op.register_fake
+def _(
+    y: Tensor, labels: Tensor, related: Tensor, margin: float, chunk_size: int, with_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    return y.new_empty(()), y.new_empty(y.shape if with_gradient else (0,))
 
 
 def dfacc_loss(

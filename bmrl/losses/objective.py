@@ -12,6 +12,7 @@ from bmrl._checks import check_choice, check_not_negative, check_shape
 from bmrl.errors import ConfigError, RangeError
 from bmrl.losses._batches import check_batch, check_finite, check_labels
 from bmrl.losses._gather import gather_rows, synchronise
+from bmrl.losses._precision import compute_dtype, no_autocast
 from bmrl.losses.alignment import Direction, LanguageAlignmentLoss
 from bmrl.losses.center import ContrastiveCenterLoss
 from bmrl.losses.contrastive import CMCLoss, CPCLoss, Targets
@@ -219,7 +220,7 @@ class BMRLObjective(nn.Module):
             parts["cpc"] = self.cpc(output.embedding, output.parsing, labels, mask=mask)
         if self.kl is not None and output.language is not None and output.predicted_language is not None:
             parts["kl"] = self.kl(output.language, output.predicted_language)
-        total = torch.zeros((), dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
+        total = torch.zeros((), dtype=compute_dtype(logits), device=logits.device)
         for name, part in parts.items():
             total = total + self.weights[name] * part
         return ObjectiveResult(total, parts)
@@ -232,9 +233,8 @@ class BMRLObjective(nn.Module):
         return _Rows(**(rows | dict(zip(given, gathered, strict=True)))), labels
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(logits.device.type, enabled=False):
-            upcast = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            return F.cross_entropy(upcast, labels, label_smoothing=self.label_smoothing)
+        with no_autocast(logits):
+            return F.cross_entropy(logits.to(compute_dtype(logits)), labels, label_smoothing=self.label_smoothing)
 
     def extra_repr(self) -> str:
         """The weights, as ``print`` shows them."""
