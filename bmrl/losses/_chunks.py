@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bmrl._checks import check_positive
+from bmrl.losses._arguments import check_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +25,8 @@ def rows_a_chunk(chunk_size: int | None, batch: int, *, of_large: int) -> int:
         of_large: where the user chose nothing and the batch is larger than :data:`DENSE_BATCH`.
     """
     if chunk_size is not None:
-        check_positive("chunk_size", chunk_size)
-        return min(chunk_size, batch)
+        check_count("chunk_size", chunk_size)
+        return min(int(chunk_size), batch)
     return batch if batch <= DENSE_BATCH else max(of_large, 1)
 
 

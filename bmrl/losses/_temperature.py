@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bmrl._checks import check_positive
 from bmrl.errors import RangeError
+from bmrl.losses._arguments import check_finite_positive
 
 MAX_SCALE = 100
 
 
 def log_scale_parameter(temperature: float) -> nn.Parameter:
-    """The parameter that starts at ``log(1 / temperature)``: float32 ``(1,)``, because FSDP refuses scalars."""
-    check_positive("temperature", temperature)
+    """The parameter that starts at ``log(1 / temperature)``: ``(1,)``, because FSDP refuses scalars."""
+    check_finite_positive("temperature", temperature)
     if temperature < 1 / MAX_SCALE:
         raise RangeError(f"temperature: expected >= {1 / MAX_SCALE} (1 / temperature is bounded), got {temperature}")
     return nn.Parameter(torch.tensor([-math.log(temperature)]))

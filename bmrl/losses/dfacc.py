@@ -6,20 +6,23 @@ margin) are pulled together as well, until they are a margin apart; those of unr
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bmrl._checks import check_not_negative, check_positive
 from bmrl._kernels import runs_kernels
+from bmrl.losses._arguments import check_count, check_weight
 from bmrl.losses._batches import check_clusters
 from bmrl.losses._chunks import chunks, only_once, rows_a_chunk
 from bmrl.losses._distances import EXACT, distances_between, distances_to_own, distances_within
-from bmrl.losses._gather import gather_rows, synchronise
+from bmrl.losses._gather import GroupReference, check_gather, gather_for, gather_rows
 from bmrl.losses._initial_centers import CenterInit, random_centers
 from bmrl.losses._precision import compute_dtype, no_autocast
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["DFACCLoss", "DFACCTerms", "dfacc_loss", "dfacc_terms"]
 
@@ -42,6 +45,7 @@ def dfacc_terms(
     margin: float = 0.7,
     chunk_size: int | None = None,
     gather: bool = False,
+    group: ProcessGroup | None = None,
 ) -> DFACCTerms:
     r"""The intra-generator and the inter-generator term of :func:`dfacc_loss`, apart.
 
@@ -53,10 +57,13 @@ def dfacc_terms(
         >>> [round(term.item(), 4) for term in terms]
         [1.0, -1.4142]
     """
+    check_gather(gather, group)
     if gather:
-        embeddings, labels = gather_rows(embeddings=embeddings, labels=labels)
+        same = {"loss": "dfacc_terms", "margin": margin, "chunk_size": chunk_size, "centers": centers}
+        embeddings, labels = gather_rows({"embeddings": embeddings, "labels": labels}, group=group, same=same)
     check_clusters(embeddings, labels, centers)
-    check_not_negative("margin", margin)
+    check_weight("margin", margin)
+    margin = float(margin)
     batch, chosen = embeddings.shape[0], chunk_size
     chunk_size = rows_a_chunk(chunk_size, batch, of_large=_LARGE_CHUNK)
     dtype = compute_dtype(embeddings, centers)
@@ -171,6 +178,7 @@ def dfacc_loss(
     inter_weight: float = 0.5,
     chunk_size: int | None = None,
     gather: bool = False,
+    group: ProcessGroup | None = None,
 ) -> Tensor:
     r"""The DFACC loss of a labelled batch (eq. 4-7 of arXiv:2504.14129).
 
@@ -209,7 +217,10 @@ def dfacc_loss(
         gather: with ``torch.distributed`` initialised, the batch is that of all processes, which may differ in
             length: each returns the loss of the whole, and the *mean* of their gradients, which
             ``DistributedDataParallel`` and FSDP make, is its gradient. ``centers`` must be equal in all processes; each
-            gets their whole gradient. Memory and work of a process are those of the whole batch.
+            gets their whole gradient. Memory and work of a process are those of the whole batch. Every argument must
+            be the same in all processes, but for the number of rows: if shapes, dtypes, settings, or what is None
+            differ, all processes raise one error. (Only ``gather`` itself can't be compared: all must have it on.)
+        group: the processes that gather; None means all. Needs ``gather=True``.
 
     Returns:
         Scalar; negative where pushing apart outweighs pulling together. With L2-normalised embeddings and centers
@@ -218,10 +229,12 @@ def dfacc_loss(
 
     Raises:
         ShapeError: a wrong number of axes, an empty batch, or sizes that do not match.
-        DTypeError: ``embeddings`` or ``centers`` is not floating point, or ``labels`` is not int64.
+        DTypeError: ``embeddings`` or ``centers`` is not floating point, ``labels`` is not int64, or another argument
+            is of the wrong type.
         DeviceError: the tensors are on different devices.
-        RangeError: a label out of range, a value that is not finite or whose square is not, a negative
-            ``margin`` or ``inter_weight``, or ``chunk_size`` below 1.
+        RangeError: a label out of range, a value that is not finite or whose square is not, a ``margin`` or
+            ``inter_weight`` that is negative or not finite, or ``chunk_size`` below 1.
+        ConfigError: ``group`` without ``gather``, or settings that differ between processes.
         RuntimeError: the gradient of a loss computed in chunks, or by the kernels, is differentiated again.
 
     Example:
@@ -230,9 +243,14 @@ def dfacc_loss(
         >>> round(loss.item(), 4)
         0.2929
     """
-    check_not_negative("inter_weight", inter_weight)
-    intra, inter = dfacc_terms(embeddings, labels, centers, margin=margin, chunk_size=chunk_size, gather=gather)
-    return intra + inter_weight * inter
+    check_gather(gather, group)
+    if gather:
+        same = {"loss": "dfacc_loss", "margin": margin, "inter_weight": inter_weight, "chunk_size": chunk_size}
+        same["centers"] = centers
+        embeddings, labels = gather_rows({"embeddings": embeddings, "labels": labels}, group=group, same=same)
+    check_weight("inter_weight", inter_weight)
+    intra, inter = dfacc_terms(embeddings, labels, centers, margin=margin, chunk_size=chunk_size)
+    return intra + float(inter_weight) * inter
 
 
 class DFACCLoss(nn.Module):
@@ -247,11 +265,12 @@ class DFACCLoss(nn.Module):
         inter_weight: see :func:`dfacc_loss`.
         chunk_size: see :func:`dfacc_loss`.
         gather: see :func:`dfacc_loss`. The centers of all processes are set to those of the first.
+        group: see :func:`dfacc_loss`.
         init: where centers start: ``"sphere"``, random unit vectors, for L2-normalised embeddings; ``"simplex"``,
             random probability vectors, for probabilities.
 
     Raises:
-        RangeError: an argument is out of range.
+        DTypeError, RangeError: an argument is of the wrong type or out of range.
 
     Example:
         >>> loss = DFACCLoss(num_generators=7, embed_dim=16)
@@ -268,23 +287,25 @@ class DFACCLoss(nn.Module):
         inter_weight: float = 0.5,
         chunk_size: int | None = None,
         gather: bool = False,
+        group: ProcessGroup | None = None,
         init: CenterInit = "sphere",
     ) -> None:
         super().__init__()
-        check_not_negative("margin", margin)
-        check_not_negative("inter_weight", inter_weight)
-        if chunk_size is not None:
-            check_positive("chunk_size", chunk_size)
+        check_weight("margin", margin)
+        check_weight("inter_weight", inter_weight)
+        check_count("chunk_size", chunk_size, optional=True)
+        check_gather(gather, group)
         self.margin = margin
         self.inter_weight = inter_weight
         self.chunk_size = chunk_size
         self.gather = gather
+        self._group = GroupReference(group)
         self.centers = nn.Parameter(random_centers(num_generators, embed_dim, init))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The loss of ``embeddings`` ``(batch, embed_dim)`` with ``labels`` ``(batch,)``."""
         if self.gather:
-            synchronise(self)
+            embeddings, labels = gather_for(self, self._group, embeddings=embeddings, labels=labels)
         return dfacc_loss(
             embeddings,
             labels,
@@ -292,7 +313,6 @@ class DFACCLoss(nn.Module):
             margin=self.margin,
             inter_weight=self.inter_weight,
             chunk_size=self.chunk_size,
-            gather=self.gather,
         )
 
     def extra_repr(self) -> str:
