@@ -37,7 +37,7 @@ def check_contrast(name: str, images: Tensor) -> None:
 
 def _extremes(images: Tensor) -> tuple[float, float]:
     """The least and the largest value, or zeros where there is none or no look."""
-    if not images.is_floating_point() or images.numel() == 0 or not has_values(images):
+    if not images.is_floating_point() or not has_values(images) or images.numel() == 0:
         return 0.0, 0.0
     low, high = (float(extreme) for extreme in images.detach().aminmax())
     # NaN hides the others.
