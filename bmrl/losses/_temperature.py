@@ -34,6 +34,8 @@ def bounded_temperature(log_scale: Tensor) -> Tensor:
 
 
 class _BoundScale(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(log_scale: Tensor) -> Tensor:
         return log_scale.clamp(max=math.log(MAX_SCALE))

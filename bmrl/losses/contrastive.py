@@ -17,7 +17,7 @@ from bmrl._transforms import has_values
 from bmrl.errors import DTypeError, ShapeError
 from bmrl.losses._arguments import check_count, check_finite_positive
 from bmrl.losses._batches import check_batch, check_finite, check_labels
-from bmrl.losses._chunks import chunks, only_once, rows_a_chunk
+from bmrl.losses._chunks import check_not_batched, chunks, no_jvp, no_vmap, only_once, rows_a_chunk
 from bmrl.losses._gather import GroupReference, check_gather, gather_for, gather_rows
 from bmrl.losses._precision import compute_dtype, no_autocast
 from bmrl.losses._reductions import REDUCTIONS, Reduction, reduced
@@ -209,6 +209,8 @@ class _ChunkedCrossEntropies(torch.autograd.Function):
     of rows at a time, and from them the gradient: the softmaxes by rows and by columns less the targets.
     """
 
+    vmap, jvp = staticmethod(no_vmap), staticmethod(no_jvp)
+
     @staticmethod
     def forward(
         queries: Tensor,
@@ -229,6 +231,7 @@ class _ChunkedCrossEntropies(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, slopes: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        check_not_batched(slopes)
         queries, keys, labels, gate, mask, by_row, by_column = ctx.saved_tensors
         in_chunks = _cross_entropies_backward_op if torch.compiler.is_compiling() else _cross_entropies_backward
         with_gate = gate is not None and ctx.needs_input_grad[3]
