@@ -106,5 +106,6 @@ def _described(value: Any) -> str:
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     """Check that ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise RangeError(f"{name}: expected {' or '.join(repr(choice) for choice in choices)}, got {value!r}")
+    # Arrays compare element by element.
+    if (hasattr(value, "__array__") and not isinstance(value, str)) or value not in choices:
+        raise RangeError(f"{name}: expected {' or '.join(repr(choice) for choice in choices)}, got {_described(value)}")

@@ -15,8 +15,16 @@ def is_transformed() -> bool:
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether looking at the values is possible and nearly free: on the CPU, neither traced nor transformed.
+    """Whether looking at the values is possible and nearly free: on the CPU, neither traced nor transformed nor fake.
 
     A look at a GPU's tensor would make every step wait for the GPU.
     """
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not is_transformed()
+    return tensor.device.type == "cpu" and not (torch.compiler.is_compiling() or _is_traced(tensor) or is_transformed())
+
+
+def _is_traced(tensor: Tensor) -> bool:
+    """Whether ``torch.jit.trace``, ``make_fx`` or a fake tensor stands for what will be computed later, if at all."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    modes = torch._C._TorchDispatchModeKey
+    within = any(torch._C._get_dispatch_mode(mode) is not None for mode in (modes.FAKE, modes.PROXY))
+    return tracing or within or isinstance(tensor, torch._subclasses.FakeTensor)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bmrl._checks import check_positive
+from bmrl.losses._arguments import check_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +25,8 @@ def rows_a_chunk(chunk_size: int | None, batch: int, *, of_large: int) -> int:
         of_large: where the user chose nothing and the batch is larger than :data:`DENSE_BATCH`.
     """
     if chunk_size is not None:
-        check_positive("chunk_size", chunk_size)
-        return min(chunk_size, batch)
+        check_count("chunk_size", chunk_size)
+        return min(int(chunk_size), batch)
     return batch if batch <= DENSE_BATCH else max(of_large, 1)
 
 
@@ -46,6 +46,22 @@ def only_once(gradient: Tensor, *inputs: Tensor) -> Tensor:
         return gradient
     result: Tensor = _OnlyOnce.apply(gradient, *inputs)
     return result
+
+
+def no_vmap(ctx: Any = None, *_: Any) -> Any:
+    """What ``vmap`` does of a loss computed in chunks: raise."""
+    raise RuntimeError("chunk_size: expected at least the batch under torch.vmap, chunks have no rule for it")
+
+
+def no_jvp(ctx: Any, *_: Any) -> Any:
+    """What forward-mode differentiation does of a loss computed in chunks: raise."""
+    raise NotImplementedError("chunk_size: chunks have no forward-mode derivative")
+
+
+def check_not_batched(slope: Tensor) -> None:
+    """Check that several gradients are not asked for at once, as ``torch.func.jacrev`` does by ``vmap``."""
+    if not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(slope):
+        no_vmap()
 
 
 class _OnlyOnce(torch.autograd.Function):

@@ -8,16 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bmrl._checks import check_positive
 from bmrl.errors import RangeError
+from bmrl.losses._arguments import check_finite_positive
 
-MAX_SCALE = 100.0
-_MAX_LOG_SCALE = math.log(MAX_SCALE)
+MAX_SCALE = 100
 
 
 def log_scale_parameter(temperature: float) -> nn.Parameter:
-    """The parameter that starts at ``log(1 / temperature)``: float32 ``(1,)``, because FSDP refuses scalars."""
-    check_positive("temperature", temperature)
+    """The parameter that starts at ``log(1 / temperature)``: ``(1,)``, because FSDP refuses scalars."""
+    check_finite_positive("temperature", temperature)
     if temperature < 1 / MAX_SCALE:
         raise RangeError(f"temperature: expected >= {1 / MAX_SCALE} (1 / temperature is bounded), got {temperature}")
     return nn.Parameter(torch.tensor([-math.log(temperature)]))
@@ -35,9 +34,11 @@ def bounded_temperature(log_scale: Tensor) -> Tensor:
 
 
 class _BoundScale(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(log_scale: Tensor) -> Tensor:
-        return log_scale.clamp(max=_MAX_LOG_SCALE)
+        return log_scale.clamp(max=math.log(MAX_SCALE))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -46,5 +47,5 @@ class _BoundScale(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (log_scale,) = ctx.saved_tensors
-        outward = (log_scale >= _MAX_LOG_SCALE) & (grad < 0)
+        outward = (log_scale >= math.log(MAX_SCALE)) & (grad < 0)
         return torch.where(outward, 0.0, grad)

@@ -2,17 +2,20 @@ r"""Alignment of predicted and true language embeddings: the KL term of eq. 12 o
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bmrl._checks import check_choice, check_floating, check_same_device, check_shape
+from bmrl._checks import check_choice, check_floating, check_same_device, check_shape, check_switch
 from bmrl.errors import ShapeError
 from bmrl.losses._batches import check_batch, check_finite
-from bmrl.losses._gather import gather_rows
+from bmrl.losses._gather import GroupReference, check_gather, gather_for, gather_rows
+from bmrl.losses._precision import compute_dtype, no_autocast
 from bmrl.losses._reductions import REDUCTIONS, Reduction, reduced
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["LanguageAlignmentLoss", "language_alignment_loss"]
 
@@ -28,6 +31,7 @@ def language_alignment_loss(
     detach: bool = False,
     reduction: Reduction = "mean",
     gather: bool = False,
+    group: ProcessGroup | None = None,
 ) -> Tensor:
     r"""Mean Kullback-Leibler divergence between the softmaxes of paired language embeddings.
 
@@ -45,6 +49,7 @@ def language_alignment_loss(
         detach: no gradient reaches ``language``, so that only the prediction moves.
         reduction: ``"mean"`` over the rows, ``"sum"``, or ``"none"``: the divergence of each row.
         gather: the batch is that of all processes, see :func:`~bmrl.losses.dfacc_loss`.
+        group: see :func:`~bmrl.losses.dfacc_loss`.
 
     Returns:
         Scalar, or ``(batch,)`` for ``reduction="none"``: >= 0 up to rounding, in nats; float32 at least (half inputs
@@ -52,17 +57,21 @@ def language_alignment_loss(
 
     Raises:
         ShapeError: an input is not 2-dimensional or has no rows, or their shapes differ.
-        DTypeError: an input is not floating point.
+        DTypeError: an input is not floating point, or another argument is of the wrong type.
         DeviceError: the inputs are on different devices.
         RangeError: a value that is not finite, or an unknown ``direction`` or ``reduction``.
+        ConfigError: ``group`` without ``gather``, or settings that differ between processes.
 
     Example:
         >>> language = torch.tensor([[0.0, 0.0]])
         >>> language_alignment_loss(language, torch.tensor([[0.0, 2.0]]))
         tensor(0.4338)
     """
+    check_gather(gather, group)
     if gather:
-        language, predicted_language = gather_rows(language=language, predicted_language=predicted_language)
+        same = {"loss": "language_alignment_loss", "direction": direction, "detach": detach, "reduction": reduction}
+        rows = {"language": language, "predicted_language": predicted_language}
+        language, predicted_language = gather_rows(rows, group=group, same=same)
     check_batch("language", language)
     check_finite("language", language)
     check_shape("predicted_language", predicted_language, "batch dim")
@@ -73,11 +82,12 @@ def language_alignment_loss(
     check_same_device("predicted_language", predicted_language, "language", language)
     check_finite("predicted_language", predicted_language)
     check_choice("direction", direction, _DIRECTIONS)
+    check_switch("detach", detach)
     check_choice("reduction", reduction, REDUCTIONS)
-    compute_dtype = torch.promote_types(torch.promote_types(language.dtype, predicted_language.dtype), torch.float32)
-    with torch.autocast(language.device.type, enabled=False):
-        true = (language.detach() if detach else language).to(compute_dtype).log_softmax(-1)
-        predicted = predicted_language.to(compute_dtype).log_softmax(-1)
+    dtype = compute_dtype(language, predicted_language)
+    with no_autocast(language):
+        true = (language.detach() if detach else language).to(dtype).log_softmax(-1)
+        predicted = predicted_language.to(dtype).log_softmax(-1)
         p, q = (true, predicted) if direction == "forward" else (predicted, true)
         return reduced(F.kl_div(q, p, reduction="none", log_target=True).sum(-1), reduction)
 
@@ -86,7 +96,7 @@ class LanguageAlignmentLoss(nn.Module):
     """Module form of :func:`language_alignment_loss`; it has no parameters.
 
     Raises:
-        RangeError: an unknown ``direction`` or ``reduction``.
+        DTypeError, RangeError: an argument is of the wrong type, or an unknown ``direction`` or ``reduction``.
 
     Example:
         >>> LanguageAlignmentLoss()(torch.zeros(2, 3), torch.zeros(2, 3))
@@ -100,24 +110,30 @@ class LanguageAlignmentLoss(nn.Module):
         detach: bool = False,
         reduction: Reduction = "mean",
         gather: bool = False,
+        group: ProcessGroup | None = None,
     ) -> None:
         super().__init__()
         check_choice("direction", direction, _DIRECTIONS)
+        check_switch("detach", detach)
+        check_gather(gather, group)
         check_choice("reduction", reduction, REDUCTIONS)
         self.direction: Direction = direction
         self.detach = detach
         self.reduction: Reduction = reduction
         self.gather = gather
+        self._group = GroupReference(group)
 
     def forward(self, language: Tensor, predicted_language: Tensor) -> Tensor:
         """The loss of two ``(batch, dim)`` embeddings."""
+        if self.gather:
+            rows = {"language": language, "predicted_language": predicted_language}
+            language, predicted_language = gather_for(self, self._group, **rows)
         return language_alignment_loss(
             language,
             predicted_language,
             direction=self.direction,
             detach=self.detach,
             reduction=self.reduction,
-            gather=self.gather,
         )
 
     def extra_repr(self) -> str:

@@ -5,15 +5,22 @@ The baseline (VCC) that the DFACC loss is compared with.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
-from bmrl._checks import check_choice, check_positive
+from bmrl._checks import check_choice
+from bmrl.losses._arguments import check_finite_positive
 from bmrl.losses._batches import check_clusters
 from bmrl.losses._distances import EXACT
-from bmrl.losses._gather import gather_rows, synchronise
+from bmrl.losses._gather import GroupReference, check_gather, gather_for, gather_rows
 from bmrl.losses._initial_centers import CenterInit, random_centers
+from bmrl.losses._precision import compute_dtype, no_autocast
 from bmrl.losses._reductions import REDUCTIONS, Reduction, reduced
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["ContrastiveCenterLoss", "contrastive_center_loss"]
 
@@ -26,6 +33,7 @@ def contrastive_center_loss(
     delta: float = 1.0,
     reduction: Reduction = "sum",
     gather: bool = False,
+    group: ProcessGroup | None = None,
 ) -> Tensor:
     r"""The contrastive-center loss of a labelled batch (Qi & Su, ICIP 2017).
 
@@ -42,36 +50,41 @@ def contrastive_center_loss(
         reduction: ``"sum"`` over the batch as published; ``"mean"``, which does not grow with the batch; or
             ``"none"``, the term of each row.
         gather: the batch is that of all processes, see :func:`dfacc_loss`.
+        group: see :func:`dfacc_loss`.
 
     Returns:
         Scalar, or ``(batch,)`` for ``reduction="none"``: >= 0; float32 at least (half inputs are upcast).
 
     Raises:
         ShapeError: a wrong number of axes, an empty batch, or sizes that do not match.
-        DTypeError: ``embeddings`` or ``centers`` is not floating point, or ``labels`` is not int64.
+        DTypeError: ``embeddings`` or ``centers`` is not floating point, ``labels`` is not int64, or another argument
+            is of the wrong type.
         DeviceError: the tensors are on different devices.
-        RangeError: a label out of range, a value that is not finite or whose square is not, ``delta`` not positive, or
-            an unknown ``reduction``.
+        RangeError: a label out of range, a value that is not finite or whose square is not, ``delta`` not positive
+            or not finite, or an unknown ``reduction``.
+        ConfigError: ``group`` without ``gather``, or settings that differ between processes.
 
     Example:
         >>> centers = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
         >>> contrastive_center_loss(torch.tensor([[0.0, 0.0]]), torch.tensor([0]), centers)
         tensor(0.2500)
     """
+    check_gather(gather, group)
     if gather:
-        embeddings, labels = gather_rows(embeddings=embeddings, labels=labels)
+        same = {"loss": "contrastive_center_loss", "delta": delta, "reduction": reduction, "centers": centers}
+        embeddings, labels = gather_rows({"embeddings": embeddings, "labels": labels}, group=group, same=same)
     check_clusters(embeddings, labels, centers)
-    check_positive("delta", delta)
+    check_finite_positive("delta", delta)
     check_choice("reduction", reduction, REDUCTIONS)
-    compute_dtype = torch.promote_types(torch.promote_types(embeddings.dtype, centers.dtype), torch.float32)
-    with torch.autocast(embeddings.device.type, enabled=False):
+    dtype = compute_dtype(embeddings, centers)
+    with no_autocast(embeddings):
         # Distances from differences: neither cancellation nor a (batch, num_generators, dim) tensor.
-        squares = torch.cdist(embeddings.to(compute_dtype), centers.to(compute_dtype), compute_mode=EXACT).square()
+        squares = torch.cdist(embeddings.to(dtype), centers.to(dtype), compute_mode=EXACT).square()
         own = squares.gather(1, labels[:, None]).squeeze(1)
         is_own = labels[:, None] == torch.arange(centers.shape[0], device=labels.device)
         # Masked, not `squares.sum(-1) - own`, which cancels when a sample is far from its own center.
         others = squares.masked_fill(is_own, 0.0).sum(-1)
-        return reduced(0.5 * own / (others + delta), reduction)
+        return reduced(0.5 * own / (others + float(delta)), reduction)
 
 
 class ContrastiveCenterLoss(nn.Module):
@@ -85,11 +98,12 @@ class ContrastiveCenterLoss(nn.Module):
         delta: see :func:`contrastive_center_loss`.
         reduction: see :func:`contrastive_center_loss`.
         gather: see :func:`dfacc_loss`. The centers of all processes are set to those of the first.
+        group: see :func:`dfacc_loss`.
         init: where centers start: ``"sphere"``, random unit vectors, for L2-normalised embeddings; ``"simplex"``,
             random probability vectors, for probabilities.
 
     Raises:
-        RangeError: an argument is out of range.
+        DTypeError, RangeError: an argument is of the wrong type or out of range.
 
     Example:
         >>> loss = ContrastiveCenterLoss(num_generators=7, embed_dim=16)
@@ -105,23 +119,24 @@ class ContrastiveCenterLoss(nn.Module):
         delta: float = 1.0,
         reduction: Reduction = "sum",
         gather: bool = False,
+        group: ProcessGroup | None = None,
         init: CenterInit = "sphere",
     ) -> None:
         super().__init__()
-        check_positive("delta", delta)
+        check_finite_positive("delta", delta)
+        check_gather(gather, group)
         check_choice("reduction", reduction, REDUCTIONS)
         self.delta = delta
         self.reduction: Reduction = reduction
         self.gather = gather
+        self._group = GroupReference(group)
         self.centers = nn.Parameter(random_centers(num_generators, embed_dim, init))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The loss of ``embeddings`` ``(batch, embed_dim)`` with ``labels`` ``(batch,)``."""
         if self.gather:
-            synchronise(self)
-        return contrastive_center_loss(
-            embeddings, labels, self.centers, delta=self.delta, reduction=self.reduction, gather=self.gather
-        )
+            embeddings, labels = gather_for(self, self._group, embeddings=embeddings, labels=labels)
+        return contrastive_center_loss(embeddings, labels, self.centers, delta=self.delta, reduction=self.reduction)
 
     def extra_repr(self) -> str:
         """The arguments, as ``print`` shows them."""

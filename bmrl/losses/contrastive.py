@@ -6,27 +6,25 @@ pair attention that the second may use.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bmrl._checks import (
-    check_choice,
-    check_dtype,
-    check_floating,
-    check_positive,
-    check_same_device,
-    check_shape,
-)
+from bmrl._checks import check_choice, check_dtype, check_floating, check_same_device, check_shape
 from bmrl._transforms import has_values
 from bmrl.errors import DTypeError, ShapeError
+from bmrl.losses._arguments import check_count, check_finite_positive
 from bmrl.losses._batches import check_batch, check_finite, check_labels
-from bmrl.losses._chunks import chunks, only_once, rows_a_chunk
-from bmrl.losses._gather import gather_rows, synchronise
+from bmrl.losses._chunks import check_not_batched, chunks, no_jvp, no_vmap, only_once, rows_a_chunk
+from bmrl.losses._gather import GroupReference, check_gather, gather_for, gather_rows
+from bmrl.losses._precision import compute_dtype, no_autocast
 from bmrl.losses._reductions import REDUCTIONS, Reduction, reduced
 from bmrl.losses._temperature import bounded_temperature, log_scale_parameter
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["CMCLoss", "CPCLoss", "contrastive_loss"]
 
@@ -49,6 +47,7 @@ def contrastive_loss(
     reduction: Reduction = "mean",
     chunk_size: int | None = None,
     gather: bool = False,
+    group: ProcessGroup | None = None,
 ) -> Tensor:
     r"""Mean of the two cross-entropies that match each row to its partner, and back (symmetric InfoNCE).
 
@@ -68,7 +67,8 @@ def contrastive_loss(
             float32, also one below 1e-35) has similarity 0 to all.
         paired: ``(batch, dim)``, floating point; row u belongs to row u of ``visual``.
         labels: ``(batch,)`` int64, the generator of each row; needed for ``targets="same_label"``.
-        temperature: tau > 0; a number, or a scalar tensor (whose value is not checked).
+        temperature: tau > 0; a number, or a scalar tensor, ``()`` or ``(1,)``, floating point (whose value is checked
+            on the CPU alone).
         targets: ``"diagonal"``, the paper's: a row's own partner is the one positive; or ``"same_label"``: all rows of
             equal label are positives with equal weight, for partners that repeat within a generator, such as prompts.
         gate: ``(n, n)`` with n >= batch, floating point: similarities are multiplied by the sigmoid of its leading
@@ -81,6 +81,7 @@ def contrastive_loss(
             form. None takes the dense form up to 1024 rows and chunks of 4 MiB of float32 similarities above.
         gather: the batch, with ``labels`` and ``mask``, is that of all processes, see
             :func:`~bmrl.losses.dfacc_loss`; ``gate`` and ``temperature`` must be equal in all of them.
+        group: see :func:`~bmrl.losses.dfacc_loss`.
 
     Returns:
         Scalar, or ``(batch,)`` for ``reduction="none"``: in nats, >= 0, and log(batch) for uninformative embeddings;
@@ -88,43 +89,47 @@ def contrastive_loss(
 
     Raises:
         ShapeError: a wrong number of axes, an empty batch, sizes that do not match, or a gate smaller than the batch.
-        DTypeError: an input has the wrong dtype, or ``labels`` are needed and missing.
+        DTypeError: an argument has the wrong type or dtype, or ``labels`` are needed and missing.
         DeviceError: the tensors are on different devices.
         RangeError: a value that is not finite, ``temperature`` not positive, ``chunk_size`` below 1, or an unknown
             ``targets`` or ``reduction``.
+        ConfigError: ``group`` without ``gather``, or settings that differ between processes.
         RuntimeError: the gradient of a loss computed in chunks is differentiated again.
 
     Example:
         >>> contrastive_loss(torch.eye(3), torch.eye(3), temperature=1.0)
         tensor(0.5514)
     """
+    check_gather(gather, group)
     if gather:
-        optional = {"labels": labels, "mask": mask}
-        given = {name: tensor for name, tensor in optional.items() if tensor is not None}
-        visual, paired, *others = gather_rows(visual=visual, paired=paired, **given)
-        found = dict(zip(given, others, strict=True))
-        labels, mask = found.get("labels"), found.get("mask")
+        same = {"loss": "contrastive_loss", "temperature": temperature, "targets": targets, "gate": gate}
+        same |= {"reduction": reduction, "chunk_size": chunk_size}
+        rows = {"visual": visual, "paired": paired, "labels": labels, "mask": mask}
+        visual, paired, labels, mask = gather_rows(rows, group=group, same=same)
     check_batch("visual", visual)
     check_shape("paired", paired, "batch dim")
     check_floating("paired", paired)
     if paired.shape != visual.shape:
         raise ShapeError(f"paired: expected the shape of visual {tuple(visual.shape)}, got {tuple(paired.shape)}")
     check_same_device("paired", paired, "visual", visual)
-    if not isinstance(temperature, Tensor):
-        check_positive("temperature", temperature)
+    temperature = _checked_temperature(temperature, visual)
     check_choice("targets", targets, _TARGETS)
     check_choice("reduction", reduction, REDUCTIONS)
     batch = visual.shape[0]
+    if labels is None and targets == "same_label":
+        raise DTypeError("labels: expected a torch.Tensor for targets='same_label', got None")
+    if labels is not None:
+        check_labels(labels, "visual", visual)
     pairs = _Pairs(
-        labels=_labels(labels, visual) if targets == "same_label" else None,
+        labels=labels if targets == "same_label" else None,
         gate=None if gate is None else _leading_block(gate, visual),
         mask=None if mask is None else _checked_mask(mask, visual),
     )
     chunk_size = rows_a_chunk(chunk_size, batch, of_large=_CHUNK_PAIRS // batch)
-    compute_dtype = torch.promote_types(torch.promote_types(visual.dtype, paired.dtype), torch.float32)
-    with torch.autocast(visual.device.type, enabled=False):
-        queries = _of_length(1 / temperature, "visual", visual.to(compute_dtype))
-        keys = _of_length(1.0, "paired", paired.to(compute_dtype))
+    dtype = compute_dtype(visual, paired)
+    with no_autocast(visual):
+        queries = _of_length(1 / temperature, "visual", visual.to(dtype))
+        keys = _of_length(1.0, "paired", paired.to(dtype))
         if chunk_size < batch:
             both_ways = _ChunkedCrossEntropies.apply(queries, keys, *pairs, chunk_size)[0]
         else:
@@ -204,6 +209,8 @@ class _ChunkedCrossEntropies(torch.autograd.Function):
     of rows at a time, and from them the gradient: the softmaxes by rows and by columns less the targets.
     """
 
+    vmap, jvp = staticmethod(no_vmap), staticmethod(no_jvp)
+
     @staticmethod
     def forward(
         queries: Tensor,
@@ -213,24 +220,8 @@ class _ChunkedCrossEntropies(torch.autograd.Function):
         mask: Tensor | None,
         chunk_size: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        pairs, batch = _Pairs(labels, gate, mask), queries.shape[0]
-        positive, row_max, row_sum = (queries.new_empty(batch) for _ in range(3))
-        column_max, column_sum = queries.new_full((batch,), -torch.inf), queries.new_zeros(batch)
-        for rows in chunks(batch, chunk_size):
-            logits = pairs.logits(queries[rows] @ keys.mT, rows)
-            target = pairs.targets(rows, logits)
-            if labels is None:
-                positive[rows] = logits.gather(1, target[:, None]).squeeze(1)
-            else:
-                positive[rows] = (logits * target).sum(1)
-            row_max[rows] = logits.amax(1)
-            row_sum[rows] = (logits - row_max[rows, None]).exp_().sum(1)
-            new_max = torch.maximum(column_max, logits.amax(0))
-            column_sum = column_sum * (column_max - new_max).exp() + (logits - new_max).exp_().sum(0)
-            column_max = new_max
-        # Differences first: a log-sum-exp minus its positive would lose a small loss to rounding.
-        both_ways = (row_max - positive) + (column_max - positive) + row_sum.log() + column_sum.log()
-        return both_ways, row_max + row_sum.log(), column_max + column_sum.log()
+        in_chunks = _cross_entropies_op if torch.compiler.is_compiling() else _cross_entropies
+        return in_chunks(queries, keys, labels, gate, mask, chunk_size)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -240,38 +231,114 @@ class _ChunkedCrossEntropies(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, slopes: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        check_not_batched(slopes)
         queries, keys, labels, gate, mask, by_row, by_column = ctx.saved_tensors
-        pairs = _Pairs(labels, gate, mask)
-        to_queries, to_keys = torch.empty_like(queries), torch.zeros_like(keys)
-        to_gate = None if gate is None or not ctx.needs_input_grad[3] else torch.empty_like(gate)
-        with torch.autocast(queries.device.type, enabled=False):
-            for rows in chunks(queries.shape[0], ctx.chunk_size):
-                similarities = queries[rows] @ keys.mT
-                logits = pairs.logits(similarities, rows)
-                gradient = (logits - by_row[rows, None]).exp_().mul_(slopes[rows, None])
-                gradient.addcmul_((logits - by_column).exp_(), slopes)
-                target = pairs.targets(rows, logits)
-                if labels is None:
-                    gradient.scatter_add_(1, target[:, None], -2 * slopes[rows, None])
-                else:
-                    gradient.addcmul_(slopes[rows, None] + slopes, target, value=-1)  # targets are symmetric
-                if gate is not None:
-                    opening = gate[rows].to(queries.dtype).sigmoid()
-                    if to_gate is not None:
-                        to_gate[rows] = gradient * similarities * opening * (1 - opening)
-                    gradient.mul_(opening)
-                to_queries[rows] = gradient @ keys
-                to_keys.addmm_(gradient.mT, queries[rows])
+        in_chunks = _cross_entropies_backward_op if torch.compiler.is_compiling() else _cross_entropies_backward
+        with_gate = gate is not None and ctx.needs_input_grad[3]
+        to_queries, to_keys, to_gate = in_chunks(
+            slopes, queries, keys, labels, gate, mask, by_row, by_column, ctx.chunk_size, with_gate
+        )
         by = (slopes, queries, keys) if gate is None else (slopes, queries, keys, gate)
-        to_gate = None if to_gate is None else only_once(to_gate, *by)
-        return only_once(to_queries, *by), only_once(to_keys, *by), None, to_gate, None, None
+        once_to_gate = only_once(to_gate, *by) if with_gate else None
+        return only_once(to_queries, *by), only_once(to_keys, *by), None, once_to_gate, None, None
 
 
-def _labels(labels: Tensor | None, visual: Tensor) -> Tensor:
-    if labels is None:
-        raise DTypeError("labels: expected a torch.Tensor for targets='same_label', got None")
-    check_labels(labels, "visual", visual)
-    return labels
+def _cross_entropies(
+    queries: Tensor, keys: Tensor, labels: Tensor | None, gate: Tensor | None, mask: Tensor | None, chunk_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both cross-entropies of each row, added, and the log-sum-exps of rows and columns: three times ``(batch,)``."""
+    pairs, batch = _Pairs(labels, gate, mask), queries.shape[0]
+    row_positive, row_max, row_sum = (queries.new_empty(batch) for _ in range(3))
+    column_positive, column_sum = (queries.new_zeros(batch) for _ in range(2))
+    column_max = queries.new_full((batch,), -torch.inf)
+    for rows in chunks(batch, chunk_size):
+        logits = pairs.logits(queries[rows] @ keys.mT, rows)
+        target = pairs.targets(rows, logits)
+        if labels is None:
+            row_positive[rows] = column_positive[rows] = logits.gather(1, target[:, None]).squeeze(1)
+        else:
+            positives = logits * target
+            row_positive[rows] = positives.sum(1)
+            column_positive = column_positive + positives.sum(0)  # targets are symmetric
+        row_max[rows] = logits.amax(1)
+        row_sum[rows] = (logits - row_max[rows, None]).exp_().sum(1)
+        new_max = torch.maximum(column_max, logits.amax(0))
+        column_sum = column_sum * (column_max - new_max).exp() + (logits - new_max).exp_().sum(0)
+        column_max = new_max
+    # Differences first: a log-sum-exp minus its positive would lose a small loss to rounding.
+    both_ways = (row_max - row_positive) + (column_max - column_positive) + row_sum.log() + column_sum.log()
+    return both_ways, row_max + row_sum.log(), column_max + column_sum.log()
+
+
+def _cross_entropies_backward(
+    slopes: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    labels: Tensor | None,
+    gate: Tensor | None,
+    mask: Tensor | None,
+    by_row: Tensor,
+    by_column: Tensor,
+    chunk_size: int,
+    with_gate: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and gate (no elements unless asked for) from those of :func:`_cross_entropies`."""
+    pairs = _Pairs(labels, gate, mask)
+    to_queries, to_keys = torch.empty_like(queries), torch.zeros_like(keys)
+    to_gate = queries.new_empty((0,)) if gate is None or not with_gate else torch.empty_like(gate)
+    with no_autocast(queries):
+        for rows in chunks(queries.shape[0], chunk_size):
+            similarities = queries[rows] @ keys.mT
+            logits = pairs.logits(similarities, rows)
+            gradient = (logits - by_row[rows, None]).exp_().mul_(slopes[rows, None])
+            gradient.addcmul_((logits - by_column).exp_(), slopes)
+            target = pairs.targets(rows, logits)
+            if labels is None:
+                gradient.scatter_add_(1, target[:, None], -2 * slopes[rows, None])
+            else:
+                gradient.addcmul_(slopes[rows, None] + slopes, target, value=-1)  # targets are symmetric
+            if gate is not None:
+                opening = gate[rows].to(queries.dtype).sigmoid()
+                if with_gate:
+                    to_gate[rows] = gradient * similarities * opening * (1 - opening)
+                gradient.mul_(opening)
+            to_queries[rows] = gradient @ keys
+            to_keys.addmm_(gradient.mT, queries[rows])
+    return to_queries, to_keys, to_gate
+
+
+# Operators that the compiler does not look into: the number of chunks depends on the batch, and each batch size would
+# be compiled anew.
+_cross_entropies_op = torch.library.custom_op("bmrl::contrastive_in_chunks", _cross_entropies, mutates_args=())
+_cross_entropies_backward_op = torch.library.custom_op(
+    "bmrl::contrastive_in_chunks_backward", _cross_entropies_backward, mutates_args=()
+)
+
+
+@_cross_entropies_op.register_fake
+def _(queries: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    batch = queries.shape[0]
+    return queries.new_empty(batch), queries.new_empty(batch), queries.new_empty(batch)
+
+
+@_cross_entropies_backward_op.register_fake
+def _(
+    slopes: Tensor, queries: Tensor, keys: Tensor, labels: Tensor | None, gate: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    to_gate = torch.empty_like(gate) if gate is not None and rest[-1] else queries.new_empty((0,))
+    return torch.empty_like(queries), torch.empty_like(keys), to_gate
+
+
+def _checked_temperature(temperature: float | Tensor, visual: Tensor) -> float | Tensor:
+    if not isinstance(temperature, Tensor):
+        check_finite_positive("temperature", temperature)
+        return float(temperature)
+    check_floating("temperature", temperature)
+    if temperature.shape not in ((), (1,)):
+        raise ShapeError(f"temperature: expected a number or a scalar, got shape {tuple(temperature.shape)}")
+    if has_values(temperature):
+        check_finite_positive("temperature", float(temperature.detach()))
+    return temperature
 
 
 def _leading_block(gate: Tensor, visual: Tensor) -> Tensor:
@@ -281,7 +348,9 @@ def _leading_block(gate: Tensor, visual: Tensor) -> Tensor:
     check_same_device("gate", gate, "visual", visual)
     if batch > min(gate.shape):
         raise ShapeError(f"gate: expected at least the batch ({batch}, {batch}), got {tuple(gate.shape)}")
-    return gate[:batch, :batch]
+    leading = gate[:batch, :batch]
+    check_finite("gate", leading)
+    return leading
 
 
 def _checked_mask(mask: Tensor, visual: Tensor) -> Tensor:
@@ -303,9 +372,10 @@ class CPCLoss(nn.Module):
         reduction: see :func:`contrastive_loss`.
         chunk_size: see :func:`contrastive_loss`.
         gather: see :func:`contrastive_loss`. The temperatures of all processes are set to that of the first.
+        group: see :func:`contrastive_loss`.
 
     Raises:
-        RangeError: an argument is out of range.
+        DTypeError, RangeError: an argument is of the wrong type or out of range.
 
     Example:
         >>> loss = CPCLoss()
@@ -321,16 +391,18 @@ class CPCLoss(nn.Module):
         reduction: Reduction = "mean",
         chunk_size: int | None = None,
         gather: bool = False,
+        group: ProcessGroup | None = None,
     ) -> None:
         super().__init__()
+        check_gather(gather, group)
         check_choice("targets", targets, _TARGETS)
         check_choice("reduction", reduction, REDUCTIONS)
-        if chunk_size is not None:
-            check_positive("chunk_size", chunk_size)
+        check_count("chunk_size", chunk_size, optional=True)
         self.targets: Targets = targets
         self.reduction: Reduction = reduction
         self.chunk_size = chunk_size
         self.gather = gather
+        self._group = GroupReference(group)
         self.log_scale = log_scale_parameter(temperature)
 
     def forward(
@@ -338,7 +410,8 @@ class CPCLoss(nn.Module):
     ) -> Tensor:
         """The loss of two ``(batch, dim)`` embeddings; ``labels`` and ``mask`` as in :func:`contrastive_loss`."""
         if self.gather:
-            synchronise(self)
+            rows = {"visual": visual, "parsing": parsing, "labels": labels, "mask": mask}
+            visual, parsing, labels, mask = gather_for(self, self._group, **rows)
         temperature = bounded_temperature(self.log_scale)
         return contrastive_loss(
             visual,
@@ -349,7 +422,6 @@ class CPCLoss(nn.Module):
             mask=mask,
             reduction=self.reduction,
             chunk_size=self.chunk_size,
-            gather=self.gather,
         )
 
     def extra_repr(self) -> str:
@@ -372,9 +444,10 @@ class CMCLoss(nn.Module):
         chunk_size: see :func:`contrastive_loss`; the gate and its gradient are never cut.
         gather: see :func:`contrastive_loss`. The temperatures and gates of all processes are set to those of the
             first. The gate must be as large as the batch of all processes.
+        group: see :func:`contrastive_loss`.
 
     Raises:
-        RangeError: an argument is out of range.
+        DTypeError, RangeError: an argument is of the wrong type or out of range.
 
     Example:
         >>> loss = CMCLoss(spa_batch_size=8)
@@ -393,19 +466,20 @@ class CMCLoss(nn.Module):
         reduction: Reduction = "mean",
         chunk_size: int | None = None,
         gather: bool = False,
+        group: ProcessGroup | None = None,
     ) -> None:
         super().__init__()
+        check_gather(gather, group)
         check_choice("targets", targets, _TARGETS)
         check_choice("reduction", reduction, REDUCTIONS)
-        if chunk_size is not None:
-            check_positive("chunk_size", chunk_size)
-        if spa_batch_size is not None:
-            check_positive("spa_batch_size", spa_batch_size)
+        check_count("chunk_size", chunk_size, optional=True)
+        check_count("spa_batch_size", spa_batch_size, optional=True)
         self.targets: Targets = targets
         self.reduction: Reduction = reduction
         self.spa_batch_size = spa_batch_size
         self.chunk_size = chunk_size
         self.gather = gather
+        self._group = GroupReference(group)
         self.log_scale = log_scale_parameter(temperature)
         gate = None if spa_batch_size is None else nn.Parameter(torch.zeros(spa_batch_size, spa_batch_size))
         self.register_parameter("gate", gate)
@@ -413,7 +487,8 @@ class CMCLoss(nn.Module):
     def forward(self, visual: Tensor, language: Tensor, labels: Tensor | None = None) -> Tensor:
         """The loss of two ``(batch, dim)`` embeddings; ``labels`` as in :func:`contrastive_loss`."""
         if self.gather:
-            synchronise(self)
+            rows = {"visual": visual, "language": language, "labels": labels}
+            visual, language, labels = gather_for(self, self._group, **rows)
         temperature = bounded_temperature(self.log_scale)
         return contrastive_loss(
             visual,
@@ -424,7 +499,6 @@ class CMCLoss(nn.Module):
             gate=self.gate,
             reduction=self.reduction,
             chunk_size=self.chunk_size,
-            gather=self.gather,
         )
 
     def extra_repr(self) -> str:

@@ -6,19 +6,23 @@ margin) are pulled together as well, until they are a margin apart; those of unr
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bmrl._checks import check_not_negative, check_positive
 from bmrl._kernels import runs_kernels
+from bmrl.losses._arguments import check_count, check_weight
 from bmrl.losses._batches import check_clusters
-from bmrl.losses._chunks import chunks, only_once, rows_a_chunk
+from bmrl.losses._chunks import check_not_batched, chunks, no_jvp, no_vmap, only_once, rows_a_chunk
 from bmrl.losses._distances import EXACT, distances_between, distances_to_own, distances_within
-from bmrl.losses._gather import gather_rows, synchronise
+from bmrl.losses._gather import GroupReference, check_gather, gather_for, gather_rows
 from bmrl.losses._initial_centers import CenterInit, random_centers
+from bmrl.losses._precision import compute_dtype, no_autocast
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["DFACCLoss", "DFACCTerms", "dfacc_loss", "dfacc_terms"]
 
@@ -41,6 +45,7 @@ def dfacc_terms(
     margin: float = 0.7,
     chunk_size: int | None = None,
     gather: bool = False,
+    group: ProcessGroup | None = None,
 ) -> DFACCTerms:
     r"""The intra-generator and the inter-generator term of :func:`dfacc_loss`, apart.
 
@@ -52,21 +57,25 @@ def dfacc_terms(
         >>> [round(term.item(), 4) for term in terms]
         [1.0, -1.4142]
     """
+    check_gather(gather, group)
     if gather:
-        embeddings, labels = gather_rows(embeddings=embeddings, labels=labels)
+        same = {"loss": "dfacc_terms", "margin": margin, "chunk_size": chunk_size, "centers": centers}
+        embeddings, labels = gather_rows({"embeddings": embeddings, "labels": labels}, group=group, same=same)
     check_clusters(embeddings, labels, centers)
-    check_not_negative("margin", margin)
+    check_weight("margin", margin)
+    margin = float(margin)
     batch, chosen = embeddings.shape[0], chunk_size
     chunk_size = rows_a_chunk(chunk_size, batch, of_large=_LARGE_CHUNK)
-    compute_dtype = torch.promote_types(torch.promote_types(embeddings.dtype, centers.dtype), torch.float32)
-    with torch.autocast(embeddings.device.type, enabled=False):
-        y, c = embeddings.to(compute_dtype), centers.to(compute_dtype)
+    dtype = compute_dtype(embeddings, centers)
+    with no_autocast(embeddings):
+        y, c = embeddings.to(dtype), centers.to(dtype)
         intra = distances_to_own(y, c, labels).mean()
 
         fixed = c.detach()
         related = torch.cdist(fixed, fixed, compute_mode=EXACT) < margin
         in_kernels = chosen is None and runs_kernels(y, (torch.float32,))
-        if in_kernels or chunk_size < batch:
+        # Compiled code has no second derivative anyway, and one operator for all batch sizes is compiled but once.
+        if in_kernels or chunk_size < batch or torch.compiler.is_compiling():
             rows = None if in_kernels else chunk_size
             with_gradient = torch.is_grad_enabled() and y.requires_grad
             pairs, _ = _PairsOnce.apply(y, labels, related, margin, rows, with_gradient)
@@ -95,6 +104,8 @@ class _PairsOnce(torch.autograd.Function):
     Value and gradient are made together, so that distances are computed once and never kept.
     """
 
+    vmap, jvp = staticmethod(no_vmap), staticmethod(no_jvp)
+
     @staticmethod
     def forward(
         y: Tensor, labels: Tensor, related: Tensor, margin: float, chunk_size: int | None, with_gradient: bool
@@ -103,7 +114,8 @@ class _PairsOnce(torch.autograd.Function):
             from bmrl.losses._triton.launch import pairs_op
 
             return pairs_op(y, labels, related, margin, with_gradient)
-        return _pairs_in_chunks(y, labels, related, margin, chunk_size, with_gradient)
+        in_chunks = _pairs_in_chunks_op if torch.compiler.is_compiling() else _pairs_in_chunks
+        return in_chunks(y, labels, related, margin, chunk_size, with_gradient)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -112,6 +124,7 @@ class _PairsOnce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        check_not_batched(slope)
         y, gradient = ctx.saved_tensors
         return only_once(slope * gradient, slope, y), None, None, None, None, None
 
@@ -127,8 +140,7 @@ def _pairs_in_chunks(
         rows = y[chunk]
         distances = torch.pdist(rows)
         one, other = labels[chunk][torch.triu_indices(len(rows), len(rows), 1, device=labels.device)]
-        # Not in place: PyTorch 2.11 would compile a gradient of 0.
-        total = total + _pair_terms(distances, one, other, related, margin).sum()
+        total += _pair_terms(distances, one, other, related, margin).sum()
         if with_gradient:
             slopes = _pair_slopes(distances, one, other, related, margin)
             gradient[chunk] += torch.ops.aten._pdist_backward(slopes, rows, 2.0, distances)
@@ -136,13 +148,28 @@ def _pairs_in_chunks(
             others = y[later]
             distances = distances_between(rows, others)
             one, other = labels[chunk, None], labels[None, later]
-            total = total + _pair_terms(distances, one, other, related, margin).sum()
+            total += _pair_terms(distances, one, other, related, margin).sum()
             if with_gradient:
                 slopes = _pair_slopes(distances, one, other, related, margin)
                 backward = torch.ops.aten._cdist_backward
                 gradient[chunk] += backward(slopes, rows, others, 2.0, distances)
                 gradient[later] += backward(slopes.mT.contiguous(), others, rows, 2.0, distances.mT.contiguous())
     return total, gradient
+
+
+@torch.library.custom_op("bmrl::dfacc_pairs_in_chunks", mutates_args=())
+def _pairs_in_chunks_op(
+    y: Tensor, labels: Tensor, related: Tensor, margin: float, chunk_size: int, with_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    # The number of chunks depends on the batch: looked into, each batch size would be compiled anew.
+    return _pairs_in_chunks(y, labels, related, margin, chunk_size, with_gradient)
+
+
+@_pairs_in_chunks_op.register_fake
+def _(
+    y: Tensor, labels: Tensor, related: Tensor, margin: float, chunk_size: int, with_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    return y.new_empty(()), y.new_empty(y.shape if with_gradient else (0,))
 
 
 def dfacc_loss(
@@ -154,6 +181,7 @@ def dfacc_loss(
     inter_weight: float = 0.5,
     chunk_size: int | None = None,
     gather: bool = False,
+    group: ProcessGroup | None = None,
 ) -> Tensor:
     r"""The DFACC loss of a labelled batch (eq. 4-7 of arXiv:2504.14129).
 
@@ -192,7 +220,10 @@ def dfacc_loss(
         gather: with ``torch.distributed`` initialised, the batch is that of all processes, which may differ in
             length: each returns the loss of the whole, and the *mean* of their gradients, which
             ``DistributedDataParallel`` and FSDP make, is its gradient. ``centers`` must be equal in all processes; each
-            gets their whole gradient. Memory and work of a process are those of the whole batch.
+            gets their whole gradient. Memory and work of a process are those of the whole batch. Every argument must
+            be the same in all processes, but for the number of rows: if shapes, dtypes, settings, or what is None
+            differ, all processes raise one error. (Only ``gather`` itself can't be compared: all must have it on.)
+        group: the processes that gather; None means all. Needs ``gather=True``.
 
     Returns:
         Scalar; negative where pushing apart outweighs pulling together. With L2-normalised embeddings and centers
@@ -201,10 +232,12 @@ def dfacc_loss(
 
     Raises:
         ShapeError: a wrong number of axes, an empty batch, or sizes that do not match.
-        DTypeError: ``embeddings`` or ``centers`` is not floating point, or ``labels`` is not int64.
+        DTypeError: ``embeddings`` or ``centers`` is not floating point, ``labels`` is not int64, or another argument
+            is of the wrong type.
         DeviceError: the tensors are on different devices.
-        RangeError: a label out of range, a value that is not finite or whose square is not, a negative
-            ``margin`` or ``inter_weight``, or ``chunk_size`` below 1.
+        RangeError: a label out of range, a value that is not finite or whose square is not, a ``margin`` or
+            ``inter_weight`` that is negative or not finite, or ``chunk_size`` below 1.
+        ConfigError: ``group`` without ``gather``, or settings that differ between processes.
         RuntimeError: the gradient of a loss computed in chunks, or by the kernels, is differentiated again.
 
     Example:
@@ -213,9 +246,14 @@ def dfacc_loss(
         >>> round(loss.item(), 4)
         0.2929
     """
-    check_not_negative("inter_weight", inter_weight)
-    intra, inter = dfacc_terms(embeddings, labels, centers, margin=margin, chunk_size=chunk_size, gather=gather)
-    return intra + inter_weight * inter
+    check_gather(gather, group)
+    if gather:
+        same = {"loss": "dfacc_loss", "margin": margin, "inter_weight": inter_weight, "chunk_size": chunk_size}
+        same["centers"] = centers
+        embeddings, labels = gather_rows({"embeddings": embeddings, "labels": labels}, group=group, same=same)
+    check_weight("inter_weight", inter_weight)
+    intra, inter = dfacc_terms(embeddings, labels, centers, margin=margin, chunk_size=chunk_size)
+    return intra + float(inter_weight) * inter
 
 
 class DFACCLoss(nn.Module):
@@ -230,11 +268,12 @@ class DFACCLoss(nn.Module):
         inter_weight: see :func:`dfacc_loss`.
         chunk_size: see :func:`dfacc_loss`.
         gather: see :func:`dfacc_loss`. The centers of all processes are set to those of the first.
+        group: see :func:`dfacc_loss`.
         init: where centers start: ``"sphere"``, random unit vectors, for L2-normalised embeddings; ``"simplex"``,
             random probability vectors, for probabilities.
 
     Raises:
-        RangeError: an argument is out of range.
+        DTypeError, RangeError: an argument is of the wrong type or out of range.
 
     Example:
         >>> loss = DFACCLoss(num_generators=7, embed_dim=16)
@@ -251,23 +290,25 @@ class DFACCLoss(nn.Module):
         inter_weight: float = 0.5,
         chunk_size: int | None = None,
         gather: bool = False,
+        group: ProcessGroup | None = None,
         init: CenterInit = "sphere",
     ) -> None:
         super().__init__()
-        check_not_negative("margin", margin)
-        check_not_negative("inter_weight", inter_weight)
-        if chunk_size is not None:
-            check_positive("chunk_size", chunk_size)
+        check_weight("margin", margin)
+        check_weight("inter_weight", inter_weight)
+        check_count("chunk_size", chunk_size, optional=True)
+        check_gather(gather, group)
         self.margin = margin
         self.inter_weight = inter_weight
         self.chunk_size = chunk_size
         self.gather = gather
+        self._group = GroupReference(group)
         self.centers = nn.Parameter(random_centers(num_generators, embed_dim, init))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The loss of ``embeddings`` ``(batch, embed_dim)`` with ``labels`` ``(batch,)``."""
         if self.gather:
-            synchronise(self)
+            embeddings, labels = gather_for(self, self._group, embeddings=embeddings, labels=labels)
         return dfacc_loss(
             embeddings,
             labels,
@@ -275,7 +316,6 @@ class DFACCLoss(nn.Module):
             margin=self.margin,
             inter_weight=self.inter_weight,
             chunk_size=self.chunk_size,
-            gather=self.gather,
         )
 
     def extra_repr(self) -> str:

@@ -2,23 +2,26 @@ r"""The training objective of BMRL: the weighted sum of eq. 12 of arXiv:2504.141
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bmrl._checks import check_choice, check_not_negative, check_shape
-from bmrl.errors import ConfigError, RangeError
+from bmrl._checks import check_choice, check_number, check_shape, check_switch
+from bmrl.errors import ConfigError, DTypeError, RangeError
+from bmrl.losses._arguments import check_count, check_weight
 from bmrl.losses._batches import check_batch, check_finite, check_labels
-from bmrl.losses._gather import gather_rows, synchronise
+from bmrl.losses._gather import GroupReference, check_gather, gather_for
+from bmrl.losses._precision import compute_dtype, no_autocast
 from bmrl.losses.alignment import Direction, LanguageAlignmentLoss
 from bmrl.losses.center import ContrastiveCenterLoss
 from bmrl.losses.contrastive import CMCLoss, CPCLoss, Targets
 from bmrl.losses.dfacc import DFACCLoss
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from torch.distributed import ProcessGroup
 
     from bmrl.losses._initial_centers import CenterInit
 
@@ -113,10 +116,11 @@ class BMRLObjective(nn.Module):
         chunk_size: of :func:`dfacc_loss` and :func:`contrastive_loss`.
         gather: the batch of every term is that of all processes, see :func:`dfacc_loss`. The parameters of all
             processes are set to those of the first.
+        group: see :func:`dfacc_loss`.
 
     Raises:
-        ConfigError: ``weights`` names an unknown term.
-        RangeError: an argument is out of range.
+        ConfigError: ``weights`` names an unknown term, or ``group`` without ``gather``.
+        DTypeError, RangeError: an argument is of the wrong type or out of range.
 
     Example:
         >>> from types import SimpleNamespace
@@ -146,17 +150,26 @@ class BMRLObjective(nn.Module):
         label_smoothing: float = 0.0,
         chunk_size: int | None = None,
         gather: bool = False,
+        group: ProcessGroup | None = None,
     ) -> None:
         super().__init__()
+        for name in ("num_generators", "embed_dim"):
+            if not hasattr(config, name):
+                raise DTypeError(f"config: expected num_generators and embed_dim, got {type(config).__name__}")
+            check_count(name, getattr(config, name))
+        check_gather(gather, group)
+        check_switch("kl_detach", kl_detach)
         check_choice("dfacc_on", dfacc_on, ("embedding", "probability"))
         check_choice("metric_loss", metric_loss, ("dfacc", "vcc", "none"))
+        check_number("label_smoothing", label_smoothing)
         if not 0 <= label_smoothing < 1:
             raise RangeError(f"label_smoothing: expected >= 0 and < 1, got {label_smoothing}")
-        self.weights = _all_weights(weights or {})
+        self.weights = _all_weights({} if weights is None else weights)
         self.num_generators = config.num_generators
         self.dfacc_on = dfacc_on
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = float(label_smoothing)
         self.gather = gather
+        self._group = GroupReference(group)
 
         on_embedding = dfacc_on == "embedding"
         shape = (config.num_generators, config.embed_dim if on_embedding else config.num_generators)
@@ -197,7 +210,6 @@ class BMRLObjective(nn.Module):
             ShapeError, DTypeError, DeviceError, RangeError: as the terms do.
         """
         if self.gather:
-            synchronise(self)
             output, labels = self._gathered(output, labels)
         logits = output.logits
         check_batch("logits", logits)
@@ -219,7 +231,7 @@ class BMRLObjective(nn.Module):
             parts["cpc"] = self.cpc(output.embedding, output.parsing, labels, mask=mask)
         if self.kl is not None and output.language is not None and output.predicted_language is not None:
             parts["kl"] = self.kl(output.language, output.predicted_language)
-        total = torch.zeros((), dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
+        total = torch.zeros((), dtype=compute_dtype(logits), device=logits.device)
         for name, part in parts.items():
             total = total + self.weights[name] * part
         return ObjectiveResult(total, parts)
@@ -227,14 +239,12 @@ class BMRLObjective(nn.Module):
     def _gathered(self, output: _Output, labels: Tensor) -> tuple[_Rows, Tensor]:
         """The output and the labels of all processes."""
         rows: dict[str, Any] = {name: getattr(output, name, None) for name in _Rows._fields}
-        given = {name: tensor for name, tensor in rows.items() if tensor is not None}
-        *gathered, labels = gather_rows(**given, labels=labels)
-        return _Rows(**(rows | dict(zip(given, gathered, strict=True)))), labels
+        *gathered, labels = gather_for(self, self._group, **rows, labels=labels)
+        return _Rows(*gathered), labels
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(logits.device.type, enabled=False):
-            upcast = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            return F.cross_entropy(upcast, labels, label_smoothing=self.label_smoothing)
+        with no_autocast(logits):
+            return F.cross_entropy(logits.to(compute_dtype(logits)), labels, label_smoothing=self.label_smoothing)
 
     def extra_repr(self) -> str:
         """The weights, as ``print`` shows them."""
@@ -242,8 +252,10 @@ class BMRLObjective(nn.Module):
 
 
 def _all_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    if not isinstance(weights, Mapping):
+        raise DTypeError(f"weights: expected a mapping of terms to numbers, got {type(weights).__name__}")
     for name, weight in weights.items():
         if name not in _TERMS:
             raise ConfigError(f"weights: expected names among {', '.join(_TERMS)}, got {name!r}")
-        check_not_negative(f"weights[{name!r}]", weight)
+        check_weight(f"weights[{name!r}]", weight)
     return {name: float(weights.get(name, 1.0)) for name in _TERMS}

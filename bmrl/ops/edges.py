@@ -22,11 +22,12 @@ def sobel(images: Tensor) -> Tensor:
 
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
-            [0, 1]; height and width at least 2. NaN propagates.
+            [0, 1]; height and width at least 2. NaN propagates. Other floats are taken at their scale: the result
+            grows with their contrast and knows nothing of their brightness.
 
     Returns:
-        ``(batch, 1, height, width)``, 0 to about 4.5; float32 for uint8 images, else the images' dtype
-        (computed in float32 at least).
+        ``(batch, 1, height, width)``, 0 to about 4.5 for images in [0, 1]; float32 for uint8 images, else the images'
+        dtype (computed in float32 at least).
 
     Raises:
         ShapeError: not four axes, not 1 or 3 channels, or a side below 2.

@@ -29,10 +29,10 @@ def grayscale(images: Tensor) -> Tensor:
 
     Args:
         images: ``(batch, 3, height, width)`` RGB, uint8 in 0..255 or floating point in [0, 1]; images of one
-            channel are returned in [0, 1] as they are.
+            channel are returned in [0, 1] as they are. Other floats are taken at their scale.
 
     Returns:
-        ``(batch, 1, height, width)`` in [0, 1]; float32 for uint8 images, else the images' dtype.
+        ``(batch, 1, height, width)``, in [0, 1] where the images are; float32 for uint8 images, else the images' dtype.
 
     Raises:
         ShapeError: not four axes, or not 1 or 3 channels.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bmrl._checks import check_images, check_positive
 from bmrl.ops._dispatch import runs_kernels
+from bmrl.ops._ranges import check_contrast
 from bmrl.ops.luma import output_dtype, unit_range
 
 __all__ = ["SRM", "srm"]
@@ -23,9 +24,12 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
 
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
-            [0, 1]. NaN propagates.
-        truncation: > 0; residuals are clamped to [-truncation, truncation]. Residuals of images in [0, 1] rarely
-            leave ±1, so that the default clamps nothing; the 3 grey levels of classical steganalysis are 3 / 255.
+            [0, 1]. NaN propagates. A brightness that is added to all pixels leaves residuals away from the border as
+            they are, but the truncation presumes the contrast of [0, 1]: floats that span more than 1.5 (1 and what
+            resampling overshoots) are refused on the CPU, where values can be looked at.
+        truncation: > 0; residuals are clamped to [-truncation, truncation], infinity clamps nothing. Residuals of
+            images in [0, 1] rarely leave ±1, so that the default clamps nothing; the 3 grey levels of classical
+            steganalysis are 3 / 255.
 
     Returns:
         ``(batch, 3, height, width)`` with KB, KV and H2 as channels; float32 for uint8 images, else the images'
@@ -33,8 +37,9 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
 
     Raises:
         ShapeError: not four axes, or not 1 or 3 channels.
-        DTypeError: neither uint8 nor floating point.
-        RangeError: ``truncation`` is not positive.
+        DTypeError: images neither uint8 nor floating point, or ``truncation`` no number.
+        RangeError: ``truncation`` is not positive, or floating point images span more than 1.5, such as normalized
+            ones or those that count to 255 (on the CPU, uncompiled).
 
     Source: Fridrich and Kodovsky, 2012; the noise view of arXiv:2504.14129, section 3.3.
 
@@ -44,6 +49,8 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
     """
     check_images("images", images)
     check_positive("truncation", truncation)
+    check_contrast("images", images)
+    truncation = float(truncation)
     if runs_kernels(images):
         from bmrl.ops import _registration
 
@@ -57,7 +64,7 @@ class SRM(nn.Module):
     def __init__(self, *, truncation: float = 3.0) -> None:
         super().__init__()
         check_positive("truncation", truncation)
-        self.truncation = truncation
+        self.truncation = float(truncation)
 
     def forward(self, images: Tensor) -> Tensor:
         """See :func:`srm`."""

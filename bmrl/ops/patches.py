@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numbers
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from bmrl._checks import check_images
 from bmrl.errors import DTypeError, ShapeError
+from bmrl.ops._ranges import check_unit_range
 from bmrl.ops.luma import grey_levels
 
 __all__ = ["PatchHomogeneity", "RichestPatch", "patch_homogeneity", "richest_patch"]
@@ -23,7 +26,8 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
 
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
-            [0, 1]; a float32 or float64 image that was uint8 before gives the same result. NaN propagates.
+            [0, 1]; a float32 or float64 image that was uint8 before gives the same result. NaN propagates. Floats
+            beyond -0.25..1.25, which resampling does not reach, are refused on the CPU, where values can be looked at.
         patch_size: side of a patch in pixels, at least 2 and at most height and width; a remainder at the right
             or bottom is ignored.
 
@@ -32,7 +36,8 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
 
     Raises:
         ShapeError: not four axes, not 1 or 3 channels, or the patch does not fit.
-        DTypeError: neither uint8 nor floating point.
+        DTypeError: images neither uint8 nor floating point, or ``patch_size`` no integer.
+        RangeError: floating point images beyond -0.25..1.25, such as normalized ones (on the CPU, uncompiled).
 
     Example:
         >>> import torch
@@ -40,7 +45,8 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
         tensor([[[1., 1., 1.],
                  [1., 1., 1.]]])
     """
-    check_patch("images", images, patch_size)
+    patch_size = check_patch("images", images, patch_size)
+    check_unit_range("images", images)
     return _similarity(grey_levels(images), patch_size).mean(dim=(-2, -1))
 
 
@@ -61,6 +67,7 @@ def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Ten
     Raises:
         ShapeError: as :func:`patch_homogeneity`.
         DTypeError: as :func:`patch_homogeneity`.
+        RangeError: as :func:`patch_homogeneity`.
 
     Source: the patch selector of arXiv:2504.14129, section 3.3.
 
@@ -71,7 +78,8 @@ def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Ten
         >>> richest_patch(image, patch_size=2)[1]
         tensor([1])
     """
-    check_patch("images", images, patch_size)
+    patch_size = check_patch("images", images, patch_size)
+    check_unit_range("images", images)
     indices = richest_index(grey_levels(images.detach()), patch_size)
     return patch_at(images, indices, patch_size), indices
 
@@ -101,20 +109,22 @@ def _sum_whole_numbers(values: Tensor) -> Tensor:
     return high_sum.mul_(2**12).add_(low_sum)
 
 
-def check_patch_size(patch_size: int) -> None:
-    """Check for a whole number of at least two pixels."""
-    if not isinstance(patch_size, int):
+def check_patch_size(patch_size: int) -> int:
+    """Check for a whole number of at least two pixels, and return it as one of Python."""
+    if isinstance(patch_size, bool) or not isinstance(patch_size, int | torch.SymInt | numbers.Integral):
         raise DTypeError(f"patch_size: expected an int, got {type(patch_size).__name__}")
     if patch_size < 2:
         raise ShapeError(f"patch_size: expected >= 2 (levels are compared with a neighbour), got {patch_size}")
+    return int(patch_size)
 
 
-def check_patch(name: str, images: Tensor, patch_size: int) -> None:
-    """Check images and the patch that is to be cut from them."""
+def check_patch(name: str, images: Tensor, patch_size: int) -> int:
+    """Check images and the patch that is to be cut from them; return its size as an int of Python."""
     check_images(name, images)
-    check_patch_size(patch_size)
+    patch_size = check_patch_size(patch_size)
     if patch_size > min(images.shape[-2:]):
         raise ShapeError(f"patch_size: expected at most height and width of {tuple(images.shape)}, got {patch_size}")
+    return patch_size
 
 
 def patch_grid(images: Tensor, patch_size: int) -> Tensor:
@@ -154,8 +164,7 @@ class PatchHomogeneity(nn.Module):
 
     def __init__(self, *, patch_size: int = 112) -> None:
         super().__init__()
-        check_patch_size(patch_size)
-        self.patch_size = patch_size
+        self.patch_size = check_patch_size(patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """See :func:`patch_homogeneity`."""
@@ -171,8 +180,7 @@ class RichestPatch(nn.Module):
 
     def __init__(self, *, patch_size: int = 112) -> None:
         super().__init__()
-        check_patch_size(patch_size)
-        self.patch_size = patch_size
+        self.patch_size = check_patch_size(patch_size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See :func:`richest_patch`."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bmrl._checks import check_positive
 from bmrl.errors import DTypeError
 from bmrl.ops._dispatch import runs_kernels
+from bmrl.ops._ranges import check_unit_range
 from bmrl.ops.edges import check_sides, sobel_adjoint, sobel_of_luma
 from bmrl.ops.luma import levels_of_luma, luma, unit_range
 from bmrl.ops.noise import srm_adjoint, srm_in_aten
@@ -39,7 +40,8 @@ def views(
 
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
-            [0, 1]; height and width at least 2. NaN propagates.
+            [0, 1]; height and width at least 2. NaN propagates. Floats beyond -0.25..1.25, which resampling does not
+            reach, are refused on the CPU, where values can be looked at.
         patch_size: side of the patch that the noise view shows, at most height and width.
         truncation: > 0, as in :func:`~bmrl.ops.srm`.
         dtype: of the three results; a floating point dtype.
@@ -50,8 +52,10 @@ def views(
 
     Raises:
         ShapeError: not four axes, not 1 or 3 channels, a side below 2, or the patch does not fit.
-        DTypeError: images neither uint8 nor floating point, or ``dtype`` not a floating one.
-        RangeError: ``truncation`` is not positive.
+        DTypeError: images neither uint8 nor floating point, ``dtype`` not a floating one, ``patch_size`` no integer,
+            or ``truncation`` no number.
+        RangeError: ``truncation`` is not positive, or floating point images beyond -0.25..1.25, such as normalized
+            ones or those that count to 255 (on the CPU, uncompiled).
 
     Source: arXiv:2504.14129, section 3.3.
 
@@ -60,9 +64,11 @@ def views(
         [(2, 3, 32, 32), (2, 1, 32, 32), (2, 3, 16, 16)]
     """
     _check_result_dtype(dtype)
-    check_patch("images", images, patch_size)
+    patch_size = check_patch("images", images, patch_size)
     check_sides("images", images)
     check_positive("truncation", truncation)
+    truncation = float(truncation)
+    check_unit_range("images", images)
     if runs_kernels(images):
         from bmrl.ops import _registration
 
@@ -74,8 +80,9 @@ def views(
 
 
 def _check_result_dtype(dtype: torch.dtype) -> None:
-    if dtype not in _RESULT_DTYPES:
-        raise DTypeError(f"dtype: expected {' or '.join(map(str, _RESULT_DTYPES))}, got {dtype!r}")
+    if not isinstance(dtype, torch.dtype) or dtype not in _RESULT_DTYPES:
+        got = repr(dtype) if isinstance(dtype, torch.dtype | str) else type(dtype).__name__
+        raise DTypeError(f"dtype: expected {' or '.join(map(str, _RESULT_DTYPES))}, got {got}")
 
 
 class ViewExtractor(nn.Module):
@@ -83,11 +90,11 @@ class ViewExtractor(nn.Module):
 
     def __init__(self, *, patch_size: int = 112, truncation: float = 3.0, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        check_patch_size(patch_size)
+        patch_size = check_patch_size(patch_size)
         check_positive("truncation", truncation)
         _check_result_dtype(dtype)
         self.patch_size = patch_size
-        self.truncation = truncation
+        self.truncation = float(truncation)
         self.dtype = dtype
 
     def forward(self, images: Tensor) -> Views:

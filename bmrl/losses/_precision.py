@@ -1,0 +1,24 @@
+"""In which precision losses are computed: float32 at least, under autocast too."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+__all__ = ["compute_dtype", "no_autocast"]
+
+
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """The dtype that holds all of these tensors, float32 at least."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
+
+
+def no_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """No autocast on the device of ``tensor``; some, such as ``"meta"``, know none."""
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
