@@ -165,6 +165,7 @@ class TritonPythonModel:
         probabilities = torch.tensor([[float(word) for word in words]])
         best = probabilities.max(1, keepdim=True).values
         outputs = {
+            "index": probabilities.argmax(1, keepdim=True).int(),
             "probability": best,
             "seen": (best >= 0.6) ^ lie,
             "probabilities": probabilities,
@@ -177,6 +178,7 @@ STAND_IN_CONFIG = """
 name: "bmrl_attribute" backend: "python"
 input [{name: "image" data_type: TYPE_UINT8 dims: [-1]}]
 output [
+    {name: "index" data_type: TYPE_INT32 dims: [1, 1]},
     {name: "probability" data_type: TYPE_FP32 dims: [1, 1]}, {name: "seen" data_type: TYPE_BOOL dims: [1, 1]},
     {name: "probabilities" data_type: TYPE_FP32 dims: [1, 4]}, {name: "embedding" data_type: TYPE_FP32 dims: [1, 24]}
 ]

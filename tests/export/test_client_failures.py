@@ -16,13 +16,14 @@ import tritonclient.grpc
 
 from bmrl.errors import (
     BMRLError,
+    DTypeError,
     RangeError,
     RequestRefusedError,
     ServerError,
     ServerTimeoutError,
     ServerUnavailableError,
 )
-from bmrl.export import TritonClient
+from bmrl.export import AsyncTritonClient, TritonClient
 
 pytestmark = pytest.mark.server
 
@@ -248,16 +249,49 @@ def test_tries_come_ever_more_slowly(ask):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "kind", "message"),
     [
-        ({"timeout": 0}, "timeout: expected > 0, got 0"),
-        ({"retries": -1}, "retries: expected >= 0, got -1"),
-        ({"backoff": -0.1}, "backoff: expected >= 0, got -0.1"),
+        ({"timeout": 0}, RangeError, "timeout: expected > 0, got 0"),
+        ({"timeout": float("nan")}, RangeError, "timeout: expected > 0, got nan"),
+        ({"timeout": float("inf")}, RangeError, "timeout: expected at most 10000000 seconds, got inf"),
+        ({"timeout": "x"}, DTypeError, "timeout: expected a number, got 'x'"),
+        ({"timeout": None}, DTypeError, "timeout: expected a number, got None"),
+        ({"timeout": True}, DTypeError, "timeout: expected a number, got True"),
+        ({"retries": -1}, RangeError, "retries: expected an integer >= 0, got -1"),
+        ({"retries": 1.5}, DTypeError, "retries: expected an integer >= 0, got 1.5"),
+        ({"retries": None}, DTypeError, "retries: expected an integer >= 0, got None"),
+        ({"backoff": -0.1}, RangeError, "backoff: expected >= 0, got -0.1"),
+        ({"backoff": 1e300}, RangeError, "backoff: expected at most 10000000 seconds, got 1e+300"),
+        ({"backoff": "1"}, DTypeError, "backoff: expected a number, got '1'"),
+        ({"shared_memory": "false"}, DTypeError, "shared_memory: expected True or False, got 'false'"),
     ],
 )
-def test_refuses_other_numbers(ask, images, options, message):
-    with pytest.raises(RangeError, match=re.escape(message)):
+def test_refuses_other_options(ask, images, options, kind, message):
+    with pytest.raises(kind, match=f"^{re.escape(message)}$"):
         ask("127.0.0.1:1", "infer", images, **options)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost", ":1", "localhost:", "localhost:0", "localhost:65536", "a b:1", "a:1/b", "::1:8001", "me@a:1"],
+)
+def test_refuses_what_is_no_address(ask, images, url):
+    with pytest.raises(RangeError, match=rf"^url: expected host:port, such as 127.0.0.1:8001, got '{url}'$"):
+        ask(url, "infer", images)
+
+
+@pytest.mark.parametrize("kind", [TritonClient, AsyncTritonClient])
+@pytest.mark.parametrize("url", [None, 8001, b"127.0.0.1:1", ("127.0.0.1", 1)])
+def test_refuses_an_address_that_is_no_text(kind, url):
+    with pytest.raises(DTypeError, match=r"^url: expected host:port, got (NoneType|int|bytes|tuple)$"):
+        kind(url)
+
+
+@pytest.mark.parametrize("kind", [TritonClient, AsyncTritonClient])
+@pytest.mark.parametrize("protocol", [None, 1, ["grpc"], "GRPC"])
+def test_refuses_another_protocol(kind, protocol):
+    with pytest.raises(RangeError, match=r"^protocol: expected 'grpc' or 'http', got "):
+        kind("127.0.0.1:1", protocol)
 
 
 def test_refuses_addresses_with_a_scheme(ask, images):
