@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -100,16 +101,27 @@ class _AsyncConnection(Connection):
 class AsyncGRPCConnection(_AsyncConnection):
     """gRPC in an event loop."""
 
+    _process: int | None = None
+    """The one that first used gRPC in an event loop: what runs it there does not come along with a fork."""
+
     def __init__(self, url: str, backoff: float) -> None:
         super().__init__(url, backoff)
         self._api = import_tritonclient("grpc.aio")
 
     def _open(self) -> Any:
+        first = AsyncGRPCConnection._process = AsyncGRPCConnection._process or os.getpid()
+        if first != os.getpid():
+            raise ServerError(
+                f"{self.url}: expected gRPC in an event loop to be used before this process was forked or after it, "
+                "got both; HTTP may be both"
+            )
         arguments = _channel_arguments(self.url, self._backoff)
         return self._api.InferenceServerClient(self.url, channel_args=arguments)
 
     async def call(self, method: str, *arguments: Any, timeout: float, **options: Any) -> Any:
-        return await getattr(self._opened(), method)(*arguments, client_timeout=timeout, **options)
+        client = self._opened()
+        async with asyncio.timeout(timeout + 1):  # gRPC's own comes first, unless somebody else's fork has stopped it
+            return await getattr(client, method)(*arguments, client_timeout=timeout, **options)
 
 
 class AsyncHTTPConnection(_AsyncConnection):

@@ -289,6 +289,8 @@ class Session:
             raise server_error(self._connection, called or method, deadline, None)
         try:
             return await self._connection.call(method, *arguments, timeout=left, **options)
+        except BMRLError:
+            raise
         except Exception as error:  # of the transport, or of tritonclient when something else answers than a server
             raise server_error(self._connection, called or method, deadline, error) from error
 

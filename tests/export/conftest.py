@@ -278,3 +278,32 @@ class Network(socketserver.ThreadingTCPServer):
 @pytest.fixture(scope="session")
 def network():
     return Network
+
+
+@contextlib.contextmanager
+def _strange_server(behaviour):
+    """Listen on a port and run ``behaviour`` with each connection; yield the address and the list of connections."""
+    connections = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept():
+            with contextlib.suppress(OSError):  # the listener is closed
+                while True:
+                    connections.append(listener.accept()[0])
+                    with contextlib.suppress(OSError):  # the client has gone
+                        behaviour(connections[-1])
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}", connections
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in connections:
+                connection.close()
+
+
+@pytest.fixture(scope="session")
+def strange_server():
+    return _strange_server

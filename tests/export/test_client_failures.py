@@ -7,7 +7,6 @@ import itertools
 import re
 import socket
 import struct
-import threading
 import time
 
 import numpy as np
@@ -129,30 +128,6 @@ def test_a_network_that_stays_away_is_tried_as_often_as_asked_for(obedient_serve
                 break
 
 
-@contextlib.contextmanager
-def strange_server(behaviour):
-    """Listen on a port and run ``behaviour`` with each connection; yield the address and the list of connections."""
-    connections = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def accept():
-            with contextlib.suppress(OSError):  # the listener is closed
-                while True:
-                    connections.append(listener.accept()[0])
-                    with contextlib.suppress(OSError):  # the client has gone
-                        behaviour(connections[-1])
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}", connections
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-            for connection in connections:
-                connection.close()
-
-
 def silent(connection):
     pass
 
@@ -206,7 +181,7 @@ def absent(connection):
         (polite, ServerUnavailableError, ServerError),
     ],
 )
-def test_whoever_does_not_answer_is_an_error_of_one_line(ask, images, behaviour, grpc, http):
+def test_whoever_does_not_answer_is_an_error_of_one_line(ask, images, strange_server, behaviour, grpc, http):
     with strange_server(behaviour) as (url, connections):
         if behaviour is absent:
             with socket.create_server(("127.0.0.1", 0)) as gone:
@@ -219,7 +194,7 @@ def test_whoever_does_not_answer_is_an_error_of_one_line(ask, images, behaviour,
             assert len(connections) == {closing: 6, absent: 0}.get(behaviour, 1)  # aiohttp doubles a GET
 
 
-def test_the_time_is_for_all_tries_of_a_call(ask, images):
+def test_the_time_is_for_all_tries_of_a_call(ask, images, strange_server):
     with strange_server(closing) as (url, connections):
         start = time.monotonic()
         with pytest.raises(ServerUnavailableError, match=f"^{url}: expected an answer to get_model_config, got"):
@@ -228,7 +203,7 @@ def test_the_time_is_for_all_tries_of_a_call(ask, images):
         assert len(connections) > 2
 
 
-def test_tries_come_ever_more_slowly(ask):
+def test_tries_come_ever_more_slowly(ask, strange_server):
     moments = []
 
     def closing(connection):
