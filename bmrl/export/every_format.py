@@ -75,7 +75,7 @@ def export_all(
     if not isinstance(folder, str | os.PathLike):
         raise DTypeError(f"folder: expected a path, got {type(folder).__name__}")
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not folder.is_dir():
         raise ExportError(f"{folder}: expected a folder, got a file")
     model = as_model(model)
     images = check_images("images", images, model.config.image_size)

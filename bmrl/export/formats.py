@@ -186,7 +186,7 @@ def _checked_path(path: Any, format: str) -> Path:
         raise RangeError(f"path: expected another file than {_runtime.DESCRIPTION}, which describes it, got {path}")
     if not path.absolute().parent.is_dir():
         raise MissingFileError(f"{path}: expected an existing parent folder, got none at {path.absolute().parent}")
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not path.is_file():
         raise ExportError(f"{path}: expected a file to write, got {'a folder' if path.is_dir() else 'a special file'}")
     return path
 
