@@ -6,6 +6,8 @@ All three are called by the same coroutines. :func:`run_now` and :class:`LoopThr
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -13,6 +15,8 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bmrl.errors import ServerError
+from bmrl.export._answers import MOST_BYTES
+from bmrl.export._http import HTTPClient
 from bmrl.export.served_model import import_tritonclient
 
 if TYPE_CHECKING:
@@ -59,7 +63,8 @@ class BlockingGRPCConnection(Connection):
 
     def __init__(self, url: str, backoff: float) -> None:
         super().__init__(url, backoff)
-        self._client = import_tritonclient("grpc").InferenceServerClient(url, channel_args=_channel_arguments(backoff))
+        arguments = _channel_arguments(url, backoff)
+        self._client = import_tritonclient("grpc").InferenceServerClient(url, channel_args=arguments)
 
     async def call(self, method: str, *arguments: Any, timeout: float, **options: Any) -> Any:
         return getattr(self._client, method)(*arguments, client_timeout=timeout, **options)
@@ -96,15 +101,27 @@ class _AsyncConnection(Connection):
 class AsyncGRPCConnection(_AsyncConnection):
     """gRPC in an event loop."""
 
+    _process: int | None = None
+    """The one that first used gRPC in an event loop: what runs it there does not come along with a fork."""
+
     def __init__(self, url: str, backoff: float) -> None:
         super().__init__(url, backoff)
         self._api = import_tritonclient("grpc.aio")
 
     def _open(self) -> Any:
-        return self._api.InferenceServerClient(self.url, channel_args=_channel_arguments(self._backoff))
+        first = AsyncGRPCConnection._process = AsyncGRPCConnection._process or os.getpid()
+        if first != os.getpid():
+            raise ServerError(
+                f"{self.url}: expected gRPC in an event loop to be used before this process was forked or after it, "
+                "got both; HTTP may be both"
+            )
+        arguments = _channel_arguments(self.url, self._backoff)
+        return self._api.InferenceServerClient(self.url, channel_args=arguments)
 
     async def call(self, method: str, *arguments: Any, timeout: float, **options: Any) -> Any:
-        return await getattr(self._opened(), method)(*arguments, client_timeout=timeout, **options)
+        client = self._opened()
+        async with asyncio.timeout(timeout + 1):  # gRPC's own comes first, unless somebody else's fork has stopped it
+            return await getattr(client, method)(*arguments, client_timeout=timeout, **options)
 
 
 class AsyncHTTPConnection(_AsyncConnection):
@@ -112,13 +129,13 @@ class AsyncHTTPConnection(_AsyncConnection):
 
     def __init__(self, url: str, backoff: float) -> None:
         super().__init__(url, backoff)
-        self._api = import_tritonclient("http.aio")
+        import_tritonclient("http.aio")  # here, and not at the first call, to say that it is missing
         from aiohttp import ClientConnectionError
 
         self.lost += (ClientConnectionError,)
 
     def _open(self) -> Any:
-        return self._api.InferenceServerClient(self.url, conn_timeout=None)
+        return HTTPClient(self.url)
 
     async def call(self, method: str, *arguments: Any, timeout: float, **options: Any) -> Any:
         async with asyncio.timeout(timeout):
@@ -184,17 +201,30 @@ def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("a coroutine over a blocking connection has waited")
 
 
-def _channel_arguments(backoff: float) -> list[tuple[str, int]]:
+def _channel_arguments(url: str, backoff: float) -> list[tuple[str, int]]:
     """Return gRPC's settings of a connection that the calls of one client share.
 
     By default a channel that could not connect fails every call of the next second without trying, so that no retry
-    within that second is one; and channels to the same address share this state.
+    within that second is one; and channels to the same address share this state. A message that is compressed, which
+    nobody asked for, would be unpacked before its size is known; and a proxy, where the environment names one, would
+    be asked for this machine too.
     """
     pause = round(1000 * max(backoff, MIN_RECONNECT_BACKOFF))
-    return [
+    arguments = [
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_receive_message_length", MOST_BYTES),
+        ("grpc.compression_enabled_algorithms_bitset", 1),  # none but identity
         ("grpc.initial_reconnect_backoff_ms", pause),
         ("grpc.max_reconnect_backoff_ms", pause),
         ("grpc.use_local_subchannel_pool", 1),
     ]
+    return [*arguments, ("grpc.enable_http_proxy", 0)] if _is_this_machine(url) else arguments
+
+
+def _is_this_machine(url: str) -> bool:
+    host = url.rpartition(":")[0].strip("[]")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host.rstrip(".").lower() == "localhost"
+    return address.is_loopback or address.is_unspecified

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from bmrl.errors import RequestRefusedError, ServerError, ServerTimeoutError, ServerUnavailableError
+from bmrl.export._wording import shown
 from bmrl.export.served_model import import_tritonclient
 
 if TYPE_CHECKING:
@@ -55,4 +56,4 @@ def server_error(connection: Connection, called: str, deadline: Deadline, error:
         kind = BY_STATUS.get(error.status(), ServerError)
     if kind is ServerTimeoutError:
         return kind(f"{expected}, got none within {deadline.seconds:g} s")
-    return kind(f"{expected}, got {' '.join(str(error).split()) or type(error).__name__}")
+    return kind(f"{expected}, got {shown(error)}")

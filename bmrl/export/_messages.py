@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from bmrl.errors import DTypeError, ImageError, ServerError, ShapeError
-from bmrl.export.served_model import import_tritonclient
+from bmrl.errors import DeviceError, DTypeError, ImageError, ShapeError
 
-__all__ = ["Inference", "Output", "Request", "check_dtype", "check_encoded", "check_shape", "config_message"]
+__all__ = ["Inference", "Output", "Request", "check_dtype", "check_encoded", "check_shape"]
 
 
 class Inference(NamedTuple):
@@ -38,23 +38,6 @@ class Output(NamedTuple):
         """The size of its values."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
-    def check(self, url: str, answer: Any) -> None:
-        """Check that the answer, tritonclient's, has the tensor.
-
-        Raises:
-            ServerError: it has none, or one of another type or shape.
-        """
-        response = answer.get_response()
-        if isinstance(response, dict):  # HTTP
-            tensors = response.get("outputs", ())
-            found = {tensor["name"]: (tensor["datatype"], tuple(tensor["shape"])) for tensor in tensors}
-        else:
-            found = {tensor.name: (tensor.datatype, tuple(tensor.shape)) for tensor in response.outputs}
-        datatype = import_tritonclient("utils").np_to_triton_dtype(np.dtype(self.dtype))
-        if found.get(self.name) != (datatype, self.shape):
-            got = " ".join(map(str, found.get(self.name, ("none",))))
-            raise ServerError(f"{url}: expected {self.name} {datatype} {self.shape}, got {got}")
-
 
 class Request(NamedTuple):
     """A request of one input, uint8, and the outputs that its answer must hold.
@@ -67,14 +50,21 @@ class Request(NamedTuple):
     input_name: str
     array: npt.NDArray[np.uint8]
     outputs: tuple[Output, ...]
+    id: str
+    """What the server must answer with, too."""
 
 
 def check_dtype(images: Tensor | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return images of uint8 as an array; raise DTypeError if they are something else."""
-    array = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
+    """Return images of uint8 as an array; raise DTypeError or DeviceError if they are something else."""
+    if not isinstance(images, Tensor | np.ndarray) or images.dtype not in (torch.uint8, np.uint8):
         got = getattr(images, "dtype", type(images).__name__)
         raise DTypeError(f"images: expected a uint8 tensor or array, got {got}")
+    if not isinstance(images, Tensor):
+        return images
+    if images.is_meta or images.layout != torch.strided:
+        got = "the meta device" if images.is_meta else images.layout
+        raise DeviceError(f"images: expected a tensor with values, got {got}")
+    array: npt.NDArray[np.uint8] = images.detach().cpu().numpy()
     return array
 
 
@@ -96,13 +86,3 @@ def check_encoded(images: object) -> None:
             raise DTypeError(f"images: expected a sequence of bytes, got {type(data).__name__} at {index}")
         if not data:
             raise ImageError(f"image {index}: expected an image, got no bytes")
-
-
-def config_message(answer: Any) -> Any:
-    """Return a served model's configuration, whichever way it came, as a ``ModelConfig`` message."""
-    if not isinstance(answer, dict):  # gRPC
-        return answer.config
-    from google.protobuf import json_format
-
-    messages = import_tritonclient("grpc.model_config_pb2")
-    return json_format.ParseDict(answer, messages.ModelConfig(), ignore_unknown_fields=True)

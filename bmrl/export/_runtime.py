@@ -12,12 +12,14 @@ import argparse
 import contextlib
 import ctypes
 import hashlib
+import io
 import json
 import os
 import platform
 import sys
 import threading
 import warnings
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,13 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "artifact.json"
 SCHEMA = 1
+MOST_BYTES = 64 * 2**20
+"""Of ``artifact.json``."""
+INSTRUCTION_SETS = {
+    "flags": ("abm", "amx", "avx", "bmi", "f16c", "fma", "gfni", "lzcnt", "movbe", "popcnt", "sse", "ssse"),
+    "features": ("asimd", "atomics", "bf16", "fp", "i8mm", "sme", "sve"),
+}
+"""What a compiler may make use of unasked, by the beginnings of the Linux kernel's names on x86 and on ARM."""
 _LOADING = threading.Lock()
 
 
@@ -48,37 +57,133 @@ def keep_freed_memory() -> None:
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what ``artifact.json`` beside an exported file says about it, once its hash has been compared.
+    """Return what ``artifact.json`` beside an exported file says about it, once the two have been compared.
+
+    The file's hash must be that of its entry, and what the file says of itself must be what the entry says.
 
     Raises:
         FileNotFoundError: one of the two files is missing.
-        ValueError: ``artifact.json`` is damaged, tells nothing about this file or of another content.
+        ValueError: one of the two is damaged, or they do not belong together.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected an exported file, got nothing there")
     beside = path.with_name(DESCRIPTION)
-    try:
-        text = beside.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{beside}: expected the description beside {path.name}, got nothing there") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{beside}: expected JSON, got other bytes") from None
-    try:
-        everything = json.loads(text)
-        schema, entries = everything["schema"], everything["artifacts"]
-        if schema != SCHEMA:
-            raise ValueError(f"{beside}: expected schema {SCHEMA}, got {schema!r}")
-        description: dict[str, Any] | None = entries.get(path.name)
-        wanted = None if description is None else description["sha256"]
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{beside}: expected a description written by bmrl, got {_one_line(error)}") from None
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: expected an exported file, got nothing there")
+    if not path.is_file():
+        raise ValueError(f"{path}: expected an exported file, got {'a folder' if path.is_dir() else 'no regular file'}")
+    if not beside.exists():
+        raise FileNotFoundError(f"{beside}: expected the description beside {path.name}, got nothing there")
+    entries = read_entries(beside)
+    description = entries.get(path.name)
     if description is None:
         raise ValueError(f"{beside}: expected an entry for {path.name}, got {', '.join(sorted(entries)) or 'none'}")
-    got = sha256_of(path)
-    if got != wanted:
-        raise ValueError(f"{path}: expected the content with SHA-256 {wanted}, got {got}")
+    if not isinstance(description, dict) or "sha256" not in description:
+        raise ValueError(f"{beside}: expected an entry with the hash of {path.name}, got none in it")
+    try:
+        got = sha256_of(path)
+        if got != description["sha256"]:
+            raise ValueError(f"{path}: expected the content with SHA-256 {description['sha256']}, got {got}")
+        within = embedded_description(path)
+    except OSError as error:
+        raise ValueError(f"{path}: expected an exported file, got {_one_line(error)}") from None
+    for name, value in within.items():
+        if description.get(name) != value:
+            raise ValueError(f"{beside}: expected the {name} that {path.name} itself holds, got another")
     return description
+
+
+def read_entries(beside: Path) -> dict[str, Any]:
+    """Return the entries of an ``artifact.json``, by file name.
+
+    Raises:
+        ValueError: it is damaged, or was not written by bmrl.
+    """
+    if not beside.is_file():
+        raise ValueError(f"{beside}: expected a description written by bmrl, got no regular file")
+    try:
+        with open(beside, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"{beside}: expected a description of at most {MOST_BYTES} bytes, got more")
+        everything = json.loads(data.decode("utf-8"))
+        schema, entries = everything["schema"], everything["artifacts"]
+    except UnicodeDecodeError:
+        raise ValueError(f"{beside}: expected JSON, got other bytes") from None
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError, OSError) as error:
+        raise ValueError(f"{beside}: expected a description written by bmrl, got {_one_line(error)}") from None
+    if schema != SCHEMA:
+        raise ValueError(f"{beside}: expected schema {SCHEMA}, got {schema!r}")
+    if not isinstance(entries, dict):
+        raise ValueError(f"{beside}: expected a description written by bmrl, got entries that are none")
+    return entries
+
+
+def embedded_description(path: Path) -> dict[str, Any]:
+    """Return what an exported file says of itself; nothing if it does not.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    try:
+        text = _text_in_archive(path) if zipfile.is_zipfile(path) else _text_in_onnx(path)
+        found = {} if text is None else json.loads(text)
+    except (ValueError, KeyError, IndexError, RecursionError, EOFError, zipfile.BadZipFile, NotImplementedError):
+        return {}  # of a foreign file, whose hash is all that is known
+    return found if isinstance(found, dict) else {}
+
+
+def _text_in_archive(path: Path) -> bytes | str | None:
+    """Return the description in a file of PyTorch's, which is a zip archive."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(f"/extra/{DESCRIPTION}"):
+                return archive.read(name)
+            if name.endswith("_metadata.json"):  # of AOTInductor
+                text: str | None = json.loads(archive.read(name)).get(DESCRIPTION)
+                if text is not None:
+                    return text
+    return None
+
+
+def _text_in_onnx(path: Path) -> bytes | None:
+    """Return the description in an ONNX file: ``ModelProto.metadata_props``, field 14, a key and a value each.
+
+    Read by hand, because engines give it out in many ways, or not at all.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        while file.tell() < size:
+            field, kind = divmod(_varint(file), 8)
+            if kind == 0:
+                _varint(file)
+                continue
+            length = {1: 8, 5: 4}.get(kind) or _varint(file)
+            if kind not in (1, 2, 5) or length > size:
+                return None
+            if field != 14:
+                file.seek(length, os.SEEK_CUR)
+                continue
+            entry = io.BytesIO(file.read(length))
+            parts = {}
+            while entry.tell() < length:
+                key = _varint(entry) // 8
+                parts[key] = entry.read(_varint(entry))
+            if parts.get(1) == DESCRIPTION.encode():
+                return parts.get(2)
+    return None
+
+
+def _varint(file: Any) -> int:
+    """Read an integer as protobuf writes it."""
+    value = shift = 0
+    while True:
+        byte = file.read(1)[0]
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value
+        if shift > 63:
+            raise ValueError("an integer of more than 64 bits")
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -101,20 +206,23 @@ def load(path: str | os.PathLike[str], *, num_threads: int | None = None, engine
         ImportError: the engine is not installed.
     """
     description = describe(path)
-    kind = description["format"]
-    if engine is not None and (kind != "onnx" or engine not in _ONNX_ENGINES):
+    try:
+        kind, device = description["format"], description["device"]
+        if kind in ("pt2", "aoti"):
+            _check_fits(path, description, processor=kind == "aoti")
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected an entry written by bmrl, got one without {error}") from None
+    if engine is not None and (kind != "onnx" or engine not in tuple(_ONNX_ENGINES)):
         raise ValueError(f"engine: expected None, or onnxruntime or openvino for an ONNX file, got {engine!r}")
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     if kind == "onnx":
         return _ONNX_ENGINES[engine or "onnxruntime"](path, num_threads)
-    if kind not in _LOADERS:
+    if kind not in tuple(_LOADERS):
         raise ValueError(f"{path}: expected a format of {', '.join((*_LOADERS, 'onnx'))}, got {kind!r}")
-    if kind in ("pt2", "aoti"):
-        _check_fits(path, description, processor=kind == "aoti")
     try:
         with _without_pickle():
-            return _LOADERS[kind](path, description["device"])
+            return _LOADERS[kind](path, device)
     except Exception as error:
         raise ValueError(f"{path}: expected a {kind} file, got one with {_one_line(error)!r}") from error
 
@@ -135,6 +243,19 @@ def _without_pickle() -> Iterator[None]:
                 os.environ[name] = before
 
 
+def processor_features() -> list[str]:
+    """Return the instruction sets of this processor that compiled code may need; none where nobody says."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        key, _, names = line.partition(":")
+        if (beginnings := INSTRUCTION_SETS.get(key.strip().lower())) is not None:
+            return sorted(name for name in names.split() if name.startswith(beginnings))
+    return []
+
+
 def _check_fits(path: str | os.PathLike[str], description: dict[str, Any], *, processor: bool) -> None:
     wanted = {"torch": description["versions"]["torch"]}
     got = {"torch": str(torch.__version__)}
@@ -146,6 +267,11 @@ def _check_fits(path: str | os.PathLike[str], description: dict[str, Any], *, pr
             raise ValueError(
                 f"{path}: expected {name} {value}, as where it was exported, got {got[name]}; export it again"
             )
+    if processor:  # the host's part of a program for a CUDA device is compiled for the processor, too
+        missing = sorted({*description.get("processor_features", ())} - {*processor_features()})
+        if missing:
+            names = ", ".join(missing)
+            raise ValueError(f"{path}: expected a processor with {names}, as where it was exported; export it again")
 
 
 def _load_torchscript(path: str | os.PathLike[str], device: str) -> Graph:
@@ -172,7 +298,11 @@ def _load_pt2(path: str | os.PathLike[str], device: str) -> Graph:
 
 
 def _load_aoti(path: str | os.PathLike[str], device: str) -> Graph:
-    graph = torch._inductor.aoti_load_package(str(path))
+    # As torch._inductor.aoti_load_package does, but for its comparison of processors, which needs a compiler and, at
+    # the first time, a minute; _check_fits compares them.
+    from torch.export.pt2_archive._package import AOTICompiledModel
+
+    graph = AOTICompiledModel(torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1))
 
     def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.inference_mode():

@@ -9,13 +9,14 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from bmrl.errors import ServerError, ServerTimeoutError, ServerUnavailableError
 from bmrl.export.served_model import import_tritonclient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    import numpy as np
     import numpy.typing as npt
 
     from bmrl.export._failures import Deadline
@@ -48,14 +49,18 @@ class Region:
             reason = " ".join(str(error.__cause__ or error).split())
             raise ServerError(f"shared_memory: expected {size} free bytes, got {reason}") from error
 
-    def write(self, array: npt.NDArray[Any]) -> None:
-        """Copy an array to the start of the region."""
-        self._api.set_shared_memory_region(self._handle, [array])
+    def write(self, array: npt.NDArray[Any], size: int) -> None:
+        """Copy an array to the start of the region, and fill the rest of ``size`` bytes with ones.
 
-    def read(self, shape: tuple[int, ...], dtype: type[np.generic], offset: int) -> npt.NDArray[Any]:
-        """Return a copy of the array at ``offset``."""
-        array: npt.NDArray[Any] = self._api.get_contents_as_numpy(self._handle, dtype, shape, offset).copy()
-        return array
+        So an output that the server did not write is NaN, -1 or no truth value, and not one of an earlier answer.
+        """
+        rest = np.full(size - array.nbytes, 0xFF, np.uint8)
+        self._api.set_shared_memory_region(self._handle, [np.ascontiguousarray(array), rest])
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Return a copy of the bytes at ``offset``."""
+        contents: npt.NDArray[np.uint8] = self._api.get_contents_as_numpy(self._handle, np.uint8, (size,), offset)
+        return contents.tobytes()
 
     def remove(self) -> None:
         """Remove the region from this machine; a server that still has it open does not mind."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,9 +19,20 @@ import safetensors.torch
 import torch
 
 from bmrl import __version__
-from bmrl._files import locked, new_file
-from bmrl.errors import MissingExtraError, MissingFileError, ModelFolderError
+from bmrl._checks import check_dtype, check_integer, check_shape, check_switch
+from bmrl._files import flush, locked, new_file, write_text
+from bmrl.errors import (
+    ArtifactError,
+    DeviceError,
+    DTypeError,
+    MissingExtraError,
+    MissingFileError,
+    RangeError,
+    ShapeError,
+)
 from bmrl.export import _runtime
+from bmrl.export._probe import check_probe
+from bmrl.export._wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +47,9 @@ __all__ = ["MAX_BATCH", "Artifact", "load_artifact", "read_artifact"]
 MAX_BATCH = 64
 """Most images that an exported graph takes at once."""
 
+ENGINES = ("onnxruntime", "openvino")
+"""What runs an ONNX file."""
+
 
 class Artifact(NamedTuple):
     """An exported file, opened."""
@@ -47,43 +62,76 @@ class Artifact(NamedTuple):
 
 
 def load_artifact(
-    path: str | os.PathLike[str], *, num_threads: int | None = None, engine: str | None = None
+    path: str | os.PathLike[str], *, num_threads: int | None = None, engine: str | None = None, probe: bool = True
 ) -> Artifact:
-    """Open a file that bmrl exported, in any format, once its hash has been compared.
+    """Open a file that bmrl exported, in any format, once it is known to be the one that was verified.
+
+    Its hash, and what it says of itself, must be those of its entry in ``artifact.json``; and it must answer a pattern
+    as it did at export, which a file in bfloat16 or 8-bit integers may not on a processor of another kind.
 
     Args:
         path: the file, with its ``artifact.json`` beside it.
-        num_threads: CPU threads of one run; None leaves the choice to PyTorch or ONNX Runtime.
+        num_threads: CPU threads of one run, >= 1; None leaves the choice to PyTorch or ONNX Runtime.
         engine: what runs an ONNX file: ``"onnxruntime"`` (the default) or ``"openvino"``.
+        probe: False opens a file without asking it the pattern, which takes as long as the answer for one image.
 
     Raises:
         MissingFileError: the file or its ``artifact.json`` does not exist.
-        ModelFolderError: either is damaged, they do not belong together, the file does not fit this PyTorch or
-            processor, or ``engine`` does not run it.
+        ArtifactError: either is damaged, they do not belong together, or the file does not fit this PyTorch or
+            processor.
+        VerificationError: the file answers otherwise than at export.
+        RangeError: ``engine`` does not run it, or ``num_threads`` is out of range.
         MissingExtraError: the engine is not installed.
     """
+    check_switch("probe", probe)
+    if num_threads is not None:
+        check_integer("num_threads", num_threads, least=1)
     description = read_artifact(path)
+    if engine is not None and (description.get("format") != "onnx" or engine not in ENGINES):
+        raise RangeError(f"engine: expected None, or onnxruntime or openvino for an ONNX file, got {engine!r}")
     try:
-        return Artifact(_runtime.load(path, num_threads=num_threads, engine=engine), description)
-    except ValueError as error:
-        raise ModelFolderError(str(error)) from error
+        run = _checked(_runtime.load(path, num_threads=num_threads, engine=engine), description)
     except ImportError as error:
-        raise MissingExtraError(error.name or "onnxruntime", "export") from error
+        package = error.name or engine or "onnxruntime"
+        raise MissingExtraError(package, "openvino" if engine == "openvino" else "export") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(shown(error)) from error
+    if probe:
+        check_probe(path, run, description, engine)
+    return Artifact(run, description)
+
+
+def _checked(run: Callable[[Tensor], tuple[Tensor, Tensor]], description: dict[str, Any]) -> Callable[..., Any]:
+    """Return ``run`` for images that the file was made for: others it might take and misread."""
+    side = int(description["image_size"])
+
+    def run_checked(images: Tensor) -> tuple[Tensor, Tensor]:
+        check_shape("images", images, "batch channels height width", channels=3, height=side, width=side)
+        check_dtype("images", images, torch.uint8)
+        if not 1 <= len(images) <= MAX_BATCH:
+            raise ShapeError(f"images: expected a batch of 1 to {MAX_BATCH}, got {len(images)}")
+        if images.device.type != "cpu":
+            raise DeviceError(f"images: expected a tensor on the CPU, got one on {images.device}")
+        return run(images)
+
+    return run_checked
 
 
 def read_artifact(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the entry of an exported file in ``artifact.json``, once the file's hash has been compared.
+    """Return the entry of an exported file in ``artifact.json``, once the two have been compared.
 
     Raises:
         MissingFileError: the file or its ``artifact.json`` does not exist.
-        ModelFolderError: either is damaged, or they do not belong together.
+        ArtifactError: either is damaged, or they do not belong together.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise DTypeError(f"path: expected the path of an exported file, got {type(path).__name__}")
     try:
         return _runtime.describe(path)
     except FileNotFoundError as error:
         raise MissingFileError(str(error)) from error
-    except ValueError as error:
-        raise ModelFolderError(str(error)) from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(shown(error)) from error
 
 
 def describe_model(model: BMRL) -> dict[str, Any]:
@@ -115,13 +163,19 @@ def describe_model(model: BMRL) -> dict[str, Any]:
 def publish(temporary: Path, path: Path, description: dict[str, Any]) -> None:
     """Move a finished file to ``path`` and put its entry into ``artifact.json`` there.
 
-    Between the two, nothing of ours loads the file: its hash is not that of the old entry.
+    Both are on the disk before one is moved. Between the two moves, nothing of ours loads the file: its hash is not
+    that of the old entry.
     """
+    flush(temporary)
     with locked(path.parent):
         entries = read_entries(path.parent)
-        os.replace(temporary, path)
         there = {name: entry for name, entry in entries.items() if (path.parent / name).is_file()}
-        write_entries(path.parent, there | {path.name: description})
+        for left in path.parent.glob(f".{_runtime.DESCRIPTION}.*"):
+            shutil.rmtree(left, ignore_errors=True)  # by a kill; whoever writes there holds the lock that we hold
+        with new_file(path.parent / _runtime.DESCRIPTION) as beside:
+            beside.write_text(_as_text(there | {path.name: description}), encoding="utf-8")
+            flush(beside)
+            os.replace(temporary, path)
 
 
 def withdraw(path: Path) -> None:
@@ -135,27 +189,27 @@ def withdraw(path: Path) -> None:
 
 def write_entries(folder: Path, entries: dict[str, Any]) -> None:
     """Write ``artifact.json``."""
-    text = json.dumps({"schema": _runtime.SCHEMA, "artifacts": entries}, indent=2, ensure_ascii=False)
-    with new_file(folder / _runtime.DESCRIPTION) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(folder / _runtime.DESCRIPTION, _as_text(entries))
+
+
+def _as_text(entries: dict[str, Any]) -> str:
+    everything = {"schema": _runtime.SCHEMA, "artifacts": entries}
+    return json.dumps(everything, indent=2, ensure_ascii=False) + "\n"
 
 
 def read_entries(folder: Path) -> dict[str, Any]:
     """Return the entries of ``artifact.json``; none where it does not exist.
 
     Raises:
-        ModelFolderError: it was not written by bmrl.
+        ArtifactError: it was not written by bmrl.
     """
     beside = folder / _runtime.DESCRIPTION
-    if not beside.exists():
+    if not os.path.lexists(beside):
         return {}
     try:
-        everything = json.loads(beside.read_text(encoding="utf-8"))
-        if everything["schema"] != _runtime.SCHEMA:
-            raise ValueError(f"schema {everything['schema']!r}")
-        return dict(everything["artifacts"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFolderError(f"{beside}: expected a description written by bmrl, got {error!r}") from error
+        return _runtime.read_entries(beside)
+    except ValueError as error:
+        raise ArtifactError(shown(error)) from error
 
 
 def _weights_sha256(model: BMRL) -> str:

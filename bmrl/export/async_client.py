@@ -85,7 +85,8 @@ class AsyncTritonClient:
 
     async def close(self) -> None:
         """Close the connection and remove shared memory; calling it again does nothing."""
-        await self._session.close()
+        if not self._session.forked:
+            await self._session.close()
 
     async def __aenter__(self) -> AsyncTritonClient:
         return self

@@ -130,7 +130,7 @@ class TritonClient:
 
     def close(self) -> None:
         """Close the connection and remove shared memory; calling it again does nothing."""
-        if self._session.closed:
+        if self._session.closed or self._session.forked:
             return
         try:
             self._run(self._session.close())

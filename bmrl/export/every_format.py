@@ -5,23 +5,25 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import os
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bmrl._checks import check_choice
-from bmrl._files import new_file
-from bmrl.errors import BMRLError, ModelFolderError
+from bmrl._files import write_text
+from bmrl.errors import BMRLError, DTypeError, ExportError, RangeError
+from bmrl.export._models import as_model
+from bmrl.export._wording import shown
 from bmrl.export.artifact import load_artifact, read_entries, withdraw
-from bmrl.export.formats import FORMATS, export
-from bmrl.export.verification import reference, verify
+from bmrl.export.formats import FORMATS, check_format, export
+from bmrl.export.verification import check_images, reference, verify
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from torch import Tensor
 
@@ -36,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 def export_all(
-    model: BMRL,
+    model: BMRL | str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
     images: Tensor,
@@ -51,7 +53,7 @@ def export_all(
     more way to run the ONNX files.
 
     Args:
-        model: the model, in any mode, on any device; it is not touched.
+        model: the model, in any mode, on any device, which is not touched; or its folder.
         folder: made if missing.
         images: ``(n, 3, image_size, image_size)`` uint8, n >= 1: best the test split.
         calibration: images of the same kind for int8, best of the training split; None takes ``images``.
@@ -63,20 +65,33 @@ def export_all(
         times as fast as the model in eager float32, as median and quartiles.
 
     Raises:
-        RangeError: an unknown format.
+        RangeError: an unknown format, one that is named twice, or none.
         ShapeError, DTypeError: images of another shape or dtype.
-        ModelFolderError: ``folder`` is a file, or holds an ``artifact.json`` that is not ours.
+        MissingFileError, ModelFolderError: the model's folder holds no usable model.
+        ExportError: ``folder`` is a file or can't be made.
+        ArtifactError: it holds an ``artifact.json`` that is not ours.
     """
+    names = _checked_formats(formats)
+    if not isinstance(folder, str | os.PathLike):
+        raise DTypeError(f"folder: expected a path, got {type(folder).__name__}")
     folder = Path(folder)
-    for name in formats or ():
-        check_choice("formats", name, FORMATS)
-    if folder.exists() and not folder.is_dir():
-        raise ModelFolderError(f"{folder}: expected a folder, got a file")
+    if os.path.exists(folder) and not folder.is_dir():
+        raise ExportError(f"{folder}: expected a folder, got a file")
+    model = as_model(model)
+    images = check_images("images", images, model.config.image_size)
+    if calibration is not None:
+        calibration = check_images("calibration", calibration, model.config.image_size)
+    if folder.is_dir():
+        read_entries(folder)
     expected = reference(model, images)
-    folder.mkdir(parents=True, exist_ok=True)
-    read_entries(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(
+            f"{folder}: expected a folder that can be made, got {shown(error.strerror or error)}"
+        ) from error
     rows: list[dict[str, Any]] = []
-    for name in formats or FORMATS:
+    for name in names:
         began = time.monotonic()
         kind = FORMATS[name]
         row: dict[str, Any] = {"format": name, "engine": None, "file": f"{name}{kind.suffix}", "error": None}
@@ -97,13 +112,21 @@ def export_all(
             rows[-1]["error"] = str(error)
             _log.warning("%s: %s", name, error)
     _add_speed(rows, model, folder, images)
-    for target, text in (
-        (folder / "exports.json", json.dumps(rows, indent=1) + "\n"),
-        (folder / "exports.md", format_exports(rows) + "\n"),
-    ):
-        with new_file(target) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    write_text(folder / "exports.json", json.dumps(rows, indent=1) + "\n")
+    write_text(folder / "exports.md", format_exports(rows) + "\n")
     return rows
+
+
+def _checked_formats(formats: Sequence[str] | None) -> tuple[str, ...]:
+    if formats is None:
+        return tuple(FORMATS)
+    if isinstance(formats, str) or not isinstance(formats, Sequence):
+        raise DTypeError(f"formats: expected names of formats, got {formats!r}")
+    for name in formats:
+        check_format("formats", name)
+    if not formats or len(set(formats)) < len(formats):
+        raise RangeError(f"formats: expected one or more different names, got {', '.join(formats) or 'none'}")
+    return tuple(formats)
 
 
 def measure(
@@ -166,7 +189,7 @@ def _add_speed(rows: list[dict[str, Any]], model: BMRL, folder: Path, images: Te
     good = {f"{row['format']} {row['engine']}": row for row in rows if not row["error"]}
     runs: dict[str, Callable[[Tensor], Any]] = {"eager": run_eager}
     for key, row in good.items():
-        runs[key] = load_artifact(folder / row["file"], engine=row["engine"]).run
+        runs[key] = load_artifact(folder / row["file"], engine=row["engine"], probe=False).run
         row["speed"] = {}
     for batch in BATCHES:
         repeated = images.cpu().repeat(-(-batch // len(images)), 1, 1, 1)[:batch]

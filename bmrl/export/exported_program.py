@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from bmrl._checks import check_choice
-from bmrl.errors import BMRLError
+from bmrl.errors import ExportError
 from bmrl.export import _runtime
+from bmrl.export._wording import shown
 from bmrl.export.artifact import MAX_BATCH
 from bmrl.export.formats import export
 
@@ -28,7 +29,7 @@ __all__ = ["export_aoti", "export_pt2"]
 
 
 def export_pt2(
-    model: BMRL,
+    model: BMRL | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -40,7 +41,7 @@ def export_pt2(
     promises, and for the errors.
 
     Args:
-        model: the model, in any mode, on any device.
+        model: the model, in any mode, on any device; or its folder.
         path: the file to write, with suffix ``.pt2``; its folder exists.
         precision: ``"fp32"`` or ``"bf16"``.
         images: ``(n, 3, image_size, image_size)`` uint8 to verify with; None takes patterns.
@@ -50,7 +51,7 @@ def export_pt2(
 
 
 def export_aoti(
-    model: BMRL,
+    model: BMRL | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -64,7 +65,7 @@ def export_aoti(
     in. See :func:`~bmrl.export.export` for what every export promises, and for the errors.
 
     Args:
-        model: the model, in any mode, on any device.
+        model: the model, in any mode, on any device; or its folder.
         path: the file to write, with suffix ``.pt2``; its folder exists.
         precision: ``"fp32"`` or ``"bf16"``.
         device: what to compile for.
@@ -90,9 +91,19 @@ def write_compiled(job: Job, path: Path) -> None:
     try:
         torch._inductor.aoti_compile_and_package(exported(job), package_path=buffer, inductor_configs=settings)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BMRLError(f"aoti: expected AOTInductor to compile the model, got {reason}") from error
+        reason = shown((str(error).strip() or type(error).__name__).splitlines()[0])
+        raise ExportError(f"aoti: expected AOTInductor to compile the model, got {reason}") from error
     path.write_bytes(buffer.getbuffer())
+
+
+def check_compiler() -> None:
+    """Raise ExportError unless AOTInductor finds a C++ compiler."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:  # of a class that has moved between versions of PyTorch
+        raise ExportError("aoti: expected a C++ compiler, such as g++, got none on this machine") from error
 
 
 def exported(job: Job) -> torch.export.ExportedProgram:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from bmrl._checks import check_choice, check_dtype, check_shape
-from bmrl.errors import MissingExtraError, ShapeError
+from bmrl._checks import check_choice
+from bmrl.errors import MissingExtraError
 from bmrl.export import _runtime
 from bmrl.export.exported_program import exported
 from bmrl.export.formats import export
@@ -42,7 +42,7 @@ _QUIET = threading.RLock()
 
 
 def export_onnx(
-    model: BMRL,
+    model: BMRL | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     precision: Literal["fp32", "int8"] = "fp32",
@@ -55,7 +55,7 @@ def export_onnx(
     :func:`~bmrl.export.export` for what every export promises, and for the errors.
 
     Args:
-        model: the model, in any mode, on any device.
+        model: the model, in any mode, on any device; or its folder.
         path: the file to write; its folder exists.
         precision: ``"fp32"``, or ``"int8"``: convolutions and matrix products in 8 bits, with scales a channel for
             the weights and static ones for the activations. The views stay exact, and in float32 remain what cost
@@ -71,8 +71,6 @@ def export_onnx(
 def write(job: Job, path: Path) -> None:
     """Write the float32 graph."""
     onnx = _import("onnx")
-    _import("onnxscript")
-    _import("onnxruntime")
     program = exported(job)
     with _quiet():
         made = torch.onnx.export(
@@ -91,18 +89,17 @@ def write(job: Job, path: Path) -> None:
 def write_int8(job: Job, path: Path) -> None:
     """Write the quantized graph."""
     onnx = _import("onnx")
-    _import("onnxruntime")
     quantization = _import("onnxruntime.quantization")
     preparation = _import("onnxruntime.quantization.shape_inference")
     assert job.calibration is not None
-    with tempfile.TemporaryDirectory(prefix="bmrl-int8-") as scratch, _quiet():
-        plain, prepared = Path(scratch, "plain.onnx"), Path(scratch, "prepared.onnx")
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, _quiet():
+        plain, prepared = Path(folder, "plain.onnx"), Path(folder, "prepared.onnx")
         write(job, plain)
         preparation.quant_pre_process(plain, prepared, skip_symbolic_shape=True)  # folds what can be folded
         quantization.quantize_static(
             prepared,
             path,
-            _Calibration(_checked(job)),
+            _Calibration(job.calibration),
             quant_format=quantization.QuantFormat.QDQ,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
@@ -142,14 +139,14 @@ class _Calibration:
         return None if batch is None else {"images": batch.numpy()}
 
 
-def _checked(job: Job) -> Tensor:
-    images, size = job.calibration, job.description["image_size"]
-    assert images is not None
-    check_shape("calibration", images, "n channels height width", channels=3, height=size, width=size)
-    check_dtype("calibration", images, torch.uint8)
-    if not len(images):
-        raise ShapeError(f"calibration: expected at least one image, got shape {tuple(images.shape)}")
-    return images.cpu()
+def check_packages(engine: str | None, *, quantized: bool) -> None:
+    """Raise MissingExtraError unless the packages that write, quantize and run ONNX files are installed."""
+    for module in ("onnx", "onnxscript"):
+        _import(module)
+    if quantized or engine != "openvino":
+        _import("onnxruntime")
+    if engine == "openvino":
+        _import("openvino", "openvino")
 
 
 def _save(onnx: Any, proto: Any, job: Job, path: Path) -> None:
@@ -157,11 +154,11 @@ def _save(onnx: Any, proto: Any, job: Job, path: Path) -> None:
     onnx.save(proto, path)
 
 
-def _import(module: str) -> Any:
+def _import(module: str, extra: str = "export") -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingExtraError(module.split(".")[0], "export") from error
+        raise MissingExtraError(error.name or module.split(".")[0], extra) from error
 
 
 @contextlib.contextmanager

@@ -7,7 +7,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bmrl._checks import check_integer, check_number
 from bmrl.errors import MissingExtraError, ServerError
+from bmrl.export._wording import shown
 from bmrl.models import Generator
 
 __all__ = [
@@ -91,18 +93,22 @@ class ServedModel:
             texts = {name: parameter.string_value for name, parameter in config.parameters.items()}
             names = ("generators", "image_size", "embed_dim", "thresholds")
             fields = {name: json.loads(texts[name]) for name in names}
+            for name in names[1:3]:
+                check_integer(name, fields[name])
+            for threshold in fields["thresholds"]:
+                check_number("thresholds", threshold)
             images, probabilities, embedding = (entry.name for entry in (*config.input, *config.output))
             return cls(
                 generators=tuple(Generator(**entry) for entry in fields["generators"]),
-                image_size=int(fields["image_size"]),
-                embed_dim=int(fields["embed_dim"]),
+                image_size=fields["image_size"],
+                embed_dim=fields["embed_dim"],
                 thresholds=tuple(float(threshold) for threshold in fields["thresholds"]),
-                max_batch_size=int(config.max_batch_size),
+                max_batch_size=config.max_batch_size,
                 tensors=(images, probabilities, embedding),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise ServerError(
-                f"{config.name}: expected a model configuration written by bmrl, got one with {_oneline(error)}"
+                f"{shown(config.name)}: expected a model configuration written by bmrl, got one with {_named(error)}"
             ) from error
 
 
@@ -119,8 +125,8 @@ def import_tritonclient(module: str) -> Any:
         missing = (error, error.__cause__, error.__context__)
         if any(isinstance(one, ModuleNotFoundError) for one in missing):
             raise MissingExtraError("tritonclient", "serve") from error
-        raise ServerError(f"tritonclient: expected a package that loads, got {_oneline(error)}") from error
+        raise ServerError(f"tritonclient: expected a package that loads, got {_named(error)}") from error
 
 
-def _oneline(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {shown(str(error))}"

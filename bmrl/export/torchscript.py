@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from bmrl._checks import check_choice
-from bmrl.errors import ModelFolderError
+from bmrl._checks import check_choice, check_switch
+from bmrl.errors import ArtifactError
 from bmrl.export import _runtime
+from bmrl.export._wording import shown
 from bmrl.export.artifact import read_artifact
 from bmrl.export.formats import export
 
@@ -30,7 +31,7 @@ __all__ = ["export_torchscript", "load_torchscript"]
 
 
 def export_torchscript(
-    model: BMRL,
+    model: BMRL | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     frozen: bool = True,
@@ -43,13 +44,14 @@ def export_torchscript(
     :func:`~bmrl.export.export` for what every export promises, and for the errors.
 
     Args:
-        model: the model, in any mode, on any device.
+        model: the model, in any mode, on any device; or its folder.
         path: the file to write; its folder exists.
         frozen: parameters become constants and batch norms are folded into convolutions.
         precision: ``"fp32"`` or ``"bf16"``.
         images: ``(n, 3, image_size, image_size)`` uint8 to verify with; None takes patterns.
     """
     check_choice("precision", precision, ("fp32", "bf16"))
+    check_switch("frozen", frozen)
     name = ("torchscript" if frozen else "torchscript-unfrozen") + ("" if precision == "fp32" else "-bf16")
     return export(model, path, name, images=images)
 
@@ -59,14 +61,17 @@ def load_torchscript(path: str | os.PathLike[str]) -> torch.jit.ScriptModule:
 
     Raises:
         MissingFileError: there is no such file, or no ``artifact.json`` beside it.
-        ModelFolderError: it is not TorchScript, or not the file that ``artifact.json`` describes.
+        ArtifactError: it is not TorchScript, or not the file that ``artifact.json`` describes.
     """
-    kind = read_artifact(path)["format"]
+    kind = read_artifact(path).get("format")
     if kind != "torchscript":
-        raise ModelFolderError(f"{path}: expected a TorchScript file, got one of format {kind}")
+        raise ArtifactError(f"{path}: expected a TorchScript file, got one of format {kind}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*")
-        graph: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")
+        try:
+            graph: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")
+        except RuntimeError as error:
+            raise ArtifactError(f"{path}: expected a TorchScript file, got one with {shown(error)}") from error
     return graph.eval()
 
 

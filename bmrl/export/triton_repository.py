@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bmrl._checks import check_choice, check_positive
 from bmrl._files import locked, new_folder
 from bmrl.errors import MissingFileError, ModelFolderError, RangeError
+from bmrl.export._models import as_model
 from bmrl.export.artifact import MAX_BATCH, describe_model, read_artifact, write_entries
 from bmrl.export.formats import FORMATS, export
 from bmrl.export.served_model import ENSEMBLE_NAME, MODEL_NAME, ServedModel
@@ -81,7 +82,8 @@ def write_triton_repository(
     at all, and replaces an earlier repository of ours.
 
     Args:
-        model: the model, in any mode, on any device, which is not touched; or the path of a file that bmrl exported.
+        model: the model, in any mode, on any device, which is not touched; or its folder, or the path of a file that
+            bmrl exported.
         folder: a new or empty folder, or a repository that this function wrote; its parent exists.
         backend: ``"python"``; or ``"pytorch"`` (TorchScript), ``"torch_aoti"`` and ``"onnxruntime"``, which need a
             server that has them: NVIDIA's images do.
@@ -118,7 +120,7 @@ def write_triton_repository(
     folder = Path(folder)
     check_choice("backend", backend, BACKENDS)
     check_positive("version", version)
-    if isinstance(model, str | os.PathLike):
+    if isinstance(model, str | os.PathLike) and not Path(model).is_dir():
         exported = Path(model)
         for what, given in (("format", format), ("images", images), ("calibration", calibration)):
             if given is not None:
@@ -134,6 +136,7 @@ def write_triton_repository(
                 check_engine(path, description, engine)
 
     else:
+        model = as_model(model)
         description = describe_model(model)
         chosen = format or _DEFAULT_FORMATS[backend]
         runnable = [name for name, entry in FORMATS.items() if entry.kind in BACKENDS[backend].kinds]

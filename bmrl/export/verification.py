@@ -5,29 +5,39 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bmrl._checks import check_dtype, check_shape
-from bmrl.errors import BMRLError, ShapeError
+from bmrl.errors import ExportError, ShapeError, VerificationError
 from bmrl.export import _runtime
+from bmrl.export._probe import PROBE_TOLERANCES, check_probe, probe_image
+from bmrl.export._scratch import scratch
+from bmrl.export._wording import shown
 from bmrl.export.artifact import MAX_BATCH, load_artifact
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bmrl.models import BMRL
 
-__all__ = ["TOLERANCE", "Reference", "reference", "verify"]
+__all__ = [
+    "PROBE_TOLERANCES",
+    "TOLERANCE",
+    "Reference",
+    "check_engine",
+    "check_images",
+    "probe_image",
+    "reference",
+    "verify",
+]
 
 TOLERANCE = 1e-4
 """How far a float32 export may be from the model; folding batch norms into convolutions moves it by about 1e-6."""
-
-PROBE_TOLERANCES = {"fp32": 1e-4, "bf16": 2e-2, "int8": 5e-2}
-"""How far an answer to the probe may be from the one at export, which another processor or engine may have given."""
 
 BATCHES = (1, 3, MAX_BATCH)
 TIMEOUT = 1800.0
@@ -58,13 +68,7 @@ def reference(model: BMRL, images: Tensor | None = None) -> Reference:
     """
     size = model.config.image_size
     synthetic = images is None
-    if images is None:
-        images = _patterns(size)
-    check_shape("images", images, "n channels height width", channels=3, height=size, width=size)
-    check_dtype("images", images, torch.uint8)
-    if not len(images):
-        raise ShapeError(f"images: expected at least one image, got shape {tuple(images.shape)}")
-    images = images.cpu()
+    images = _patterns(size) if images is None else check_images("images", images, size)
     eager = copy.deepcopy(model).cpu().float().eval()
     with torch.inference_mode():
         parts = [eager(part) for part in images.split(8)]
@@ -72,6 +76,19 @@ def reference(model: BMRL, images: Tensor | None = None) -> Reference:
         torch.cat([getattr(part, name) for part in parts]).clone() for name in ("probabilities", "embedding")
     )
     return Reference(images, probabilities, embedding, synthetic)
+
+
+def check_images(name: str, images: Tensor, size: int) -> Tensor:
+    """Return images ``(n, 3, size, size)`` uint8, n >= 1, on the CPU.
+
+    Raises:
+        ShapeError, DTypeError: they are something else.
+    """
+    check_shape(name, images, "n channels height width", channels=3, height=size, width=size)
+    check_dtype(name, images, torch.uint8)
+    if not len(images):
+        raise ShapeError(f"{name}: expected at least one image, got shape {tuple(images.shape)}")
+    return images.cpu()
 
 
 def verify(
@@ -90,7 +107,7 @@ def verify(
         What goes into ``artifact.json``: numbers of images and of the differences found.
 
     Raises:
-        BMRLError: the file does not load or run there, or answers otherwise than the model.
+        VerificationError: the file does not load or run there, or answers otherwise than the model.
     """
     worst = {"probabilities": 0.0, "embedding": 0.0}
     same_class, changed = [], 0
@@ -102,7 +119,7 @@ def verify(
             right = getattr(expected, name)
             got = answers[f"{name}.{size}"][: len(right)]
             if got.shape[1:] != right.shape[1:] or got.dtype != right.dtype:
-                raise BMRLError(
+                raise VerificationError(
                     f"{name}: expected {right.dtype} of width {right.shape[1]} from the exported graph, "
                     f"got {got.dtype} of shape {tuple(got.shape)}"
                 )
@@ -110,7 +127,7 @@ def verify(
             difference = (got - right).abs().max().item()
             limit = TOLERANCE * max(1.0, right.abs().max().item()) if exact else torch.inf
             if not difference <= limit:  # nor is NaN
-                raise BMRLError(
+                raise VerificationError(
                     f"{name}: expected the exported graph to answer as the model within {limit:g}, got a difference "
                     f"of {difference:g} in batches of {size}"
                 )
@@ -121,7 +138,9 @@ def verify(
         decided = [_decisions(rows, thresholds) for rows in (got, right)]
         changed = max(changed, int((decided[0] != decided[1]).any(1).sum()))
     if exact and changed:
-        raise BMRLError(f"probabilities: expected the decisions of the model, got {changed} others of {len(images)}")
+        raise VerificationError(
+            f"probabilities: expected the decisions of the model, got {changed} others of {len(images)}"
+        )
     return {
         "images": len(images),
         "synthetic": expected.synthetic,
@@ -139,29 +158,18 @@ def check_engine(path: Path, description: dict[str, Any], engine: str) -> None:
     """Check that an engine answers the probe as the one did that verified the file.
 
     Raises:
-        BMRLError: the engine answers otherwise.
+        VerificationError: the engine answers otherwise.
     """
-    probe = description["verification"]["probe"]
-    answer = load_artifact(path, engine=engine).run(probe_image(description["image_size"]))
-    right = torch.tensor([*probe["probabilities"], *probe["embedding"]])
-    difference = ((torch.cat(answer, 1)[0] - right).abs() / right.abs().clamp(min=1)).max().item()
-    limit = PROBE_TOLERANCES[description["precision"]]
-    if not difference <= limit:
-        raise BMRLError(f"engine: expected {engine} to answer as at export within {limit:g}, got {difference:g}")
-
-
-def probe_image(size: int) -> Tensor:
-    """Return the image ``(1, 3, size, size)`` that a server must answer right to be ready.
-
-    A pattern: a server that corrupts its input still answers right for a black image.
-    """
-    return torch.arange(3 * size * size).remainder(251).to(torch.uint8).reshape(1, 3, size, size)
+    check_probe(path, load_artifact(path, engine=engine, probe=False).run, description, engine)
 
 
 def _answers(path: Path, images: Tensor, engine: str | None) -> dict[str, Tensor]:
-    with tempfile.TemporaryDirectory(prefix="bmrl-verify-") as scratch:
-        question, answer = Path(scratch, "images.safetensors"), Path(scratch, "answers.safetensors")
-        save_file({"images": images.contiguous()}, question)
+    with scratch(path) as folder:
+        question, answer = folder / "images.safetensors", folder / "answers.safetensors"
+        try:
+            save_file({"images": images.contiguous()}, question)
+        except (OSError, SafetensorError) as error:
+            raise ExportError(f"{question}: expected to be written, got {shown(error)}") from error
         command = [sys.executable, "-I", _runtime.__file__, str(path), str(question), str(answer), "--batches"]
         command += map(str, BATCHES)
         if engine is not None:
@@ -171,10 +179,10 @@ def _answers(path: Path, images: Tensor, engine: str | None) -> dict[str, Tensor
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=TIMEOUT
             )
         except subprocess.TimeoutExpired as error:
-            raise BMRLError(f"{path.name}: expected answers within {TIMEOUT:g} s, got none") from error
+            raise VerificationError(f"{path.name}: expected answers within {TIMEOUT:g} s, got none") from error
         if ended.returncode:
-            reason = (ended.stderr.strip() or f"exit code {ended.returncode}").splitlines()[-1]
-            failure = BMRLError(f"{path.name}: expected a file that runs in a process of its own, got {reason}")
+            reason = shown((ended.stderr.strip() or f"exit code {ended.returncode}").splitlines()[-1])
+            failure = VerificationError(f"{path.name}: expected a file that runs in a process of its own, got {reason}")
             failure.add_note(ended.stderr)
             raise failure
         return load_file(answer)

@@ -165,6 +165,7 @@ class TritonPythonModel:
         probabilities = torch.tensor([[float(word) for word in words]])
         best = probabilities.max(1, keepdim=True).values
         outputs = {
+            "index": probabilities.argmax(1, keepdim=True).int(),
             "probability": best,
             "seen": (best >= 0.6) ^ lie,
             "probabilities": probabilities,
@@ -177,6 +178,7 @@ STAND_IN_CONFIG = """
 name: "bmrl_attribute" backend: "python"
 input [{name: "image" data_type: TYPE_UINT8 dims: [-1]}]
 output [
+    {name: "index" data_type: TYPE_INT32 dims: [1, 1]},
     {name: "probability" data_type: TYPE_FP32 dims: [1, 1]}, {name: "seen" data_type: TYPE_BOOL dims: [1, 1]},
     {name: "probabilities" data_type: TYPE_FP32 dims: [1, 4]}, {name: "embedding" data_type: TYPE_FP32 dims: [1, 24]}
 ]
@@ -276,3 +278,32 @@ class Network(socketserver.ThreadingTCPServer):
 @pytest.fixture(scope="session")
 def network():
     return Network
+
+
+@contextlib.contextmanager
+def _strange_server(behaviour):
+    """Listen on a port and run ``behaviour`` with each connection; yield the address and the list of connections."""
+    connections = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept():
+            with contextlib.suppress(OSError):  # the listener is closed
+                while True:
+                    connections.append(listener.accept()[0])
+                    with contextlib.suppress(OSError):  # the client has gone
+                        behaviour(connections[-1])
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}", connections
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in connections:
+                connection.close()
+
+
+@pytest.fixture(scope="session")
+def strange_server():
+    return _strange_server

@@ -7,7 +7,6 @@ import itertools
 import re
 import socket
 import struct
-import threading
 import time
 
 import numpy as np
@@ -16,13 +15,14 @@ import tritonclient.grpc
 
 from bmrl.errors import (
     BMRLError,
+    DTypeError,
     RangeError,
     RequestRefusedError,
     ServerError,
     ServerTimeoutError,
     ServerUnavailableError,
 )
-from bmrl.export import TritonClient
+from bmrl.export import AsyncTritonClient, TritonClient
 
 pytestmark = pytest.mark.server
 
@@ -128,30 +128,6 @@ def test_a_network_that_stays_away_is_tried_as_often_as_asked_for(obedient_serve
                 break
 
 
-@contextlib.contextmanager
-def strange_server(behaviour):
-    """Listen on a port and run ``behaviour`` with each connection; yield the address and the list of connections."""
-    connections = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def accept():
-            with contextlib.suppress(OSError):  # the listener is closed
-                while True:
-                    connections.append(listener.accept()[0])
-                    with contextlib.suppress(OSError):  # the client has gone
-                        behaviour(connections[-1])
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}", connections
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-            for connection in connections:
-                connection.close()
-
-
 def silent(connection):
     pass
 
@@ -205,7 +181,7 @@ def absent(connection):
         (polite, ServerUnavailableError, ServerError),
     ],
 )
-def test_whoever_does_not_answer_is_an_error_of_one_line(ask, images, behaviour, grpc, http):
+def test_whoever_does_not_answer_is_an_error_of_one_line(ask, images, strange_server, behaviour, grpc, http):
     with strange_server(behaviour) as (url, connections):
         if behaviour is absent:
             with socket.create_server(("127.0.0.1", 0)) as gone:
@@ -218,7 +194,7 @@ def test_whoever_does_not_answer_is_an_error_of_one_line(ask, images, behaviour,
             assert len(connections) == {closing: 6, absent: 0}.get(behaviour, 1)  # aiohttp doubles a GET
 
 
-def test_the_time_is_for_all_tries_of_a_call(ask, images):
+def test_the_time_is_for_all_tries_of_a_call(ask, images, strange_server):
     with strange_server(closing) as (url, connections):
         start = time.monotonic()
         with pytest.raises(ServerUnavailableError, match=f"^{url}: expected an answer to get_model_config, got"):
@@ -227,7 +203,7 @@ def test_the_time_is_for_all_tries_of_a_call(ask, images):
         assert len(connections) > 2
 
 
-def test_tries_come_ever_more_slowly(ask):
+def test_tries_come_ever_more_slowly(ask, strange_server):
     moments = []
 
     def closing(connection):
@@ -248,16 +224,49 @@ def test_tries_come_ever_more_slowly(ask):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "kind", "message"),
     [
-        ({"timeout": 0}, "timeout: expected > 0, got 0"),
-        ({"retries": -1}, "retries: expected >= 0, got -1"),
-        ({"backoff": -0.1}, "backoff: expected >= 0, got -0.1"),
+        ({"timeout": 0}, RangeError, "timeout: expected > 0, got 0"),
+        ({"timeout": float("nan")}, RangeError, "timeout: expected > 0, got nan"),
+        ({"timeout": float("inf")}, RangeError, "timeout: expected at most 10000000 seconds, got inf"),
+        ({"timeout": "x"}, DTypeError, "timeout: expected a number, got 'x'"),
+        ({"timeout": None}, DTypeError, "timeout: expected a number, got None"),
+        ({"timeout": True}, DTypeError, "timeout: expected a number, got True"),
+        ({"retries": -1}, RangeError, "retries: expected an integer >= 0, got -1"),
+        ({"retries": 1.5}, DTypeError, "retries: expected an integer >= 0, got 1.5"),
+        ({"retries": None}, DTypeError, "retries: expected an integer >= 0, got None"),
+        ({"backoff": -0.1}, RangeError, "backoff: expected >= 0, got -0.1"),
+        ({"backoff": 1e300}, RangeError, "backoff: expected at most 10000000 seconds, got 1e+300"),
+        ({"backoff": "1"}, DTypeError, "backoff: expected a number, got '1'"),
+        ({"shared_memory": "false"}, DTypeError, "shared_memory: expected True or False, got 'false'"),
     ],
 )
-def test_refuses_other_numbers(ask, images, options, message):
-    with pytest.raises(RangeError, match=re.escape(message)):
+def test_refuses_other_options(ask, images, options, kind, message):
+    with pytest.raises(kind, match=f"^{re.escape(message)}$"):
         ask("127.0.0.1:1", "infer", images, **options)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost", ":1", "localhost:", "localhost:0", "localhost:65536", "a b:1", "a:1/b", "::1:8001", "me@a:1"],
+)
+def test_refuses_what_is_no_address(ask, images, url):
+    with pytest.raises(RangeError, match=rf"^url: expected host:port, such as 127.0.0.1:8001, got '{url}'$"):
+        ask(url, "infer", images)
+
+
+@pytest.mark.parametrize("kind", [TritonClient, AsyncTritonClient])
+@pytest.mark.parametrize("url", [None, 8001, b"127.0.0.1:1", ("127.0.0.1", 1)])
+def test_refuses_an_address_that_is_no_text(kind, url):
+    with pytest.raises(DTypeError, match=r"^url: expected host:port, got (NoneType|int|bytes|tuple)$"):
+        kind(url)
+
+
+@pytest.mark.parametrize("kind", [TritonClient, AsyncTritonClient])
+@pytest.mark.parametrize("protocol", [None, 1, ["grpc"], "GRPC"])
+def test_refuses_another_protocol(kind, protocol):
+    with pytest.raises(RangeError, match=r"^protocol: expected 'grpc' or 'http', got "):
+        kind("127.0.0.1:1", protocol)
 
 
 def test_refuses_addresses_with_a_scheme(ask, images):

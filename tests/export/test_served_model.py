@@ -48,7 +48,7 @@ def test_survives_the_way_through_a_configuration(served):
         ("generators", "[", "JSONDecodeError"),
         ("generators", '[{"name": "a"}]', "TypeError"),
         ("generators", '[{"name": "a", "manipulation": "b", "architecture": "GAN"}]', "RangeError"),
-        ("image_size", '"large"', "ValueError"),
+        ("image_size", '"large"', "DTypeError"),
         ("thresholds", "0.5", "TypeError"),
     ],
 )

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from bmrl.errors import BMRLError, MissingFileError, ModelFolderError
+from bmrl.errors import ArtifactError, MissingFileError, VerificationError
 from bmrl.export import export_torchscript, load_torchscript
 from bmrl.export._runtime import sha256_of
 from bmrl.export.artifact import write_entries
@@ -93,7 +93,9 @@ def test_refuses_a_graph_that_does_not_follow_the_batch_and_keeps_the_old_file(m
     path = tmp_path / "model.pt"
     path.write_bytes(b"old")
     wrong = BatchDependent(model.config)
-    with pytest.raises(BMRLError, match=r"^probabilities: expected the exported graph to answer as the model .*, got"):
+    with pytest.raises(
+        VerificationError, match=r"^probabilities: expected the exported graph to answer as the model .*, got"
+    ):
         export_torchscript(wrong, path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -102,7 +104,7 @@ def test_refuses_a_graph_that_does_not_follow_the_batch_and_keeps_the_old_file(m
 def test_refuses_a_model_that_answers_nan(model, tmp_path):
     broken = build_model(model.config)
     broken.head[-1].bias.data[0] = torch.nan
-    with pytest.raises(BMRLError, match=r"probabilities: .*got a difference of nan"):
+    with pytest.raises(VerificationError, match=r"probabilities: .*got a difference of nan"):
         export_torchscript(broken, tmp_path / "model.pt")
     assert not list(tmp_path.iterdir())
 
@@ -120,5 +122,5 @@ def test_names_a_file_that_is_none(tmp_path):
     with pytest.raises(MissingFileError, match=expected):
         load_torchscript(tmp_path / "model.pt")
     write_entries(tmp_path, {"model.pt": {"format": "onnx", "sha256": sha256_of(tmp_path / "model.pt")}})
-    with pytest.raises(ModelFolderError, match=r"model.pt: expected a TorchScript file, got one of format onnx"):
+    with pytest.raises(ArtifactError, match=r"model.pt: expected a TorchScript file, got one of format onnx"):
         load_torchscript(tmp_path / "model.pt")
