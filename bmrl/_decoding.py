@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import logging
 import os
-from io import BytesIO
+import warnings
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from PIL import (
@@ -17,16 +20,19 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from bmrl.errors import DTypeError, ImageError, MissingFileError
+from bmrl._memory import MemoryBudget, trim
+from bmrl._regular_files import open_regular
+from bmrl._text import one_line, printable
+from bmrl.errors import BMRLError, DTypeError, ImageError, MissingFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image
 
 # The accepted formats by their first bytes. The classes are called instead of Image.open because that one warns of
 # big images, and silencing a warning changes the filters of the whole process, which no thread can do safely.
-_FORMATS: tuple[tuple[str, tuple[bytes, ...], Callable[[BytesIO], ImageFile.ImageFile]], ...] = (
+_FORMATS: tuple[tuple[str, tuple[bytes, ...], Callable[[BinaryIO], ImageFile.ImageFile]], ...] = (
     ("JPEG", (b"\xff\xd8\xff",), JpegImagePlugin.JpegImageFile),
     ("PNG", (b"\x89PNG\r\n\x1a\n",), PngImagePlugin.PngImageFile),
     ("WebP", (b"RIFF",), WebPImagePlugin.WebPImageFile),
@@ -36,6 +42,42 @@ _FORMATS: tuple[tuple[str, tuple[bytes, ...], Callable[[BytesIO], ImageFile.Imag
 )
 
 FORMATS = tuple(kind for kind, _, _ in _FORMATS)
+
+# Of a damaged file, Pillow and libtiff print one complaint after another without naming the file; what can't be decoded
+# is an error of ours besides. Set once, here: what comes and goes would change other threads' filters.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.(Tiff|Png)ImagePlugin")
+logging.getLogger("PIL.TiffImagePlugin").addFilter(lambda record: record.levelno < logging.ERROR)
+with contextlib.suppress(AttributeError, OSError):  # a Pillow with libtiff built in does not show its functions
+    _libtiff = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]  # finds those of the libraries that this one was linked to
+    _libtiff.TIFFSetErrorHandler.argtypes = [ctypes.c_void_p]
+    _libtiff.TIFFSetErrorHandler.restype = ctypes.c_void_p
+    _libtiff.TIFFSetErrorHandler(None)
+
+# What a picture in no accepted format is, by the bytes at a place: it helps to be told.
+_OTHERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
+    (4, (b"ftypavif", b"ftypavis"), "AVIF"),
+    (4, tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")), "HEIC"),
+    (4, (b"ftyp", b"moov"), "a video"),
+    (0, (b"\x1aE\xdf\xa3",), "a video"),
+    (8, (b"AVI ",), "a video"),
+    (0, (b"\xff\x0a", b"\0\0\0\x0cJXL "), "JPEG XL"),
+    (0, (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "JPEG 2000"),
+    (0, (b"8BPS",), "a Photoshop file"),
+    (0, (b"%PDF",), "a PDF file"),
+    (0, (b"<svg", b"<?xml"), "an XML or SVG file"),
+    (0, (b"<!DOCTYPE", b"<!doctype", b"<html", b"<HTML"), "a web page"),
+    (0, (b"version https://git-lfs",), "a pointer of Git LFS, whose file was not fetched"),
+)
+
+# What all threads together may take, each enough for the largest file and image that are accepted by default.
+_FILES = MemoryBudget(256 * 2**20)
+_PIXELS = MemoryBudget(16 * 89_478_485)
+
+# Bytes a pixel at the peak, measured: the decoder's buffers and the image, or the image and its RGB copy.
+_DECODING = {"JPEG": 12, "WEBP": 16, "TIFF": 16}
+_CONVERTING = 8
+_LARGE = 2**23  # pixels of an image whose memory is worth giving back at once
+_TILE = 2**20  # pixels that are converted at a time: conversions take up to 20 bytes a pixel
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -52,7 +94,7 @@ _UPRIGHT = {
 def source_name(source: ImageSource) -> str:
     """What to call a source in an error."""
     if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source)
+        return os.fsdecode(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "bytes image"
     if isinstance(source, Image.Image):
@@ -63,43 +105,122 @@ def source_name(source: ImageSource) -> str:
     return str(getattr(source, "name", "file image"))
 
 
-def read_bytes(
-    source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO, limit: int, name: str
-) -> bytes:
-    """Return the encoded bytes, at most ``limit`` of them."""
+@contextlib.contextmanager
+def opened_file(path: str | os.PathLike[str], limit: int, name: str) -> Iterator[BinaryIO]:
+    """Yield a regular file of 1 to ``limit`` bytes, opened for reading.
+
+    Raises:
+        MissingFileError: there is nothing at the path.
+        ImageError: it is no regular file, can't be read, is empty, or over the limit.
+    """
     try:
-        if isinstance(source, (str, os.PathLike)):
-            with open(source, "rb") as file:
-                data = file.read(limit + 1)
-        elif isinstance(source, (bytes, bytearray, memoryview)):
-            data = bytes(source[: limit + 1])
-        else:
-            data = source.read(limit + 1)
+        file = open_regular(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingFileError(f"{name}: expected an image file, got nothing at this path") from error
     except IsADirectoryError as error:
         raise ImageError(f"{name}: expected an image file, got a folder") from error
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path, a closed file
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise ImageError(f"{name}: expected a readable image file, got: {reason}") from error
-    if not isinstance(data, bytes):
-        raise ImageError(f"{name}: expected a file opened in binary mode, got {type(data).__name__}")
-    if not data:
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path, or one that no path can have
+        raise _unreadable(name, error) from error
+    with file:
+        _check_length(os.fstat(file.fileno()).st_size, limit, name)
+        yield file
+
+
+@contextlib.contextmanager
+def file_bytes(
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO, limit: int, name: str
+) -> Iterator[bytes]:
+    """Yield the encoded bytes, at most ``limit`` of them; those of files count as used memory until the block ends.
+
+    Raises:
+        MissingFileError, ImageError: as :func:`opened_file`.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            if isinstance(source, (str, os.PathLike)):
+                with opened_file(source, limit, name) as file:
+                    stack.enter_context(_FILES.taken(os.fstat(file.fileno()).st_size))
+                    data = file.read(limit + 1)
+            elif isinstance(source, (bytes, bytearray, memoryview)):
+                data = bytes(source[: limit + 1])
+            else:
+                data = source.read(limit + 1)
+        except BMRLError:
+            raise
+        except Exception as error:  # the caller's file object may raise anything
+            raise _unreadable(name, error) from error
+        if not isinstance(data, bytes):
+            raise ImageError(f"{name}: expected a file opened in binary mode, got {type(data).__name__}")
+        _check_length(len(data), limit, name)
+        yield data
+
+
+def _unreadable(name: str, error: Exception) -> ImageError:
+    reason = getattr(error, "strerror", None) or one_line(error)
+    return ImageError(f"{name}: expected a readable image file, got: {reason}")
+
+
+def _check_length(length: int, limit: int, name: str) -> None:
+    if not length:
         raise ImageError(f"{name}: expected an image, got no bytes")
-    if len(data) > limit:
+    if length > limit:
         raise ImageError(f"{name}: expected at most {limit} bytes, got more")
-    return data
 
 
-def open_image(data: bytes, name: str, formats: Collection[str] = FORMATS) -> ImageFile.ImageFile:
+def open_image(file: BinaryIO, name: str, formats: Collection[str] = FORMATS) -> ImageFile.ImageFile:
     """Read the header; no pixel is decoded yet."""
+    try:
+        start = file.read(32)
+        file.seek(0)
+    except OSError as error:
+        raise _unreadable(name, error) from error
     for kind, signatures, opener in _FORMATS:
-        if kind in formats and data.startswith(signatures):
+        if kind in formats and start.startswith(signatures) and start[8:12] != b"AVI ":
             try:
-                return opener(BytesIO(data))
-            except Exception as error:  # as above
+                return opener(file)
+            except Exception as error:  # damaged bytes make Pillow's parsers raise nearly anything
                 raise ImageError(f"{name}: expected a valid {kind} image, got: {one_line(error)}") from error
-    raise ImageError(f"{name}: expected an image ({', '.join(formats)}), got other data that starts with {data[:8]!r}")
+    for place, signatures, what in _OTHERS:
+        if start.startswith(signatures, place):
+            raise ImageError(f"{name}: expected an image ({', '.join(formats)}), got {what}")
+    raise ImageError(f"{name}: expected an image ({', '.join(formats)}), got other data that starts with {start[:8]!r}")
+
+
+def check_size(image: Image.Image, max_pixels: int, name: str) -> None:
+    """Check what the header says of the size, before any pixel is decoded.
+
+    Raises:
+        ImageError: the image has no pixels or more than ``max_pixels``.
+    """
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name}: expected at least 1 x 1 pixels, got {width} x {height}")
+    if width * height > max_pixels:
+        raise ImageError(f"{name}: expected at most {max_pixels} pixels, got {width} x {height}")
+    if _tile_pixels(image) > max(max_pixels, _TILE):
+        raise ImageError(f"{name}: expected tiles of at most {max_pixels} pixels, got {_tile_pixels(image)}")
+
+
+@contextlib.contextmanager
+def memory_to_decode(image: Image.Image) -> Iterator[None]:
+    """Count the memory that decoding, converting and cropping an image takes as used until the block ends."""
+    pixels = image.width * image.height
+    decoded = max(pixels, _tile_pixels(image))
+    amount = decoded * _DECODING.get(image.format or "", _CONVERTING) + 16 * min(pixels, _TILE)
+    del image  # the block may want to let go of it
+    with _PIXELS.taken(amount):
+        try:
+            yield
+        finally:
+            if decoded > _LARGE:
+                trim()
+
+
+def _tile_pixels(image: Image.Image) -> int:
+    """Return the size of a TIFF's tiles, each of which is decoded as a whole even if the image is smaller; else 0."""
+    tags = getattr(image, "tag_v2", None)
+    width, height = (tags.get(tag) if tags else 0 for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+    return width * height if isinstance(width, int) and isinstance(height, int) else 0
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -108,14 +229,28 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: the mode has no meaning as a picture (floats, integers beyond 16 bits).
     """
-    if image.mode.startswith("I"):
-        grey = image.convert("I")
-        low, high = cast("tuple[int, int]", grey.getextrema())
+    if image.mode == "I":
+        low, high = cast("tuple[int, int]", image.getextrema())
         if not 0 <= low <= high <= 65535:
             raise ValueError(f"grey levels from {low} to {high}, beyond 16 bits")
-        return grey.point(lambda level: level * (1 / 257) + 0.5).convert("L").convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point grey levels, whose range is unknown")
+    width, height = image.size
+    if width * height <= _TILE:
+        return _to_rgb(image)
+    rgb = Image.new("RGB", image.size)
+    columns = min(width, _TILE)
+    rows = _TILE // columns
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            tile = image.crop((left, top, min(left + columns, width), min(top + rows, height)))
+            rgb.paste(_to_rgb(tile), (left, top))
+    return rgb
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return image.convert("I").point(lambda level: level * (1 / 257) + 0.5).convert("L").convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -123,15 +258,25 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def upright(rgb: Image.Image, original: Image.Image) -> Image.Image:
-    """Turn ``rgb`` as the EXIF data of ``original`` say; damaged EXIF data say nothing, as in a viewer."""
+def orientation(image: Image.Image) -> Image.Transpose | None:
+    """Return how an image must be turned by its EXIF data; damaged ones say nothing, as in a viewer."""
     try:
-        orientation = original.getexif().get(_ORIENTATION_TAG)
+        return _UPRIGHT.get(cast("int", image.getexif().get(_ORIENTATION_TAG)))
     except Exception:  # the parser raises nearly anything on damaged data
-        return rgb
-    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+        return None
 
 
-def one_line(text: str | Exception) -> str:
-    """Return a text, or what an exception says, without line breaks."""
-    return " ".join(str(text).split()) or type(text).__name__
+__all__ = [
+    "FORMATS",
+    "ImageSource",
+    "check_size",
+    "file_bytes",
+    "memory_to_decode",
+    "one_line",
+    "open_image",
+    "opened_file",
+    "orientation",
+    "printable",
+    "source_name",
+    "to_rgb",
+]

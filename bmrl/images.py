@@ -6,18 +6,34 @@ here, so that training and serving see the same pixels. Needs Pillow and torch a
 
 from __future__ import annotations
 
+import contextlib
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from bmrl._checks import check_positive
-from bmrl._decoding import FORMATS, ImageSource, one_line, open_image, read_bytes, source_name, to_rgb, upright
+from bmrl._checks import check_choice, check_integer
+from bmrl._decoding import (
+    FORMATS,
+    ImageSource,
+    check_size,
+    file_bytes,
+    memory_to_decode,
+    one_line,
+    open_image,
+    opened_file,
+    orientation,
+    printable,
+    source_name,
+    to_rgb,
+)
 from bmrl.errors import DTypeError, ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    import os
+    from collections.abc import Collection, Iterator
 
 __all__ = [
     "FORMATS",
@@ -37,7 +53,10 @@ MAX_PIXELS = 89_478_485
 MAX_BYTES = 256 * 2**20
 """Bytes of a file accepted by default."""
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
+MAX_IMAGE_SIZE = 16_384
+"""The largest side that an image is resized to."""
+
+SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
 """Names that files of the accepted formats end with, for whoever walks a folder; the content decides on reading."""
 
 
@@ -52,9 +71,13 @@ def load_image(
     """Decode an image and return it upright, in RGB, as a viewer would show it.
 
     JPEG, PNG, WebP, BMP, TIFF and GIF are accepted, told by their content and not by their name; of an animation
-    the first frame is taken. The EXIF orientation is applied, what is transparent is laid on white, palette, grey,
-    1-bit and CMYK images are converted, and grey levels of 16 bits are scaled to 8 (rounded v / 257), not clipped.
-    Colour profiles are not applied. Any size from 1 x 1 on is accepted. Safe to call from many threads.
+    the first frame is taken. The EXIF orientation is applied, what is transparent is laid on white, palette, gray,
+    1-bit and CMYK images are converted, and gray levels of 16 bits are scaled to 8 (rounded v / 257), not clipped.
+    Color profiles are not applied. Any size from 1 x 1 on is accepted.
+
+    Safe to call from many threads: those that decode at one time share 1.4 GiB of memory for pixels and 256 MiB for
+    encoded files, and wait where it is used up. An image of the largest size that is accepted by default fits in, in
+    any format.
 
     Args:
         source: path, encoded bytes, binary file (read from where it stands) or PIL image (left unchanged).
@@ -66,34 +89,84 @@ def load_image(
     Raises:
         MissingFileError: there is no file at the path.
         ImageError: the file can't be read, is of no accepted format, damaged, truncated, or over a limit.
-        DTypeError: ``source`` is of another type.
-        RangeError: a limit is not positive.
+        DTypeError: ``source`` or a limit is of another type.
+        RangeError: a limit is not positive, or there is no such format.
 
     Example:
         >>> load_image(Image.new("L", (3, 2), 255)).getpixel((0, 0))
         (255, 255, 255)
     """
-    check_positive("max_pixels", max_pixels)
-    check_positive("max_bytes", max_bytes)
-    name = one_line(name or source_name(source))
+    with contextlib.ExitStack() as memory:
+        return _decode(memory, source, max_pixels, max_bytes, formats, name)
+
+
+@contextlib.contextmanager
+def decoded(
+    source: ImageSource,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    formats: Collection[str] = FORMATS,
+    name: str | None = None,
+) -> Iterator[Image.Image]:
+    """Yield what :func:`load_image` returns, to be used in the block alone; until its end, the memory counts as used.
+
+    The block must not decode another image: it might wait for the memory of this one.
+    """
+    with contextlib.ExitStack() as memory:
+        image = _decode(memory, source, max_pixels, max_bytes, formats, name)
+        try:
+            yield image
+        finally:
+            image.close()  # now: the caller's variable would hold it for longer than it is counted
+
+
+def _decode(
+    memory: contextlib.ExitStack,
+    source: ImageSource,
+    max_pixels: int,
+    max_bytes: int,
+    formats: Collection[str],
+    name: str | None,
+) -> Image.Image:
+    """Do what :func:`load_image` does; the memory that it takes counts as used until ``memory`` is closed."""
+    check_integer("max_pixels", max_pixels, least=1)
+    check_integer("max_bytes", max_bytes, least=1)
+    formats = (formats,) if isinstance(formats, str) else formats
+    for kind in formats:
+        check_choice("formats", kind, FORMATS)
+    name = printable(name or source_name(source))
     if isinstance(source, Image.Image):
         image = source
     else:
-        image = open_image(read_bytes(source, max_bytes, name), name, formats)
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise ImageError(f"{name}: expected at least 1 x 1 pixels, got {width} x {height}")
-    if width * height > max_pixels:
-        raise ImageError(f"{name}: expected at most {max_pixels} pixels, got {width} x {height}")
+        image = open_image(BytesIO(memory.enter_context(file_bytes(source, max_bytes, name))), name, formats)
+    check_size(image, max_pixels, name)
+    memory.enter_context(memory_to_decode(image))
     try:
         image.load()
-        return upright(to_rgb(image), image)
+        turn = orientation(image)
+        image = to_rgb(image)  # from here on, what was decoded is not held any more
+        return image if turn is None else image.transpose(turn)
     except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
         raise ImageError(f"{name}: expected a whole, valid image, got: {one_line(error)}") from error
 
 
+def check_header(path: str | os.PathLike[str], *, name: str) -> tuple[int, int]:
+    """Check all of a file that can be known without decoding it, and return the image's width and height as stored.
+
+    Raises:
+        MissingFileError: there is no file at the path.
+        ImageError: the file can't be read, is of no accepted format, over a limit, or its header is damaged.
+    """
+    name = printable(name)
+    with opened_file(path, MAX_BYTES, name) as file:
+        image = open_image(file, name)
+        check_size(image, MAX_PIXELS, name)
+        return image.size
+
+
 def resize_image(image: Image.Image, image_size: int) -> Tensor:
-    """Return the centre square of an RGB image, resized to ``image_size`` with antialiased bicubic interpolation.
+    """Return the center square of an RGB image, resized to ``image_size`` with antialiased bicubic interpolation.
 
     The square's corner is rounded down to a whole pixel, so that an image whose shorter side is ``image_size`` is
     cropped without changing a pixel, and one of that very size is returned bit by bit.
@@ -106,15 +179,16 @@ def resize_image(image: Image.Image, image_size: int) -> Tensor:
         uint8 ``(3, image_size, image_size)``, RGB, 0 to 255.
 
     Raises:
-        DTypeError: ``image`` is no PIL image in mode RGB.
-        RangeError: ``image_size`` is not positive.
+        DTypeError: ``image`` is no PIL image in mode RGB, or ``image_size`` no integer.
+        RangeError: ``image_size`` is not positive, or above 16,384.
     """
-    check_positive("image_size", image_size)
+    check_integer("image_size", image_size, least=1, most=MAX_IMAGE_SIZE)
     if not isinstance(image, Image.Image) or image.mode != "RGB":
         got = f"mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
         raise DTypeError(f"image: expected a PIL image in mode RGB, got {got}")
-    square = image.crop(center_square(*image.size))  # resize(box=...) would blend in pixels from outside the square
-    resized = square.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    if image.width != image.height:
+        image = image.crop(center_square(*image.size))  # resize(box=...) would blend in pixels from outside the square
+    resized = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
     pixels = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8)
     return pixels.view(image_size, image_size, 3).permute(2, 0, 1).contiguous()
 
@@ -133,12 +207,13 @@ def read_image(
     Returns:
         uint8 ``(3, image_size, image_size)``, RGB, 0 to 255.
     """
-    image = load_image(source, max_pixels=max_pixels, max_bytes=max_bytes, formats=formats, name=name)
-    return resize_image(image, image_size)
+    check_integer("image_size", image_size, least=1, most=MAX_IMAGE_SIZE)
+    with decoded(source, max_pixels=max_pixels, max_bytes=max_bytes, formats=formats, name=name) as image:
+        return resize_image(image, image_size)
 
 
 def center_square(width: int, height: int) -> tuple[int, int, int, int]:
-    """Return the largest centred square of whole pixels as (left, top, right, bottom)."""
+    """Return the largest centered square of whole pixels as (left, top, right, bottom)."""
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bmrl._checks import check_not_negative, check_positive
-from bmrl.data._parsing_map import open_parsing_map, resize_parsing_map
+from bmrl._checks import check_integer, check_switch
+from bmrl._text import printable
+from bmrl.data._parsing_map import check_parsing_header, decoded_parsing_map, resize_parsing_map
 from bmrl.errors import DataError, ImageError, MissingFileError
-from bmrl.images import load_image, resize_image
+from bmrl.images import MAX_IMAGE_SIZE, check_header, decoded, resize_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +30,12 @@ CACHE_BYTES = 4 * 2**30
 UNSEEN = -1
 """The label of every image of an unseen generator."""
 
+CHUNK = 64
+"""Images that a thread examines at a time."""
+
+MOST_REPLACED = 100
+"""Images in a row that can't be read any more before that is an error."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -43,16 +50,21 @@ class Sample(TypedDict):
 
 
 class FaceDataset(Dataset[Sample]):
-    """The readable images of one split of a manifest, decoded, labelled, and held in memory as far as they fit.
+    """The readable images of one split of a manifest, labelled, and held in memory as far as they fit.
 
-    Every image is decoded once at construction, in threads. Those that can't be read are left out, listed in
-    ``skipped`` and reported as one warning of the logger ``bmrl.data.dataset``; parsing maps that can't be used are
-    treated likewise. The prompts belong to the class and not to the sample:
-    see :func:`bmrl.data.prompts.prompt_tokens`.
+    At construction, in threads, the images that the cache holds are decoded; of the others only the headers are read,
+    so that a million images take minutes. Images that can't be read are left out, listed in ``skipped`` and reported
+    as one warning of the logger ``bmrl.data.dataset``; parsing maps that can't be used are treated likewise.
+
+    An image beyond the cache may still turn out to be damaged, or vanish, when it is decoded. Then the next one that
+    can be read stands in for it from then on (with its own label and index); it is added to ``skipped``, with a
+    warning. Where many in a row can't be read, as after the loss of a disk, that is an error.
+
+    The prompts belong to the class and not to the sample: see :func:`bmrl.data.prompts.prompt_tokens`.
 
     A sample is a dict:
 
-    * ``image`` uint8 ``(3, image_size, image_size)``, the centre square (:func:`bmrl.images.resize_image`);
+    * ``image`` uint8 ``(3, image_size, image_size)``, the center square (:func:`bmrl.images.resize_image`);
     * ``parsing`` uint8 ``(image_size, image_size)``, class indices 0 to 18 of the same square, all 0 without a map;
     * ``has_parsing`` bool;
     * ``label`` int, the place in ``generators``, or -1 for an unseen generator;
@@ -72,13 +84,14 @@ class FaceDataset(Dataset[Sample]):
     Attributes:
         rows: the rows of the samples.
         labels: the labels of the samples.
-        skipped: path and reason of each image left out.
+        skipped: path and reason of each image left out, or replaced since (in this process).
         parsing_skipped: path and reason of each sample without a usable map (empty if ``parsing`` is off).
-        num_parsing: the number of samples with a map.
+        num_parsing: the number of samples with a map, as far as the headers tell.
 
     Raises:
         DataError: no image of the split and role is in the manifest, or none is readable; a seen generator is
             not among ``generators``, or an unseen one is.
+        DTypeError: an argument is of another type.
         RangeError: ``split``, ``role``, ``image_size`` or ``cache_bytes`` is out of range.
     """
 
@@ -95,8 +108,10 @@ class FaceDataset(Dataset[Sample]):
         cache_bytes: int = CACHE_BYTES,
         transform: Callable[[Sample], Sample] | None = None,
     ) -> None:
-        check_positive("image_size", image_size)
-        check_not_negative("cache_bytes", cache_bytes)
+        check_integer("image_size", image_size, least=1, most=MAX_IMAGE_SIZE)
+        check_integer("cache_bytes", cache_bytes, least=0)
+        check_switch("parsing", parsing)
+        check_switch("cache", cache)
         rows = manifest.select(split, role)
         where = f"{manifest.root}, {role or 'seen and unseen'} images of split {split}"
         if not rows:
@@ -113,9 +128,12 @@ class FaceDataset(Dataset[Sample]):
         self._cached_parsing = torch.zeros(num_cached if parsing else 0, image_size, image_size, dtype=torch.uint8)
 
         with ThreadPoolExecutor() as pool:
-            findings = list(pool.map(self._examine, rows, range(len(rows))))
+            chunks = (range(start, min(start + CHUNK, len(rows))) for start in range(0, len(rows), CHUNK))
+            examined = pool.map(lambda chunk: [self._examine(rows[slot], slot) for slot in chunk], chunks)
+            findings = [finding for chunk in examined for finding in chunk]
         kept = [place for place, finding in enumerate(findings) if finding.image_problem is None]
         self._slots = kept
+        self._lost: set[int] = set()
         self.rows = tuple(rows[place] for place in kept)
         self.labels = tuple(labels[place] for place in kept)
         self._has_parsing = tuple(parsing and findings[place].parsing_problem is None for place in kept)
@@ -134,44 +152,81 @@ class FaceDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         index = range(len(self))[index]
+        error: Exception | None = None
+        for place in range(index, index + min(len(self), MOST_REPLACED)):
+            place %= len(self)
+            if place not in self._lost:
+                try:
+                    sample = self._sample(place)
+                except (ImageError, MissingFileError) as problem:
+                    error = problem
+                    self._replace(place, error)
+                else:
+                    return sample if self.transform is None else self.transform(sample)
+        raise DataError(
+            f"{self._manifest.root}: expected readable images, got {min(len(self), MOST_REPLACED)} in a row that can't "
+            f"be read any more, the last {self.skipped[-1][0]} ({self.skipped[-1][1]})"
+        ) from error
+
+    def _sample(self, index: int) -> Sample:
         slot = self._slots[index]
         if slot < len(self._cached_images):
             image = self._cached_images[slot].clone()
             parsing = self._cached_parsing[slot].clone() if self._has_parsing[index] else None
         else:
-            image, parsing, _ = self._read(self.rows[index])
-        sample = Sample(
+            image, parsing, _ = self._read(self.rows[index], parsing=self._has_parsing[index])
+        return Sample(
             image=image,
             parsing=torch.zeros(image.shape[1:], dtype=torch.uint8) if parsing is None else parsing,
             has_parsing=parsing is not None,
             label=self.labels[index],
             index=index,
         )
-        return sample if self.transform is None else self.transform(sample)
+
+    def _replace(self, index: int, error: Exception) -> None:
+        """Remember that a sample can't be read, so that the next one stands in for it, and say so."""
+        self._lost.add(index)
+        path = self.rows[index].path
+        self.skipped.append((path, _reason(error, path)))
+        _logger.warning("%s: %s; the next image stands in for it", self._manifest.root, error)
 
     def _examine(self, row: Row, slot: int) -> _Finding:
-        """Decode one image and its map, keep them if the cache reaches that far, and say what is wrong with them."""
+        """Decode one image and its map if the cache reaches that far, else read the headers; say what is wrong."""
         try:
-            image, parsing, parsing_problem = self._read(row)
+            if slot >= len(self._cached_images):
+                return _Finding(None, self._header_problem(row))
+            image, parsing, parsing_problem = self._read(row, parsing=self._parsing)
         except (ImageError, MissingFileError) as error:
             return _Finding(_reason(error, row.path), None)
-        if slot < len(self._cached_images):
-            self._cached_images[slot] = image
-            if parsing is not None:
-                self._cached_parsing[slot] = parsing
+        self._cached_images[slot] = image
+        if parsing is not None:
+            self._cached_parsing[slot] = parsing
         return _Finding(None, parsing_problem)
 
-    def _read(self, row: Row) -> tuple[Tensor, Tensor | None, str | None]:
+    def _read(self, row: Row, *, parsing: bool) -> tuple[Tensor, Tensor | None, str | None]:
         """Return the image, its map if there is a usable one, and otherwise what is wrong with it."""
-        image = load_image(self._manifest.image_path(row), name=row.path)
-        pixels = resize_image(image, self.image_size)
-        if not self._parsing:
+        with decoded(self._manifest.image_path(row), name=row.path) as image:
+            pixels, size = resize_image(image, self.image_size), image.size
+        del image  # the map may take the memory now
+        if not parsing:
             return pixels, None, None
         path = self._manifest.parsing_path(row)
         try:
-            return pixels, resize_parsing_map(open_parsing_map(path, image.size), self.image_size), None
+            with decoded_parsing_map(path, size) as indices:
+                return pixels, resize_parsing_map(indices, self.image_size), None
         except (DataError, ImageError, MissingFileError) as error:
             return pixels, None, _reason(error, path.name)
+
+    def _header_problem(self, row: Row) -> str | None:
+        """Check the header of the image, and return what is wrong with that of its map."""
+        size = check_header(self._manifest.image_path(row), name=row.path)
+        if self._parsing:
+            path = self._manifest.parsing_path(row)
+            try:
+                check_parsing_header(path, size)
+            except (DataError, ImageError, MissingFileError) as error:
+                return _reason(error, path.name)
+        return None
 
 
 class _Finding(NamedTuple):
@@ -193,7 +248,7 @@ def _labels(rows: Sequence[Row], generators: Sequence[Generator]) -> list[int]:
 
 
 def _reason(error: Exception, name: str) -> str:
-    return str(error).removeprefix(f"{name}: ")
+    return str(error).removeprefix(f"{printable(name)}: ")
 
 
 def _problems(candidates: Iterable[tuple[str, str | None]]) -> list[tuple[str, str]]:

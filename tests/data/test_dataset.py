@@ -97,8 +97,59 @@ def test_the_cache_keeps_to_its_budget(folder):
     for index in range(5):
         (folder / f"{index}.png").unlink()
     assert [data[index]["label"] for index in range(3)] == [0, 1, 0]
-    with pytest.raises(FileNotFoundError, match=r"3\.png: expected an image file, got nothing at this path"):
-        data[3]
+    assert data[3]["index"] == 0  # 3 and 4 are gone
+
+
+def test_an_image_that_vanishes_is_replaced_with_a_warning(folder, caplog):
+    data = dataset(folder, cache=False, parsing=False)
+    assert data.skipped == []
+    (folder / "1.png").unlink()
+    (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:-60])
+    caplog.clear()
+    for _ in range(2):  # the second epoch does not try again
+        for index in (1, 2, 3):
+            sample = data[index]
+            assert sample["index"] == 3
+            assert sample["label"] == data.labels[3]
+            assert np.array_equal(sample["image"].permute(1, 2, 0).numpy(), noise(SIZE, SIZE, 3))
+    assert [path for path, _ in data.skipped] == ["1.png", "2.png"]
+    assert data.skipped[0][1] == "expected an image file, got nothing at this path"
+    assert len(caplog.messages) == 2
+    assert caplog.messages[0] == (
+        f"{folder}: 1.png: expected an image file, got nothing at this path; the next image stands in for it"
+    )
+    assert len(data) == 5
+
+
+def test_a_lost_disk_is_an_error(folder):
+    data = dataset(folder, cache=False)
+    for index in range(5):
+        (folder / f"{index}.png").unlink()
+    message = r"expected readable images, got 5 in a row that can't be read any more, the last 1\.png \("
+    for _ in range(2):
+        with pytest.raises(DataError, match=message):
+            data[2]
+
+
+def test_images_beyond_the_cache_are_not_decoded_at_construction(folder, monkeypatch):
+    """Only what the header tells is known of them: the formats, the sizes, that there is a file at all."""
+    (folder / "1.png").write_bytes(b"no image")
+    (folder / "2.png").unlink()
+    save(folder / "parsing" / "3.png", classes(SIZE, SIZE + 1, 0))
+    save(folder / "parsing" / "4.png", noise(SIZE, SIZE, 0))
+    (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:-60])  # that takes decoding
+    data = dataset(folder, cache=False)
+    assert [(path, reason.split(",")[0]) for path, reason in data.skipped] == [
+        ("1.png", "expected an image (JPEG"),
+        ("2.png", "expected an image file"),
+    ]
+    assert [row.path for row in data.rows] == ["0.png", "3.png", "4.png"]
+    assert data.parsing_skipped == [
+        ("3.png", "expected the image's 8 x 8 pixels, got 8 x 9"),
+        ("4.png", "expected a PNG of 8-bit indices, got PNG in mode RGB"),
+    ]
+    assert data.num_parsing == 1
+    assert data[0]["index"] == 1
 
 
 def test_labels_follow_the_order_of_the_generators(folder):
@@ -237,9 +288,9 @@ def test_rejects_generators_that_do_not_fit(folder):
 
 
 def test_rejects_values_out_of_range(folder):
-    with pytest.raises(RangeError, match="image_size: expected > 0, got 0"):
+    with pytest.raises(RangeError, match="image_size: expected an integer >= 1 and <= 16384, got 0"):
         dataset(folder, image_size=0)
-    with pytest.raises(RangeError, match="cache_bytes: expected >= 0, got -1"):
+    with pytest.raises(RangeError, match="cache_bytes: expected an integer >= 0, got -1"):
         dataset(folder, cache_bytes=-1)
     with pytest.raises(RangeError, match="split: expected 'train' or 'val' or 'test', got 'dev'"):
         dataset(folder, split="dev")

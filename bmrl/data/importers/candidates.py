@@ -6,11 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from bmrl._decoding import read_bytes
+from bmrl._decoding import file_bytes
 from bmrl.data._manifest_rules import is_text
-from bmrl.data._parsing_map import open_parsing_map
+from bmrl.data._parsing_map import decoded_parsing_map
 from bmrl.errors import BMRLError
-from bmrl.images import MAX_BYTES, load_image
+from bmrl.images import MAX_BYTES, decoded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,14 +55,17 @@ def examine(candidate: Candidate) -> Finding:
     if "\\" in name or not is_text(name):
         return Finding(b"", "expected a name in UTF-8 and without backslashes, got another", None)
     try:
-        data = read_bytes(candidate.file, MAX_BYTES, name)
-        size = load_image(data, name=name).size
+        with file_bytes(candidate.file, MAX_BYTES, name) as data:
+            digest = hashlib.sha256(data).digest()
+            with decoded(data, name=name) as image:
+                size = image.size
     except BMRLError as error:
         return Finding(b"", str(error).removeprefix(f"{name}: "), None)
-    digest = hashlib.sha256(data).digest()
+    del image  # the map may take the memory now
     if candidate.parsing is not None:
         try:
-            open_parsing_map(candidate.parsing, size)
+            with decoded_parsing_map(candidate.parsing, size):
+                pass
         except BMRLError as error:
             return Finding(digest, None, str(error).removeprefix(f"{candidate.parsing.name}: "))
     return Finding(digest, None, None)

@@ -228,7 +228,7 @@ def test_rejects_folders_without_images(tmp_path):
     with pytest.raises(DataError, match=r"source: expected a folder per generator, got no folders$"):
         import_folder(source, out)
     (source / "DDPM").mkdir()
-    with pytest.raises(DataError, match=r"source: expected images \(\.bmp .*\) in the generators' folders, got none$"):
+    with pytest.raises(DataError, match=r"source: expected images \(\.apng .*\) in the generators' folders, got none$"):
         import_folder(source, out)
     (source / "DDPM" / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"source: expected at least one readable image, got none of 1$"):
