@@ -74,7 +74,7 @@ def check_integer(name: str, value: Any, *, least: int | None = None, most: int 
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt, numbers.Integral)):
         raise DTypeError(f"{name}: expected {wanted}, got {_described(value)}")
     if (least is not None and value < least) or (most is not None and value > most):  # type: ignore[operator]
-        raise RangeError(f"{name}: expected {wanted}, got {value}")
+        raise RangeError(f"{name}: expected {wanted}, got {_described(value)}")
 
 
 def check_switch(name: str, value: Any) -> None:
@@ -100,11 +100,16 @@ def check_not_negative(name: str, value: float) -> None:
 def _described(value: Any) -> str:
     """Return a plain value as it is written, of anything else the type."""
     plain = value is None or isinstance(value, bool | int | float | complex | str | bytes)
-    text = repr(value) if plain else type(value).__name__
+    try:
+        text = repr(value) if plain else type(value).__name__
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        text = "an integer of thousands of digits"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
-    """Check that ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise RangeError(f"{name}: expected {' or '.join(repr(choice) for choice in choices)}, got {value!r}")
+    """Check that ``value`` is one of ``choices``, and of the same type: True is not 1."""
+    if not any(
+        isinstance(value, type(choice)) and not isinstance(value, bool) and value == choice for choice in choices
+    ):
+        raise RangeError(f"{name}: expected {' or '.join(repr(choice) for choice in choices)}, got {_described(value)}")
