@@ -113,3 +113,18 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
         isinstance(value, type(choice)) and not isinstance(value, bool) and value == choice for choice in choices
     ):
         raise RangeError(f"{name}: expected {' or '.join(repr(choice) for choice in choices)}, got {_described(value)}")
+
+
+def check_share(name: str, value: float) -> None:
+    """Check for a number from zero to below one (NaN is not)."""
+    check_number(name, value)
+    if not 0 <= value < 1:
+        raise RangeError(f"{name}: expected >= 0 and < 1, got {value}")
+
+
+def check_counts(name: str, values: Any) -> None:
+    """Check for a list or tuple of integers of at least one."""
+    if not isinstance(values, list | tuple):
+        raise DTypeError(f"{name}: expected a list of integers, got {_described(values)}")
+    for index, value in enumerate(values):
+        check_integer(f"{name}[{index}]", value, least=1)
