@@ -125,20 +125,21 @@ def _checked_number(name: str, value: Any, kind: type, bounds: Bounds) -> int | 
     return number
 
 
-def unknown_name(name: Any, known: Mapping[str, Iterable[str]]) -> ConfigError:
+def unknown_name(name: Any, known: Mapping[str, Iterable[str]], *, prefix: str = "") -> ConfigError:
     """Return the error for a name that is no field, with the one that was probably meant.
 
     Args:
         name: what was given.
         known: names of fields, by what they are fields of.
+        prefix: what stands before each name, such as ``"objective."``.
     """
     owners = {field: owner for owner, fields in known.items() for field in fields}
     close = difflib.get_close_matches(name, owners, n=1) if isinstance(name, str) else []
     if close:
-        wanted, hint = " or ".join(known), f"; did you mean {close[0]} of {owners[close[0]]}?"
+        wanted, hint = " or ".join(known), f"; did you mean {prefix}{close[0]} of {owners[close[0]]}?"
     else:
         wanted, hint = " or ".join(f"{owner} ({', '.join(sorted(fields))})" for owner, fields in known.items()), ""
-    return ConfigError(f"{_shown(name)}: expected a field of {wanted}, got no such{hint}")
+    return ConfigError(f"{prefix}{_shown(name)}: expected a field of {wanted}, got no such{hint}")
 
 
 def _shown(name: Any) -> str:

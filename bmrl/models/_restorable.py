@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
+from torch.overrides import TorchFunctionMode
 
 from bmrl.errors import ModelFolderError
 from bmrl.models.assembly import BMRL
@@ -24,8 +25,18 @@ _WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel)
 
 def blueprint(config: BMRLConfig) -> BMRL:
     """Return the model of a configuration without values: only constants lie elsewhere than on the meta device."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NoStartValues():
         return BMRL(config)
+
+
+class _NoStartValues(TorchFunctionMode):
+    """Leaves normal distributions out: on the meta device, the first one imports PyTorch's compiler, for seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.Tensor.normal_, nn.init.normal_, nn.init.kaiming_normal_):
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def restorable(model: nn.Module) -> tuple[BMRLConfig, dict[str, Tensor]]:

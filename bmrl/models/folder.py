@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors
 import torch
-from safetensors.torch import save
+from safetensors.torch import save, save_file
 
 from bmrl import __version__
 from bmrl._checks import _described
@@ -79,7 +79,10 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
             if stale.is_dir():  # of a process that was killed: nobody else holds the lock
                 shutil.rmtree(stale, ignore_errors=True)
         with new_file(target / PENDING) as temporary:
-            temporary.write_bytes(encoded_weights(config, tensors))
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            save_file(tensors, temporary, metadata=_metadata(config))
+            temporary.chmod(mode)  # safetensors lets nobody but the owner read, a server may be somebody else
         write_text(target / CONFIG, json.dumps(header, indent=2) + "\n")  # from here on, what is pending is loaded
         os.replace(target / PENDING, target / WEIGHTS)
     return target
@@ -87,9 +90,12 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
 
 def encoded_weights(config: BMRLConfig, tensors: dict[str, Tensor]) -> bytes:
     """Return the bytes of a ``model.safetensors``: the tensors, and the configuration that they belong to."""
-    # One entry of metadata: safetensors writes several in any order, and equal models shall make equal files.
-    bound = json.dumps(_bound(config), sort_keys=True, separators=(",", ":"))
-    return save(tensors, metadata={BOUND: bound})
+    return save(tensors, metadata=_metadata(config))
+
+
+def _metadata(config: BMRLConfig) -> dict[str, str]:
+    # One entry: safetensors writes several in any order, and equal models shall make equal files.
+    return {BOUND: json.dumps(_bound(config), sort_keys=True, separators=(",", ":"))}
 
 
 def _bound(config: BMRLConfig) -> dict[str, Any]:

@@ -93,15 +93,16 @@ class TrainingConfig:
 
 def _checked_objective(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of BMRLObjective in plain form, each checked as its annotation and its constructor want."""
+    if not settings:
+        return {}
     annotations = get_type_hints(BMRLObjective.__init__, localns={"Mapping": Mapping})
     names = [name for name in annotations if name not in ("config", "return")]
     for name in settings:
         if name not in names:
-            known = [f"objective.{known}" for known in names]
-            raise unknown_name(f"objective.{name}", {BMRLObjective.__name__: known})
+            raise unknown_name(name, {BMRLObjective.__name__: names}, prefix="objective.")
     given = {name: checked(f"objective.{name}", value, annotations[name]) for name, value in settings.items()}
     try:
-        with torch.device("meta"):  # neither memory nor random numbers are used
+        with torch.random.fork_rng(devices=[]):
             BMRLObjective(SimpleNamespace(num_generators=2, embed_dim=2), **given)
     except BMRLError as error:
         raise ConfigError(f"objective.{error}") from error
