@@ -32,17 +32,15 @@ SIZES = ("embed_dim", "num_blocks", "num_heads", "mlp_dim")
 def arguments_of(encoder: type) -> dict[str, object]:
     """The fewest arguments that an encoder takes."""
     stack = {"channels": (3, 4), "convs_per_stage": (1, 1), "embed_dim": 8, "num_heads": 2}
-    return (
-        dict.fromkeys(IMAGE_ENCODERS, stack)
-        | {
-            ConvBackbone: {"channels": (3, 4), "convs_per_stage": (1, 1)},
-            ConvTransformer: stack | {"in_channels": 3, "input_size": 32},
-            LanguageEncoder: {"vocab_size": 9, "embed_dim": 8, "num_heads": 2},
-            SelfAttention: {"embed_dim": 8, "num_heads": 2},
-            TransformerBlock: {"embed_dim": 8},
-            TransformerEncoder: {"embed_dim": 8, "num_tokens": 2},
-        }[encoder]
-    )
+    others = {
+        ConvBackbone: {"channels": (3, 4), "convs_per_stage": (1, 1)},
+        ConvTransformer: stack | {"in_channels": 3, "input_size": 32},
+        LanguageEncoder: {"vocab_size": 9, "embed_dim": 8, "num_heads": 2},
+        SelfAttention: {"embed_dim": 8, "num_heads": 2},
+        TransformerBlock: {"embed_dim": 8},
+        TransformerEncoder: {"embed_dim": 8, "num_tokens": 2},
+    }
+    return others.get(encoder, stack)
 
 
 COUNTS = [
@@ -84,11 +82,9 @@ def test_switches(encoder, name, value):
 
 
 @pytest.mark.parametrize("encoder", [TransformerBlock, TransformerEncoder, LanguageEncoder, AppearanceEncoder])
-@pytest.mark.parametrize(
-    ("value", "kind"), [(1.0, RangeError), (-0.1, RangeError), ("a", DTypeError), (True, DTypeError)]
-)
-def test_dropout(encoder, value, kind):
-    with pytest.raises(kind, match="^dropout: expected "):
+@pytest.mark.parametrize("value", [1.0, -0.1, float("nan"), "a", True])
+def test_dropout(encoder, value):
+    with pytest.raises(RangeError if type(value) is float else DTypeError, match=r"^dropout: expected "):
         encoder(**(arguments_of(encoder) | {"dropout": value}))
 
 
