@@ -74,7 +74,7 @@ def check_integer(name: str, value: Any, *, least: int | None = None, most: int 
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt, numbers.Integral)):
         raise DTypeError(f"{name}: expected {wanted}, got {_described(value)}")
     if (least is not None and value < least) or (most is not None and value > most):  # type: ignore[operator]
-        raise RangeError(f"{name}: expected {wanted}, got {value}")
+        raise RangeError(f"{name}: expected {wanted}, got {_described(value)}")
 
 
 def check_switch(name: str, value: Any) -> None:
@@ -100,12 +100,31 @@ def check_not_negative(name: str, value: float) -> None:
 def _described(value: Any) -> str:
     """Return a plain value as it is written, of anything else the type."""
     plain = value is None or isinstance(value, bool | int | float | complex | str | bytes)
-    text = repr(value) if plain else type(value).__name__
+    try:
+        text = repr(value) if plain else type(value).__name__
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        text = "an integer of thousands of digits"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
-    """Check that ``value`` is one of ``choices``."""
-    # Arrays compare element by element.
-    if (hasattr(value, "__array__") and not isinstance(value, str)) or value not in choices:
+    """Check that ``value`` is one of ``choices``, and of the same type: True is not 1."""
+    if not any(
+        isinstance(value, type(choice)) and not isinstance(value, bool) and value == choice for choice in choices
+    ):
         raise RangeError(f"{name}: expected {' or '.join(repr(choice) for choice in choices)}, got {_described(value)}")
+
+
+def check_share(name: str, value: float) -> None:
+    """Check for a number from zero to below one (NaN is not)."""
+    check_number(name, value)
+    if not 0 <= value < 1:
+        raise RangeError(f"{name}: expected >= 0 and < 1, got {value}")
+
+
+def check_counts(name: str, values: Any) -> None:
+    """Check for a list or tuple of integers of at least one."""
+    if not isinstance(values, list | tuple):
+        raise DTypeError(f"{name}: expected a list of integers, got {_described(values)}")
+    for index, value in enumerate(values):
+        check_integer(f"{name}[{index}]", value, least=1)

@@ -122,18 +122,31 @@ def _split_settings(settings: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any]
     """Return changes of the model's configuration and of the recipe; ``objective.NAME`` is part of the latter."""
     import dataclasses
 
+    from bmrl._fields import unknown_name
+    from bmrl.errors import ConfigError
+    from bmrl.models import BMRLConfig
     from bmrl.training import TrainingConfig
 
-    recipe_fields = {field.name for field in dataclasses.fields(TrainingConfig)}
+    known = {
+        owner.__name__: [field.name for field in dataclasses.fields(owner)] for owner in (BMRLConfig, TrainingConfig)
+    }
     model: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
+    objective: dict[str, Any] = {}
     for name, value in settings:
         if name.startswith("objective."):
-            recipe.setdefault("objective", {})[name.removeprefix("objective.")] = value
-        elif name in recipe_fields:
+            objective[name.removeprefix("objective.")] = value
+        elif name in known["TrainingConfig"]:
             recipe[name] = value
-        else:
+        elif name in known["BMRLConfig"]:
             model[name] = value
+        else:
+            raise unknown_name(name, known)
+    if objective:
+        whole = recipe.setdefault("objective", {})
+        if not isinstance(whole, dict):
+            raise ConfigError(f"objective: expected a mapping from names to values, got {whole!r}")
+        recipe["objective"] = whole | objective
     return model, recipe
 
 
@@ -306,7 +319,11 @@ def _setting(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
     try:
         return name, json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, or what Python's reader refuses
+        pass
+    try:
+        return name, float(value)  # such as .5, which JSON doesn't know
+    except ValueError:
         return name, value
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from bmrl._checks import check_floating, check_shape
+from bmrl._checks import check_counts, check_floating, check_integer, check_shape, check_switch
 from bmrl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ class ConvBackbone(nn.Module):
         final_pool: whether the last stage pools too. The noise encoder leaves it out, so that its half-size
             patch gives a feature map as large as the other views'.
 
+    Raises:
+        DTypeError, RangeError: an argument has another type or is below one.
+        ConfigError: ``channels`` and ``convs_per_stage`` are of different lengths, or empty.
+
     The defaults are the paper's: 224 px become a 512 x 7 x 7 map (arXiv:2504.14129, section 4.1; the stack of
     arXiv:2102.11126).
     """
@@ -38,6 +42,10 @@ class ConvBackbone(nn.Module):
         final_pool: bool = True,
     ) -> None:
         super().__init__()
+        check_integer("in_channels", in_channels, least=1)
+        check_counts("channels", channels)
+        check_counts("convs_per_stage", convs_per_stage)
+        check_switch("final_pool", final_pool)
         if len(channels) != len(convs_per_stage) or not channels:
             raise ConfigError(
                 f"convs_per_stage: expected one entry a stage of channels {tuple(channels)}, "

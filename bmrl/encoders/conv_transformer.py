@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from bmrl._checks import check_choice, check_floating, check_shape
+from bmrl._checks import check_choice, check_floating, check_integer, check_shape
 from bmrl.encoders.backbone import ConvBackbone
 from bmrl.encoders.transformer import TransformerEncoder
 from bmrl.errors import ConfigError
@@ -36,6 +37,7 @@ class ConvTransformer(nn.Module):
         final_pool: whether the backbone's last stage pools.
 
     Raises:
+        DTypeError, RangeError: an argument has another type or is out of its range.
         ConfigError: ``input_size`` is not a multiple of the stride, or widths do not fit.
     """
 
@@ -55,6 +57,8 @@ class ConvTransformer(nn.Module):
         final_pool: bool = True,
     ) -> None:
         super().__init__()
+        check_integer("input_size", input_size, least=1)
+        check_integer("embed_dim", embed_dim, least=1)
         check_choice("token_patch", token_patch, ("all", 1))
         self.in_channels = in_channels
         self.input_size = input_size
@@ -75,6 +79,11 @@ class ConvTransformer(nn.Module):
             mlp_dim=mlp_dim,
             dropout=dropout,
         )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the encoder computes in; in a replica of ``nn.DataParallel`` too, which has no ``parameters()``."""
+        return self.transformer.class_token.dtype
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the class token, ``(batch, embed_dim)``, of ``(batch, in_channels, input_size, input_size)``.

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from bmrl._checks import check_choice, check_dtype, check_shape
+from bmrl._checks import check_choice, check_dtype, check_integer, check_shape
 from bmrl.encoders.transformer import TransformerBlock
-from bmrl.errors import MissingExtraError, RangeError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from bmrl.errors import DTypeError, MissingExtraError, RangeError
 
 __all__ = ["LanguageEncoder", "tokenize"]
 
@@ -33,17 +31,24 @@ def tokenize(texts: Sequence[str], *, context_length: int = 77) -> Tensor:
 
     Args:
         texts: one prompt a row.
-        context_length: tokens a row. Longer texts are cut, keeping the end-of-text token.
+        context_length: tokens a row, at least 2. Longer texts are cut, keeping the end-of-text token.
 
     Returns:
         ``(len(texts), context_length)`` int64: start-of-text 49406, words, end-of-text 49407, then 0.
 
     Raises:
         MissingExtraError: open_clip_torch is not installed.
-        RangeError: ``texts`` is one string, not a sequence of them.
+        RangeError: ``texts`` is one string, not a sequence of them, or ``context_length`` is below 2.
+        DTypeError: ``texts`` holds something else, or ``context_length`` is no integer.
     """
     if isinstance(texts, str):
         raise RangeError(f"texts: expected a sequence of strings, got the string {texts!r}")
+    if not isinstance(texts, Sequence):
+        raise DTypeError(f"texts: expected a sequence of strings, got {type(texts).__name__}")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DTypeError(f"texts[{index}]: expected a string, got {type(text).__name__}")
+    check_integer("context_length", context_length, least=2)
     if not texts:
         return torch.zeros(0, context_length, dtype=torch.int64)
     tokens: Tensor = _tokenizer()(list(texts), context_length=context_length)
@@ -65,6 +70,10 @@ class LanguageEncoder(nn.Module):
         readout: which level's end-of-text token is the embedding. ``"last_level"`` has seen every prompt;
             ``"first_level"`` has seen only the first, because attention is causal.
 
+    Raises:
+        DTypeError, RangeError: an argument has another type or is out of its range.
+        ConfigError: ``num_heads`` does not divide ``embed_dim``.
+
     Source: arXiv:2504.14129, section 3.5; trained from scratch, used in training only.
     """
 
@@ -82,6 +91,15 @@ class LanguageEncoder(nn.Module):
         readout: Literal["last_level", "first_level"] = "last_level",
     ) -> None:
         super().__init__()
+        sizes = {
+            "embed_dim": embed_dim,
+            "vocab_size": vocab_size,
+            "context_length": context_length,
+            "num_levels": num_levels,
+            "num_blocks": num_blocks,
+        }
+        for name, size in sizes.items():
+            check_integer(name, size, least=1)
         check_choice("readout", readout, ("last_level", "first_level"))
         self.vocab_size = vocab_size
         self.context_length = context_length

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from bmrl._checks import check_shape
+from bmrl._checks import check_integer, check_shape, check_share, check_switch
 from bmrl.errors import ConfigError
 
 __all__ = ["SelfAttention", "TransformerBlock", "TransformerEncoder"]
@@ -20,10 +20,17 @@ class SelfAttention(nn.Module):
         embed_dim: width of a token.
         num_heads: a divisor of ``embed_dim``.
         causal: a token attends to itself and earlier ones only.
+
+    Raises:
+        DTypeError, RangeError: an argument has another type or is out of its range.
+        ConfigError: ``num_heads`` does not divide ``embed_dim``.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, *, causal: bool = False) -> None:
         super().__init__()
+        check_integer("embed_dim", embed_dim, least=1)
+        check_integer("num_heads", num_heads, least=1)
+        check_switch("causal", causal)
         if embed_dim % num_heads:
             raise ConfigError(f"num_heads: expected a divisor of embed_dim {embed_dim}, got {num_heads}")
         self.num_heads = num_heads
@@ -47,13 +54,20 @@ class TransformerBlock(nn.Module):
         num_heads: attention heads, a divisor of ``embed_dim``.
         mlp_dim: hidden width of the MLP.
         causal: a token attends to itself and earlier ones only.
-        dropout: probability of dropping a unit of either branch.
+        dropout: probability of dropping a unit of either branch, and one of the MLP's hidden layer; below 1.
+
+    Raises:
+        DTypeError, RangeError: an argument has another type or is out of its range.
+        ConfigError: ``num_heads`` does not divide ``embed_dim``.
     """
 
     def __init__(
         self, embed_dim: int, *, num_heads: int = 8, mlp_dim: int = 1024, causal: bool = False, dropout: float = 0.0
     ) -> None:
         super().__init__()
+        check_integer("embed_dim", embed_dim, least=1)
+        check_integer("mlp_dim", mlp_dim, least=1)
+        check_share("dropout", dropout)
         self.attention_norm = nn.LayerNorm(embed_dim)
         self.attention = SelfAttention(embed_dim, num_heads, causal=causal)
         self.mlp_norm = nn.LayerNorm(embed_dim)
@@ -79,6 +93,10 @@ class TransformerEncoder(nn.Module):
         mlp_dim: hidden width of each MLP.
         dropout: probability of dropping a unit in each block.
 
+    Raises:
+        DTypeError, RangeError: an argument has another type or is out of its range.
+        ConfigError: ``num_heads`` does not divide ``embed_dim``.
+
     Source: eq. 1-2 of arXiv:2504.14129.
     """
 
@@ -93,6 +111,9 @@ class TransformerEncoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_integer("embed_dim", embed_dim, least=1)
+        check_integer("num_tokens", num_tokens, least=1)
+        check_integer("num_blocks", num_blocks, least=1)
         self.embed_dim = embed_dim
         self.num_tokens = num_tokens
         self.class_token = nn.Parameter(torch.empty(embed_dim))

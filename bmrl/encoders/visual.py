@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bmrl._checks import check_choice, check_positive, check_shape
+from bmrl._checks import check_choice, check_integer, check_positive, check_shape, check_switch
 from bmrl.encoders.conv_transformer import ConvTransformer
 from bmrl.errors import ConfigError
 from bmrl.ops import views
@@ -26,6 +26,7 @@ class AppearanceEncoder(ConvTransformer):
     """
 
     def __init__(self, image_size: int = 224, **options: Any) -> None:
+        check_integer("image_size", image_size, least=1)
         super().__init__(3, image_size, **options)
 
 
@@ -40,6 +41,7 @@ class EdgeEncoder(ConvTransformer):
     """
 
     def __init__(self, image_size: int = 224, **options: Any) -> None:
+        check_integer("image_size", image_size, least=1)
         super().__init__(1, image_size, **options)
 
 
@@ -56,6 +58,7 @@ class NoiseEncoder(ConvTransformer):
     """
 
     def __init__(self, patch_size: int = 112, **options: Any) -> None:
+        check_integer("patch_size", patch_size, least=1)
         super().__init__(3, patch_size, **({"final_pool": False} | options))
 
 
@@ -78,6 +81,7 @@ class MultiPerspectiveVisualEncoder(nn.Module):
         options: see :class:`~bmrl.encoders.ConvTransformer`.
 
     Raises:
+        DTypeError, RangeError: an argument has another type or is out of its range.
         ConfigError: no view takes part, cross-attention without the appearance view, or sizes that do not fit.
 
     Source: arXiv:2504.14129, section 3.3.
@@ -98,14 +102,20 @@ class MultiPerspectiveVisualEncoder(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        check_integer("image_size", image_size, least=2)
+        if patch_size is None:
+            patch_size = image_size // 2
+        check_integer("patch_size", patch_size, least=2, most=image_size)
+        for name, switch in (("appearance", appearance), ("edge", edge), ("noise", noise)):
+            check_switch(name, switch)
+        check_positive("noise_truncation", noise_truncation)
         check_choice("fusion", fusion, ("sum", "cross_attention"))
         if not (appearance or edge or noise):
             raise ConfigError("appearance, edge, noise: expected at least one True, got none")
         if fusion == "cross_attention" and not appearance:
             raise ConfigError("appearance: expected True with fusion 'cross_attention' (it is the query), got False")
         self.image_size = image_size
-        check_positive("noise_truncation", noise_truncation)
-        self.patch_size = image_size // 2 if patch_size is None else patch_size
+        self.patch_size = patch_size
         self.noise_truncation = noise_truncation
         options |= {"embed_dim": embed_dim, "num_heads": num_heads}
         self.appearance = AppearanceEncoder(image_size, **options) if appearance else None
@@ -130,9 +140,10 @@ class MultiPerspectiveVisualEncoder(nn.Module):
         """
         size = self.image_size
         check_shape("images", images, "batch channels height width", channels=3, height=size, width=size)
-        dtype = next(self.parameters()).dtype
+        encoders = (self.appearance, self.edge, self.noise)
+        dtype = next(encoder.dtype for encoder in encoders if encoder is not None)
         seen = views(images, patch_size=self.patch_size, truncation=self.noise_truncation, dtype=dtype)
-        pairs = ((self.appearance, seen.appearance), (self.edge, seen.edge), (self.noise, seen.noise))
+        pairs = zip(encoders, seen, strict=True)
         embeddings = [encoder(view) for encoder, view in pairs if encoder is not None]
         if self.attention is None:
             return torch.stack(embeddings).sum(dim=0)

@@ -15,7 +15,6 @@ import shutil
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import safetensors.torch
 import torch
 
 from bmrl import __version__
@@ -33,6 +32,7 @@ from bmrl.errors import (
 from bmrl.export import _runtime
 from bmrl.export._probe import check_probe
 from bmrl.export._wording import shown
+from bmrl.models.folder import encoded_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,4 +215,4 @@ def read_entries(folder: Path) -> dict[str, Any]:
 def _weights_sha256(model: BMRL) -> str:
     """Return the SHA-256 that ``model.safetensors`` has in the folder that :func:`bmrl.save_model` writes."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
-    return hashlib.sha256(safetensors.torch.save(tensors, metadata={"format": "pt"})).hexdigest()
+    return hashlib.sha256(encoded_weights(model.config, tensors)).hexdigest()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrl.encoders import LanguageEncoder, MultiPerspectiveVisualEncoder, ParsingEncoder
-
-if TYPE_CHECKING:
-    from bmrl.models.config import BMRLConfig
+from bmrl.errors import DTypeError
+from bmrl.models.config import BMRLConfig
 
 __all__ = ["BMRL", "BMRLOutput", "build_model"]
 
@@ -42,10 +41,15 @@ class BMRL(nn.Module):
 
     Args:
         config: the architecture. Build with :func:`build_model`.
+
+    Raises:
+        DTypeError: ``config`` is something else.
     """
 
     def __init__(self, config: BMRLConfig) -> None:
         super().__init__()
+        if not isinstance(config, BMRLConfig):
+            raise DTypeError(f"config: expected a BMRLConfig, got {type(config).__name__}")
         self.config = config
         widths: dict[str, Any] = {
             "embed_dim": config.embed_dim,
@@ -122,10 +126,13 @@ class BMRL(nn.Module):
 
 
 def build_model(config: BMRLConfig) -> BMRL:
-    """Return a freshly initialised model, in training mode, on the CPU in float32.
+    """Return a freshly initialised model, in training mode, on PyTorch's default device and in its default dtype.
 
     Args:
         config: the architecture; see :mod:`bmrl.models.presets`.
+
+    Raises:
+        DTypeError: ``config`` is something else.
 
     Example:
         >>> import torch

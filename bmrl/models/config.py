@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from bmrl._checks import check_choice
+from bmrl._checks import _described
+from bmrl._fields import Bounds, Count, Positive, Share, check_fields, unknown_name
 from bmrl.errors import ConfigError
 
 __all__ = ["Architecture", "BMRLConfig", "Generator", "Manipulation"]
 
 Manipulation = Literal["none", "EFS", "FS", "AM"]
 Architecture = Literal["none", "GAN", "diffusion"]
+Threshold = Annotated[float, Bounds(above=0, below=1)]
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,14 +24,14 @@ class Generator:
     """One class: a generator of faces, or a source of photographs.
 
     Args:
-        name: what the class is called in every table.
+        name: what the class is called in every table: up to 100 printable characters, no space at either end.
         manipulation: ``"EFS"`` entire face synthesis, ``"FS"`` face swap, ``"AM"`` attribute manipulation;
             ``"none"`` for photographs.
         architecture: ``"GAN"`` or ``"diffusion"``; ``"none"`` for photographs.
 
     Raises:
         RangeError: a family is not in the lists above.
-        ConfigError: the name is empty, or only one of the two families is ``"none"``.
+        ConfigError: no such name, or only one of the two families is ``"none"``.
     """
 
     name: str
@@ -35,10 +39,13 @@ class Generator:
     architecture: Architecture
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise ConfigError(f"name: expected a non-empty string, got {self.name!r}")
-        check_choice("manipulation", self.manipulation, get_args(Manipulation))
-        check_choice("architecture", self.architecture, get_args(Architecture))
+        check_fields(self)
+        # Names stand in terminals, prompts, files of one label a line, and file names.
+        if self.name != self.name.strip() or not self.name.isprintable() or not 0 < len(self.name) <= LONGEST_NAME:
+            raise ConfigError(
+                f"name: expected 1 to {LONGEST_NAME} printable characters without outer spaces, "
+                f"got {_described(self.name)}"
+            )
         if (self.manipulation == "none") != (self.architecture == "none"):
             raise ConfigError(
                 f"architecture: expected 'none' exactly when manipulation is 'none' (a photograph), got "
@@ -88,101 +95,76 @@ class BMRLConfig:
         thresholds: maximum probabilities below which an image is called unseen.
 
     Raises:
-        ConfigError: values that do not fit together; the message names the field.
+        ConfigError: a value of another type or out of its range, or values that do not fit together; the message
+            names the field.
+        RangeError: a value is none of the choices above.
 
     The switches give the rows of Tables 6 and 8: ``edge=noise=parsing=language=False`` is CViT,
     ``edge=parsing=False`` is MFCLIP.
     """
 
     generators: tuple[Generator, ...]
-    image_size: int = 224
-    patch_size: int | None = None
-    embed_dim: int = 512
-    channels: tuple[int, ...] = (32, 64, 128, 256, 512)
-    convs_per_stage: tuple[int, ...] = (3, 3, 3, 4, 4)
-    visual_blocks: int = 6
-    parsing_blocks: int = 6
-    language_blocks: int = 6
-    num_heads: int = 8
-    mlp_dim: int = 1024
-    dropout: float = 0.0
+    image_size: Count = 224
+    patch_size: Count | None = None
+    embed_dim: Count = 512
+    channels: tuple[Count, ...] = (32, 64, 128, 256, 512)
+    convs_per_stage: tuple[Count, ...] = (3, 3, 3, 4, 4)
+    visual_blocks: Count = 6
+    parsing_blocks: Count = 6
+    language_blocks: Count = 6
+    num_heads: Count = 8
+    mlp_dim: Count = 1024
+    dropout: Share = 0.0
     token_patch: Literal["all", 1] = "all"
     fusion: Literal["sum", "cross_attention"] = "sum"
     appearance: bool = True
     edge: bool = True
     noise: bool = True
-    noise_truncation: float = 3.0
+    noise_truncation: Positive = 3.0
     parsing: bool = True
     language: bool = True
     readout: Literal["last_level", "first_level"] = "last_level"
-    vocab_size: int = 49408
-    context_length: int = 77
-    num_levels: int = 4
+    vocab_size: Count = 49408
+    context_length: Count = 77
+    num_levels: Count = 4
     normalize_embedding: bool = True
     head_norm: bool = True
-    thresholds: tuple[float, ...] = (0.7, 0.9)
+    thresholds: tuple[Threshold, ...] = (0.7, 0.9)
 
     def __post_init__(self) -> None:
-        for field in ("generators", "channels", "convs_per_stage", "thresholds"):
-            if not isinstance(getattr(self, field), list | tuple):
-                raise ConfigError(f"{field}: expected a list, got {getattr(self, field)!r}")
-            object.__setattr__(self, field, tuple(getattr(self, field)))
-        if self.patch_size is None and isinstance(self.image_size, int):
+        check_fields(self)
+        if self.patch_size is None:
             object.__setattr__(self, "patch_size", self.image_size // 2)
-        self._check_switches()
         self._check_generators()
         self._check_sizes()
-        check_choice("token_patch", self.token_patch, ("all", 1))
-        check_choice("fusion", self.fusion, ("sum", "cross_attention"))
-        check_choice("readout", self.readout, ("last_level", "first_level"))
         if not (self.appearance or self.edge or self.noise):
             raise ConfigError("appearance, edge, noise: expected at least one visual encoder on, got none")
         if self.fusion == "cross_attention" and not self.appearance:
             raise ConfigError("appearance: expected True with fusion 'cross_attention' (it is the query), got False")
-        if not self.thresholds or not all(0 < threshold < 1 for threshold in self.thresholds):
-            raise ConfigError(f"thresholds: expected one or more numbers between 0 and 1, got {self.thresholds}")
+        if not self.thresholds:
+            raise ConfigError("thresholds: expected at least one, got none")
 
     def _check_generators(self) -> None:
         if not self.generators:
             raise ConfigError("generators: expected at least one, got none")
-        if not all(isinstance(generator, Generator) for generator in self.generators):
-            raise ConfigError(f"generators: expected bmrl.models.Generator objects, got {self.generators!r}")
-        names = [generator.name for generator in self.generators]
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        counts = Counter(generator.name for generator in self.generators)
+        repeated = sorted(name for name, count in counts.items() if count > 1)
         if repeated:
             raise ConfigError(f"generators: expected distinct names, got {', '.join(repeated)} more than once")
 
-    def _check_switches(self) -> None:
-        switches = ("appearance", "edge", "noise", "parsing", "language", "normalize_embedding", "head_norm")
-        for field in switches:
-            value = getattr(self, field)
-            if not isinstance(value, bool):  # any other value, such as "False", would count as on
-                raise ConfigError(f"{field}: expected true or false, got {value!r}")
-
     def _check_sizes(self) -> None:
-        counts = ("embed_dim", "num_heads", "mlp_dim", "visual_blocks", "parsing_blocks", "language_blocks")
-        for field in (*counts, "image_size", "vocab_size", "context_length", "num_levels"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{field}: expected an integer >= 1, got {value!r}")
-        for field in ("channels", "convs_per_stage"):
-            if not all(isinstance(entry, int) and entry >= 1 for entry in getattr(self, field)):
-                raise ConfigError(f"{field}: expected integers >= 1, got {getattr(self, field)}")
         if len(self.channels) != len(self.convs_per_stage) or not self.channels:
             raise ConfigError(
                 f"convs_per_stage: expected one entry a stage of channels {self.channels}, got {self.convs_per_stage}"
             )
         if self.embed_dim % self.num_heads:
             raise ConfigError(f"num_heads: expected a divisor of embed_dim {self.embed_dim}, got {self.num_heads}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout: expected 0 <= dropout < 1, got {self.dropout}")
-        if not self.noise_truncation > 0:
-            raise ConfigError(f"noise_truncation: expected > 0, got {self.noise_truncation}")
         stride = 2 ** len(self.channels)
         if self.image_size % stride:
             raise ConfigError(f"image_size: expected a multiple of {stride}, got {self.image_size}")
         patch = self.patch_size
-        if not isinstance(patch, int) or patch % (stride // 2) or not 2 <= patch <= self.image_size:
+        assert patch is not None
+        if patch % (stride // 2) or not 2 <= patch <= self.image_size:
             raise ConfigError(
                 f"patch_size: expected a multiple of {stride // 2} up to image_size {self.image_size}, got {patch}"
             )
@@ -203,17 +185,19 @@ class BMRLConfig:
         Raises:
             ConfigError: a key is unknown or missing, or a value does not fit.
         """
-        data = dict(data)
-        generators = data.pop("generators", None)
+        fields = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(data, dict):
+            raise ConfigError(f"model: expected fields by name, got {_described(data)}")
+        for name in data:
+            if name not in fields:
+                raise unknown_name(name, {cls.__name__: fields})
+        generators = data.get("generators")
         if not isinstance(generators, list | tuple):
-            raise ConfigError(f"generators: expected a list, got {generators!r}")
+            raise ConfigError(f"generators: expected a list, got {_described(generators)}")
         made = []
-        for entry in generators:
+        for index, entry in enumerate(generators):
             if not isinstance(entry, dict) or set(entry) != {"name", "manipulation", "architecture"}:
-                raise ConfigError(f"generators: expected entries with name, manipulation, architecture, got {entry!r}")
+                found = ", ".join(map(str, entry)) if isinstance(entry, dict) else _described(entry)
+                raise ConfigError(f"generators[{index}]: expected name, manipulation and architecture, got {found}")
             made.append(Generator(**entry))
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise ConfigError(f"{unknown[0]}: expected one of {', '.join(sorted(known))}, got an unknown key")
-        return cls(generators=tuple(made), **data)
+        return cls(**(data | {"generators": tuple(made)}))

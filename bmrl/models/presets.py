@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
+from bmrl._checks import _described
+from bmrl._fields import Bounds, checked
 from bmrl.errors import ConfigError
 from bmrl.models.config import BMRLConfig, Generator
 
@@ -12,16 +15,18 @@ if TYPE_CHECKING:
 
 __all__ = ["paper", "tiny"]
 
+_NumGenerators = Annotated[int, Bounds(least=1, most=100_000)]
+
 
 def _generators(num_generators: int | None, generators: Sequence[Generator] | None) -> tuple[Generator, ...]:
     """Return ``generators``, or numbered stand-ins until data names them."""
     if (num_generators is None) == (generators is None):
         raise ConfigError("num_generators: expected either num_generators or generators, got both or neither")
     if generators is not None:
+        if not isinstance(generators, Iterable):
+            raise ConfigError(f"generators: expected a list, got {_described(generators)}")
         return tuple(generators)
-    assert num_generators is not None
-    if num_generators < 1:
-        raise ConfigError(f"num_generators: expected >= 1, got {num_generators}")
+    num_generators = checked("num_generators", num_generators, _NumGenerators)
     return tuple(
         Generator(name=f"generator_{index}", manipulation="EFS", architecture="GAN") for index in range(num_generators)
     )

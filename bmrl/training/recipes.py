@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal, get_type_hints
 
-from bmrl._checks import check_choice
-from bmrl.errors import ConfigError
+import torch
+
+from bmrl._checks import _described
+from bmrl._fields import (
+    LARGEST_COUNT,
+    Bounds,
+    Count,
+    NotNegative,
+    Positive,
+    Share,
+    check_fields,
+    checked,
+    unknown_name,
+)
+from bmrl.errors import BMRLError, ConfigError
+from bmrl.losses import BMRLObjective
 
 __all__ = ["TrainingConfig", "paper", "tiny"]
 
@@ -36,40 +52,28 @@ class TrainingConfig:
         objective: arguments of :class:`~bmrl.losses.BMRLObjective` that differ from its defaults.
 
     Raises:
-        ConfigError: a value is out of its range; the message names it.
+        ConfigError: a value of another type or out of its range; the message names it.
+        RangeError: a value is none of the choices above.
     """
 
-    epochs: int = 45
-    batch_size: int = 32
+    epochs: Count = 45
+    batch_size: Count = 32
     optimizer: Literal["adam", "adamw"] = "adam"
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-3
-    objective_learning_rate_scale: float = 50.0
-    drop_every: int = 15
-    ema_decay: float = 0.0
+    learning_rate: Positive = 1e-4
+    weight_decay: NotNegative = 1e-3
+    objective_learning_rate_scale: Positive = 50.0
+    drop_every: Count = 15
+    ema_decay: Share = 0.0
     flip: bool = False
-    shift: int = 0
+    shift: Annotated[int, Bounds(least=0, most=LARGEST_COUNT)] = 0
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
     keep: Literal["last", "best"] = "best"
-    seed: int = 0
+    seed: Annotated[int, Bounds(least=0, most=2**63 - 1)] = 0
     objective: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "drop_every"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name}: expected an integer >= 1, got {value!r}")
-        for name in ("weight_decay", "shift", "seed"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}: expected >= 0, got {getattr(self, name)!r}")
-        for name in ("learning_rate", "objective_learning_rate_scale"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}: expected > 0, got {getattr(self, name)!r}")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"ema_decay: expected 0 <= ema_decay < 1, got {self.ema_decay!r}")
-        check_choice("optimizer", self.optimizer, ("adam", "adamw"))
-        check_choice("precision", self.precision, ("auto", "32-true", "bf16-mixed"))
-        check_choice("keep", self.keep, ("last", "best"))
+        check_fields(self)
+        object.__setattr__(self, "objective", _checked_objective(self.objective))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold; the inverse of :meth:`from_dict`."""
@@ -78,11 +82,31 @@ class TrainingConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TrainingConfig:
         """Make a recipe from plain data; unknown keys are a :class:`ConfigError`."""
-        known = {entry.name for entry in dataclasses.fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise ConfigError(f"{unknown[0]}: expected one of {', '.join(sorted(known))}, got an unknown key")
+        fields = [entry.name for entry in dataclasses.fields(cls)]
+        if not isinstance(data, dict):
+            raise ConfigError(f"recipe: expected fields by name, got {_described(data)}")
+        for name in data:
+            if name not in fields:
+                raise unknown_name(name, {cls.__name__: fields})
         return cls(**data)
+
+
+def _checked_objective(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of BMRLObjective in plain form, each checked as its annotation and its constructor want."""
+    if not settings:
+        return {}
+    annotations = get_type_hints(BMRLObjective.__init__, localns={"Mapping": Mapping})
+    names = [name for name in annotations if name not in ("config", "return")]
+    for name in settings:
+        if name not in names:
+            raise unknown_name(name, {BMRLObjective.__name__: names}, prefix="objective.")
+    given = {name: checked(f"objective.{name}", value, annotations[name]) for name, value in settings.items()}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            BMRLObjective(SimpleNamespace(num_generators=2, embed_dim=2), **given)
+    except BMRLError as error:
+        raise ConfigError(f"objective.{error}") from error
+    return given
 
 
 def paper(**changes: Any) -> TrainingConfig:

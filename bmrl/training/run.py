@@ -9,6 +9,7 @@ import logging
 import shutil
 import sys
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
 
 from bmrl._checks import check_choice
+from bmrl._fields import unknown_name
 from bmrl._files import CLAIM, claimed, new_file, remove_leftovers, write_text
 from bmrl.data.dataset import FaceDataset
 from bmrl.data.manifest import Manifest
@@ -341,14 +343,32 @@ def _new_settings(
     generators = manifest.generators("seen")
     if len(generators) < 2:
         raise DataError(f"{manifest.root}: expected at least two seen generators, got {len(generators)}")
+    for argument, changes in (("model_changes", model_changes), ("recipe_changes", recipe_changes)):
+        if not isinstance(changes, dict):
+            raise ConfigError(f"{argument}: expected fields by name, got {type(changes).__name__}")
+    if "generators" in model_changes:
+        raise ConfigError(
+            "generators: expected no such change (the manifest's seen generators are the classes), got one"
+        )
+    known = {
+        owner.__name__: [field.name for field in dataclasses.fields(owner)] for owner in (BMRLConfig, TrainingConfig)
+    }
+    for name in chain(model_changes, recipe_changes):
+        if not any(name in fields for fields in known.values()):
+            raise unknown_name(name, known)
+    for changes, owner, argument in (
+        (model_changes, BMRLConfig, "recipe_changes"),
+        (recipe_changes, TrainingConfig, "model_changes"),
+    ):
+        for name in changes:
+            if name not in known[owner.__name__]:
+                raise ConfigError(f"{name}: expected a field of {owner.__name__}, got one that belongs in {argument}")
     model_preset, recipe_preset = PRESETS[preset]
-    for changes, target in ((model_changes, BMRLConfig), (recipe_changes, TrainingConfig)):
-        known = {field.name for field in dataclasses.fields(target)}
-        for name in changes.keys() - known:
-            raise ConfigError(
-                f"{name}: expected a field of {target.__name__} ({', '.join(sorted(known))}), got no such"
-            )
-    return model_preset(generators=generators, **model_changes), recipe_preset(**recipe_changes)
+    config = model_preset(generators=generators, **model_changes)
+    recipe = recipe_preset(**recipe_changes)
+    if recipe.shift >= config.image_size:
+        raise ConfigError(f"shift: expected less than image_size {config.image_size}, got {recipe.shift}")
+    return config, recipe
 
 
 def _read_settings(folder: Path, manifest: Manifest) -> tuple[BMRLConfig, TrainingConfig]:

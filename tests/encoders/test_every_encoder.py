@@ -84,3 +84,65 @@ def test_state_survives_a_copy(case):
     batch = case.draw(2)
     with torch.inference_mode():
         assert torch.equal(other(batch), encoder(batch))
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_start_without_values_ends_as_a_normal_model(case, assign):
+    normal = case.build().eval()
+    with torch.device("meta"):
+        empty = case.build().eval()
+    if not assign:
+        torch.use_deterministic_algorithms(True)  # fills what is empty with NaN
+        try:
+            empty.to_empty(device="cpu")
+        finally:
+            torch.use_deterministic_algorithms(False)
+    empty.load_state_dict(normal.state_dict(), assign=assign)
+    batch = case.draw(2)
+    with torch.inference_mode():
+        assert torch.equal(empty(batch), normal(batch))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_any_default_dtype(case, dtype):
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        encoder = case.build().eval()
+        batch = case.draw(2)
+        with torch.inference_mode():
+            result = encoder(batch)
+    finally:
+        torch.set_default_dtype(before)
+    assert result.dtype == dtype
+    with torch.inference_mode():
+        expected = encoder.double()(batch.double() if batch.is_floating_point() else batch)
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(result.double(), expected, rtol=0, atol=40 * torch.finfo(dtype).eps * scale)
+
+
+def test_weights_of_another_dtype_may_be_assigned(case):
+    encoder = case.build().eval()
+    state = {name: t.double() if t.is_floating_point() else t for name, t in encoder.state_dict().items()}
+    encoder.load_state_dict(state, assign=True)
+    batch = case.draw(2)
+    with torch.inference_mode():
+        assert encoder(batch.double() if batch.is_floating_point() else batch).dtype == torch.float64
+
+
+def test_a_replica_of_data_parallel_answers_alike(case):
+    encoder = case.build().eval()
+    batch = case.draw(2)
+    with torch.inference_mode():
+        close(replica(encoder)(batch), encoder(batch))
+
+
+def replica(encoder):
+    """What ``torch.nn.parallel.replicate`` makes for each further GPU: a module without ``parameters()``."""
+    copied = encoder._replicate_for_data_parallel()
+    for name, child in encoder._modules.items():
+        copied._modules[name] = None if child is None else replica(child)
+    for name, parameter in encoder._parameters.items():
+        copied._parameters.pop(name, None)
+        setattr(copied, name, None if parameter is None else parameter.detach().clone())
+    return copied

@@ -11,8 +11,9 @@ from bmrl.models import Generator
 
 families = st.sampled_from([("none", "none"), ("EFS", "GAN"), ("AM", "diffusion"), ("FS", "GAN")])
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+labels = names.filter(lambda name: name.isprintable() and name == name.strip())
 generators = st.builds(
-    lambda name, family: Generator(name=name, manipulation=family[0], architecture=family[1]), names, families
+    lambda name, family: Generator(name=name, manipulation=family[0], architecture=family[1]), labels, families
 )
 served_models = st.builds(
     ServedModel,

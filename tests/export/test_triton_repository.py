@@ -148,7 +148,8 @@ def test_refuses_numbers_that_are_not_positive(model, tmp_path, option):
 
 
 def test_refuses_a_class_name_of_two_lines(model, tmp_path):
-    generator = Generator(name="one\ntwo", manipulation="EFS", architecture="GAN")
+    generator = Generator(name="one", manipulation="EFS", architecture="GAN")
+    object.__setattr__(generator, "name", "one\ntwo")  # its constructor refuses that too
     config = dataclasses.replace(model.config, generators=(generator, *model.config.generators[1:]))
     with pytest.raises(ConfigError, match=r"generators: expected names of one line, got 'one\\ntwo'"):
         write_triton_repository(build_model(config), tmp_path / "models")

@@ -29,6 +29,6 @@ def make_model():
 
     def make(**changes: Any) -> BMRL:
         torch.manual_seed(0)
-        return build_model(presets.tiny(num_generators=3, **(SMALL | changes))).eval()
+        return build_model(presets.tiny(**({"num_generators": 3} | SMALL | changes))).eval()
 
     return make

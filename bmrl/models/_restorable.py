@@ -1,0 +1,158 @@
+"""What of a model a folder can hold: its configuration and its tensors, if these two give back the same function."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+from torch.overrides import TorchFunctionMode
+
+from bmrl.errors import ModelFolderError
+from bmrl.models.assembly import BMRL
+from bmrl.models.config import BMRLConfig
+
+__all__ = ["blueprint", "check_tensor", "restorable"]
+
+_logger = logging.getLogger(__name__)
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel)
+
+
+def blueprint(config: BMRLConfig) -> BMRL:
+    """Return the model of a configuration without values: only constants lie elsewhere than on the meta device."""
+    with torch.device("meta"), _NoStartValues():
+        return BMRL(config)
+
+
+class _NoStartValues(TorchFunctionMode):
+    """Leaves normal distributions out: on the meta device, the first one imports PyTorch's compiler, for seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.Tensor.normal_, nn.init.normal_, nn.init.kaiming_normal_):
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def restorable(model: nn.Module) -> tuple[BMRLConfig, dict[str, Tensor]]:
+    """Return the configuration and the tensors of a model, on the CPU, by the names that its configuration gives them.
+
+    What ``torch.compile``, ``DataParallel``, ``DistributedDataParallel`` and ``AveragedModel`` wrap is unwrapped.
+
+    Raises:
+        ModelFolderError: configuration and tensors would not give the model back, because a part was replaced, changed
+            or tied by hand, or a tensor holds no finite values; the message names it.
+    """
+    model = _unwrapped(model)
+    if type(model) is not BMRL:
+        raise ModelFolderError(f"model: expected a bmrl.models.BMRL, which load_model gives back, got {_kind(model)}")
+    if not isinstance(model.config, BMRLConfig):
+        raise ModelFolderError(f"model.config: expected a BMRLConfig, got {_kind(model.config)}")
+    expected = blueprint(model.config)
+    parts = _parts(model)
+    _check_parts(_parts(expected), parts)
+    tensors = _tensors(model, expected, parts)
+    hooked = [name for name, part in parts.items() if part._forward_hooks or part._forward_pre_hooks]
+    if hooked:
+        _logger.warning("%s: has forward hooks, which are not saved; what they change is lost", hooked[0])
+    return model.config, tensors
+
+
+def _unwrapped(model: Any) -> Any:
+    """Return what is inside wrappers that change no answer."""
+    while isinstance(model, _WRAPPERS) or hasattr(model, "_orig_mod"):
+        model = model.module if isinstance(model, _WRAPPERS) else model._orig_mod
+    return model
+
+
+def _parts(model: nn.Module, name: str = "model") -> dict[str, nn.Module]:
+    """Return all modules by name, each without its wrapper; a module that stands in two places, twice."""
+    found = {name.removeprefix("model."): model}
+    for child, part in model._modules.items():
+        if part is not None:
+            found |= _parts(_unwrapped(part), f"{name}.{child}")
+    return found
+
+
+def _check_parts(expected: dict[str, nn.Module], parts: dict[str, nn.Module]) -> None:
+    """Check that the modules are those that the configuration builds, by type and plain attributes, and no others."""
+    for name in (*expected, *parts):
+        wanted, part = expected.get(name), parts.get(name)
+        if _kind(wanted) != _kind(part):
+            raise ModelFolderError(
+                f"{name}: expected {_kind(wanted)}, which is all that load_model gives back, got {_kind(part)}"
+            )
+        assert part is not None
+        for attribute, value in vars(wanted).items():
+            got = getattr(part, attribute, None)
+            plain = value is None or isinstance(value, bool | int | float | str | tuple)
+            if plain and attribute != "training" and not attribute.startswith("_") and got != value:
+                raise ModelFolderError(
+                    f"{name}.{attribute}: expected {value!r}, as the configuration says, got {str(got)[:80]!r}"
+                )
+        forward = vars(part).get("forward")
+        original = getattr(forward, "_torchdynamo_orig_callable", None)
+        if forward is not None and getattr(original, "__func__", None) is not type(part).forward:
+            raise ModelFolderError(f"{name}.forward: expected that of {_kind(part)}, got one that was put in its place")
+    places: dict[int, str] = {}
+    for name, part in parts.items():
+        first = places.setdefault(id(part), name)
+        if first != name:
+            raise ModelFolderError(f"{name}: expected a module of its own, got that of {first}; copy it with deepcopy")
+
+
+def _kind(part: Any) -> str:
+    """Return the full name of an object's type; that of what computes the same in evaluation mode, if it has one."""
+    if part is None:
+        return "nothing"
+    kind = nn.BatchNorm2d if type(part) is nn.SyncBatchNorm else type(part)
+    return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+
+
+def _tensors(model: BMRL, expected: BMRL, parts: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """Return the tensors of the state dict, contiguous and on the CPU, once all fit the configuration."""
+    saved = expected.state_dict()
+    tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in model.state_dict().items()}
+    places: dict[Any, str] = {}
+    for name in (*saved, *tensors):
+        if name not in saved or name not in tensors:
+            wanted, got = ("a tensor", "none") if name in saved else ("no such tensor", "one")
+            raise ModelFolderError(f"{name}: expected {wanted}, as the configuration says, got {got}")
+        tensor = tensors[name]
+        if type(tensor) is not Tensor or tensor.is_meta or tensor.layout != torch.strided:
+            kind = "one without values, on the meta device" if tensor.is_meta else f"{_kind(tensor)}, {tensor.layout}"
+            raise ModelFolderError(f"{name}: expected a tensor that holds all of its values, got {kind}")
+        check_tensor(name, tensor, saved[name])
+        first = places.setdefault((tensor.device, tensor.data_ptr()), name) if tensor.numel() else name
+        if first != name:
+            raise ModelFolderError(f"{name}: expected values of its own, got those of {first}; clone one of the two")
+    for name, constant in expected.named_buffers():
+        if name not in saved:
+            owner, _, buffer = name.rpartition(".")
+            value = getattr(parts[owner], buffer)
+            if not torch.equal(constant.to(value), value):
+                raise ModelFolderError(f"{name}: expected the library's constant, got other values")
+    # Clones of tensors that are parts of larger ones, which safetensors refuses.
+    return {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format).cpu() for name, tensor in tensors.items()
+    }
+
+
+def check_tensor(name: str, tensor: Tensor, wanted: Tensor) -> None:
+    """Check shape, dtype and values of a tensor that a folder holds or shall hold.
+
+    Floating-point values may have any of PyTorch's usual precisions, and must be finite in float32, in which they are
+    loaded.
+    """
+    if tensor.shape != wanted.shape:
+        raise ModelFolderError(f"{name}: expected the shape {tuple(wanted.shape)}, got {tuple(tensor.shape)}")
+    dtypes = _DTYPES if wanted.is_floating_point() else (wanted.dtype,)
+    if tensor.dtype not in dtypes:
+        raise ModelFolderError(f"{name}: expected {' or '.join(map(str, dtypes))}, got {tensor.dtype}")
+    if tensor.is_floating_point() and not tensor.float().isfinite().all():
+        raise ModelFolderError(f"{name}: expected finite values, got NaN or infinity")
