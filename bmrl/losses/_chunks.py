@@ -48,20 +48,14 @@ def only_once(gradient: Tensor, *inputs: Tensor) -> Tensor:
     return result
 
 
-def no_vmap(ctx: Any = None, *_: Any) -> Any:
-    """What ``vmap`` does of a loss computed in chunks: raise."""
-    raise RuntimeError("chunk_size: expected at least the batch under torch.vmap, chunks have no rule for it")
-
-
-def no_jvp(ctx: Any, *_: Any) -> Any:
-    """What forward-mode differentiation does of a loss computed in chunks: raise."""
-    raise NotImplementedError("chunk_size: chunks have no forward-mode derivative")
-
-
-def check_not_batched(slope: Tensor) -> None:
-    """Check that several gradients are not asked for at once, as ``torch.func.jacrev`` does by ``vmap``."""
-    if not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(slope):
-        no_vmap()
+def check_no_vmap() -> None:
+    """Check that no ``vmap`` runs: the chunked forms have no rule for it. ``jacrev`` makes one of the backward pass."""
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is None:
+        return
+    if any(
+        level.key() == torch._C._functorch.TransformType.Vmap for level in torch._C._functorch.get_interpreter_stack()
+    ):
+        raise RuntimeError("chunk_size: expected at least the batch under torch.vmap, chunks have no rule for it")
 
 
 class _OnlyOnce(torch.autograd.Function):

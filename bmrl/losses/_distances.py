@@ -42,10 +42,10 @@ def distances_between(points: Tensor, others: Tensor) -> Tensor:
     num_points, num_others = len(points), len(others)
     # Twice the pairs that are asked for, and still a third of the time.
     within = torch.pdist(torch.cat([points, others]))
-    row = torch.arange(num_points)
+    row = torch.arange(num_points, device=points.device)
     length = num_points + num_others
     first = row * length - row * (row + 1) // 2 + (num_points - 1 - row)  # where row u meets the first of the others
-    return within[first[:, None] + torch.arange(num_others)]
+    return within[first[:, None] + torch.arange(num_others, device=points.device)]
 
 
 class _DistancesWithin(torch.autograd.Function):

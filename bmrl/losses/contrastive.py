@@ -17,7 +17,7 @@ from bmrl._transforms import has_values
 from bmrl.errors import DTypeError, ShapeError
 from bmrl.losses._arguments import check_count, check_finite_positive
 from bmrl.losses._batches import check_batch, check_finite, check_labels
-from bmrl.losses._chunks import check_not_batched, chunks, no_jvp, no_vmap, only_once, rows_a_chunk
+from bmrl.losses._chunks import check_no_vmap, chunks, only_once, rows_a_chunk
 from bmrl.losses._gather import GroupReference, check_gather, gather_for, gather_rows
 from bmrl.losses._precision import compute_dtype, no_autocast
 from bmrl.losses._reductions import REDUCTIONS, Reduction, reduced
@@ -131,6 +131,7 @@ def contrastive_loss(
         queries = _of_length(1 / temperature, "visual", visual.to(dtype))
         keys = _of_length(1.0, "paired", paired.to(dtype))
         if chunk_size < batch:
+            check_no_vmap()
             both_ways = _ChunkedCrossEntropies.apply(queries, keys, *pairs, chunk_size)[0]
         else:
             logits = pairs.logits(queries @ keys.mT, slice(0, batch))
@@ -209,8 +210,6 @@ class _ChunkedCrossEntropies(torch.autograd.Function):
     of rows at a time, and from them the gradient: the softmaxes by rows and by columns less the targets.
     """
 
-    vmap, jvp = staticmethod(no_vmap), staticmethod(no_jvp)
-
     @staticmethod
     def forward(
         queries: Tensor,
@@ -231,7 +230,7 @@ class _ChunkedCrossEntropies(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, slopes: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        check_not_batched(slopes)
+        check_no_vmap()
         queries, keys, labels, gate, mask, by_row, by_column = ctx.saved_tensors
         in_chunks = _cross_entropies_backward_op if torch.compiler.is_compiling() else _cross_entropies_backward
         with_gate = gate is not None and ctx.needs_input_grad[3]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bmrl._kernels import runs_kernels
 from bmrl.losses._arguments import check_count, check_weight
 from bmrl.losses._batches import check_clusters
-from bmrl.losses._chunks import check_not_batched, chunks, no_jvp, no_vmap, only_once, rows_a_chunk
+from bmrl.losses._chunks import check_no_vmap, chunks, only_once, rows_a_chunk
 from bmrl.losses._distances import EXACT, distances_between, distances_to_own, distances_within
 from bmrl.losses._gather import GroupReference, check_gather, gather_for, gather_rows
 from bmrl.losses._initial_centers import CenterInit, random_centers
@@ -76,6 +76,7 @@ def dfacc_terms(
         in_kernels = chosen is None and runs_kernels(y, (torch.float32,))
         # Compiled code has no second derivative anyway, and one operator for all batch sizes is compiled but once.
         if in_kernels or chunk_size < batch or torch.compiler.is_compiling():
+            check_no_vmap()
             rows = None if in_kernels else chunk_size
             with_gradient = torch.is_grad_enabled() and y.requires_grad
             pairs, _ = _PairsOnce.apply(y, labels, related, margin, rows, with_gradient)
@@ -104,8 +105,6 @@ class _PairsOnce(torch.autograd.Function):
     Value and gradient are made together, so that distances are computed once and never kept.
     """
 
-    vmap, jvp = staticmethod(no_vmap), staticmethod(no_jvp)
-
     @staticmethod
     def forward(
         y: Tensor, labels: Tensor, related: Tensor, margin: float, chunk_size: int | None, with_gradient: bool
@@ -124,7 +123,7 @@ class _PairsOnce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        check_not_batched(slope)
+        check_no_vmap()
         y, gradient = ctx.saved_tensors
         return only_once(slope * gradient, slope, y), None, None, None, None, None
 

@@ -419,3 +419,23 @@ def test_module_rejects(arguments, options, message):
     with pytest.raises(RangeError) as caught:
         DFACCLoss(*arguments, **options)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 2])
+def test_related_samples_a_margin_apart_are_left_alone(chunk_size):
+    # The gradient of max(d - m, 0) at d = m is 0, in chunks as in the dense form; a little beyond it is not.
+    labels, centers = torch.tensor([0, 1]), torch.tensor([[0.0, 0.0], [0.25, 0.0]])
+    for distance, moves in ((0.5, False), (0.75, True)):
+        embeddings = torch.tensor([[0.0, 0.0], [distance, 0.0]], requires_grad=True)
+        inter = dfacc_terms(embeddings, labels, centers, margin=0.5, chunk_size=chunk_size).inter
+        (gradient,) = torch.autograd.grad(inter, embeddings)
+        assert inter.item() == distance - 0.5
+        assert gradient.any().item() == moves
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1])
+def test_centers_a_margin_apart_are_not_related(chunk_size):
+    labels, centers = torch.tensor([0, 1]), torch.tensor([[0.0, 0.0], [0.5, 0.0]])
+    embeddings = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
+    assert dfacc_terms(embeddings, labels, centers, margin=0.5, chunk_size=chunk_size).inter.item() == -2
+    assert dfacc_terms(embeddings, labels, centers, margin=0.75, chunk_size=chunk_size).inter.item() == 1.25

@@ -107,6 +107,18 @@ def test_options_reach_their_terms(tolerance):
     assert torch.autograd.grad(parts["kl"], output.language, allow_unused=True) == (None,)
 
 
+def test_chunk_size_reaches_the_losses_of_pairs():
+    objective = BMRLObjective(Config(), chunk_size=2)
+    assert [loss.chunk_size for loss in (objective.dfacc, objective.cmc, objective.cpc)] == [2, 2, 2]
+    whole = BMRLObjective(Config())
+    whole.load_state_dict(objective.state_dict())
+    output = make_output()
+    torch.testing.assert_close(objective(output, LABELS).parts, whole(output, LABELS).parts)
+    (gradient,) = torch.autograd.grad(objective(output, LABELS).total, output.parsing, create_graph=True)
+    with pytest.raises(RuntimeError, match="chunks have none"):
+        gradient.sum().backward()
+
+
 def test_contrastive_center_loss_takes_the_place_of_dfacc():
     output, objective = make_output(), BMRLObjective(Config(), metric_loss="vcc", weights={"vcc": 2.0})
     parts = objective(output, LABELS).parts

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from bmrl.errors import ShapeError
 from bmrl.ops import Sobel, sobel
+from bmrl.ops.edges import sobel_adjoint
 
 UINT8 = hnp.arrays(
     np.uint8, st.tuples(st.integers(1, 2), st.sampled_from([1, 3]), st.integers(2, 6), st.integers(2, 6))
@@ -123,3 +124,12 @@ def test_a_flat_image_has_no_gradient_after_tracing_and_in_forward_mode():
     assert torch.equal(flat.grad, torch.zeros_like(flat))
     _, tangent = torch.func.jvp(sobel, (flat.detach(),), (torch.rand(1, 3, 6, 6),))
     assert torch.equal(tangent, torch.zeros(1, 1, 6, 6))
+
+
+@pytest.mark.parametrize("contrast", [1.0, 1e-3, 1e-6, 1e-9])
+def test_the_adjoint_is_the_gradient_at_any_contrast(contrast):
+    images = (0.5 + contrast * torch.rand(2, 3, 5, 6, dtype=torch.float64)).requires_grad_()
+    slopes = torch.randn(2, 1, 5, 6, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(sobel(images), images, slopes)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(sobel_adjoint(slopes, images.detach()), expected, rtol=1e-5, atol=1e-6)

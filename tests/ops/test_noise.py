@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from bmrl.errors import RangeError
 from bmrl.ops import SRM, srm
+from bmrl.ops.noise import srm_adjoint
 
 KB = np.array([[0, 0, 0, 0, 0], [0, -1, 2, -1, 0], [0, 2, -4, 2, 0], [0, -1, 2, -1, 0], [0, 0, 0, 0, 0]]) / 4
 KV = np.array([[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]) / 12
@@ -81,3 +82,22 @@ def test_compiles_and_traces():
 def test_rejects_a_truncation_that_is_not_positive(make):
     with pytest.raises(RangeError, match=r"truncation: expected > 0, got 0"):
         make(0)
+
+
+@pytest.mark.parametrize("truncation", [0.1, 0.3, 0.75])
+def test_the_adjoint_is_the_gradient(truncation):
+    images = torch.rand(2, 3, 7, 7, dtype=torch.float64, requires_grad=True)
+    slopes = torch.randn(2, 3, 7, 7, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(srm(images, truncation=truncation), images, slopes)
+    torch.testing.assert_close(srm_adjoint(slopes, images.detach(), truncation), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_adjoint_passes_a_residual_that_just_meets_the_truncation():
+    # Nothing of it was cut off. (PyTorch's own clamp passes it in some versions and not in others.)
+    images = torch.zeros(1, 1, 7, 7, dtype=torch.float64)
+    images[..., 3, 3] = 0.5
+    assert srm(images, truncation=10)[0, 2, 3, 3] == -0.5
+    slopes = torch.zeros(1, 3, 7, 7, dtype=torch.float64)
+    slopes[0, 2, 3, 3] = 1  # of H2
+    assert srm_adjoint(slopes, images, 0.5)[0, 0, 3, 2:5].tolist() == [0.5, -1, 0.5]
+    assert not srm_adjoint(slopes, images, 0.49).any()

@@ -80,6 +80,13 @@ def test_whole_numbers_add_up_exactly(width):
     assert _sum_whole_numbers(values.float()).item() == values.sum().item()
 
 
+@pytest.mark.parametrize("width", [4096, 4099, 5001, 8193])
+@pytest.mark.parametrize("value", [2**24, 2**24 - 1])
+def test_the_largest_whole_numbers_add_up_exactly(width, value):
+    # Odd halves whose sum leaves what float32 counts without a gap.
+    assert _sum_whole_numbers(torch.full((1, width), float(value))).item() == width * value
+
+
 def test_remainder_is_ignored():
     images = torch.zeros(1, 3, 9, 11, dtype=torch.uint8)
     images[..., 8:, :] = torch.randint(0, 256, (1, 3, 1, 11), dtype=torch.uint8)
