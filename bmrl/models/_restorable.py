@@ -11,6 +11,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.overrides import TorchFunctionMode
 
+from bmrl._checks import _described
 from bmrl.errors import ModelFolderError
 from bmrl.models.assembly import BMRL
 from bmrl.models.config import BMRLConfig
@@ -93,7 +94,7 @@ def _check_parts(expected: dict[str, nn.Module], parts: dict[str, nn.Module]) ->
             plain = value is None or isinstance(value, bool | int | float | str | tuple)
             if plain and attribute != "training" and not attribute.startswith("_") and got != value:
                 raise ModelFolderError(
-                    f"{name}.{attribute}: expected {value!r}, as the configuration says, got {str(got)[:80]!r}"
+                    f"{name}.{attribute}: expected {value!r}, as the configuration says, got {_described(got)}"
                 )
         forward = vars(part).get("forward")
         original = getattr(forward, "_torchdynamo_orig_callable", None)
