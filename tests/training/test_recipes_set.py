@@ -9,7 +9,7 @@ from bmrl.errors import ConfigError
 from bmrl.training import train
 
 REFUSED = {
-    "objective.margn=2": "objective.margn: expected a field of BMRLObjective, got no such; did you mean objective.margin",
+    "objective.margn=2": "objective.margn: expected a field of BMRLObjective, got no such; did you mean objective.mar",
     "objective.margin=abc": "objective.margin: expected a finite number, got 'abc'",
     "objective.weights=3": "objective.weights: expected a mapping from names to values, got 3",
     "objective.weights.dfa=3": "objective.weights.dfa: expected a field of BMRLObjective",
