@@ -92,7 +92,8 @@ def _check_parts(expected: dict[str, nn.Module], parts: dict[str, nn.Module]) ->
         for attribute, value in vars(wanted).items():
             got = getattr(part, attribute, None)
             plain = value is None or isinstance(value, bool | int | float | str | tuple)
-            if plain and attribute != "training" and not attribute.startswith("_") and got != value:
+            same = type(got) is type(value) and got == value
+            if plain and attribute != "training" and not attribute.startswith("_") and not same:
                 raise ModelFolderError(
                     f"{name}.{attribute}: expected {value!r}, as the configuration says, got {_described(got)}"
                 )
@@ -138,10 +139,13 @@ def _tensors(model: BMRL, expected: BMRL, parts: dict[str, nn.Module]) -> dict[s
             value = getattr(parts[owner], buffer)
             if not torch.equal(constant.to(value), value):
                 raise ModelFolderError(f"{name}: expected the library's constant, got other values")
-    # Clones of tensors that are parts of larger ones, which safetensors refuses.
-    return {
-        name: tensor.detach().clone(memory_format=torch.contiguous_format).cpu() for name, tensor in tensors.items()
-    }
+    return {name: _own(tensor) for name, tensor in tensors.items()}
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return a contiguous tensor on the CPU that is no part of a larger one, which safetensors would refuse."""
+    tensor = tensor.contiguous().cpu()
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def check_tensor(name: str, tensor: Tensor, wanted: Tensor) -> None:
