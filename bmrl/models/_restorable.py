@@ -90,10 +90,11 @@ def _check_parts(expected: dict[str, nn.Module], parts: dict[str, nn.Module]) ->
             )
         assert part is not None
         for attribute, value in vars(wanted).items():
-            got = getattr(part, attribute, None)
             plain = value is None or isinstance(value, bool | int | float | str | tuple)
-            same = type(got) is type(value) and got == value
-            if plain and attribute != "training" and not attribute.startswith("_") and not same:
+            if not plain or attribute == "training" or attribute.startswith("_"):
+                continue
+            got = getattr(part, attribute, None)
+            if type(got) is not type(value) or got != value:
                 raise ModelFolderError(
                     f"{name}.{attribute}: expected {value!r}, as the configuration says, got {_described(got)}"
                 )
