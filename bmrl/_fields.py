@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from bmrl._checks import _described, check_choice
 from bmrl.errors import ConfigError
 
-__all__ = ["Bounds", "Count", "NotNegative", "Positive", "Share", "check_fields", "checked", "unknown_name"]
+__all__ = ["Bounds", "Count", "NotNegative", "Positive", "Share", "check_fields", "checked", "names_of", "unknown_name"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +123,11 @@ def _checked_number(name: str, value: Any, kind: type, bounds: Bounds) -> int | 
         wanted = "an integer" if kind is int else "a finite number"
         raise ConfigError(f"{name}: expected {wanted}{bounds.described(number)}, got {_described(value)}")
     return number
+
+
+def names_of(*owners: type) -> dict[str, list[str]]:
+    """Return the names of the fields of dataclasses, by the names of these."""
+    return {owner.__name__: list(_annotations(owner)) for owner in owners}
 
 
 def unknown_name(name: Any, known: Mapping[str, Iterable[str]], *, prefix: str = "") -> ConfigError:

@@ -120,16 +120,13 @@ def _train(options: argparse.Namespace) -> None:
 
 def _split_settings(settings: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return changes of the model's configuration and of the recipe; ``objective.NAME`` is part of the latter."""
-    import dataclasses
-
-    from bmrl._fields import unknown_name
+    from bmrl._checks import _described
+    from bmrl._fields import names_of, unknown_name
     from bmrl.errors import ConfigError
     from bmrl.models import BMRLConfig
     from bmrl.training import TrainingConfig
 
-    known = {
-        owner.__name__: [field.name for field in dataclasses.fields(owner)] for owner in (BMRLConfig, TrainingConfig)
-    }
+    known = names_of(BMRLConfig, TrainingConfig)
     model: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
     objective: dict[str, Any] = {}
@@ -145,7 +142,7 @@ def _split_settings(settings: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any]
     if objective:
         whole = recipe.setdefault("objective", {})
         if not isinstance(whole, dict):
-            raise ConfigError(f"objective: expected a mapping from names to values, got {whole!r}")
+            raise ConfigError(f"objective: expected a mapping from names to values, got {_described(whole)}")
         recipe["objective"] = whole | objective
     return model, recipe
 

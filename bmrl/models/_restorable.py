@@ -11,6 +11,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.overrides import TorchFunctionMode
 
+from bmrl._checks import _described
 from bmrl.errors import ModelFolderError
 from bmrl.models.assembly import BMRL
 from bmrl.models.config import BMRLConfig
@@ -89,11 +90,13 @@ def _check_parts(expected: dict[str, nn.Module], parts: dict[str, nn.Module]) ->
             )
         assert part is not None
         for attribute, value in vars(wanted).items():
-            got = getattr(part, attribute, None)
             plain = value is None or isinstance(value, bool | int | float | str | tuple)
-            if plain and attribute != "training" and not attribute.startswith("_") and got != value:
+            if not plain or attribute == "training" or attribute.startswith("_"):
+                continue
+            got = getattr(part, attribute, None)
+            if type(got) is not type(value) or got != value:
                 raise ModelFolderError(
-                    f"{name}.{attribute}: expected {value!r}, as the configuration says, got {str(got)[:80]!r}"
+                    f"{name}.{attribute}: expected {value!r}, as the configuration says, got {_described(got)}"
                 )
         forward = vars(part).get("forward")
         original = getattr(forward, "_torchdynamo_orig_callable", None)
@@ -137,10 +140,13 @@ def _tensors(model: BMRL, expected: BMRL, parts: dict[str, nn.Module]) -> dict[s
             value = getattr(parts[owner], buffer)
             if not torch.equal(constant.to(value), value):
                 raise ModelFolderError(f"{name}: expected the library's constant, got other values")
-    # Clones of tensors that are parts of larger ones, which safetensors refuses.
-    return {
-        name: tensor.detach().clone(memory_format=torch.contiguous_format).cpu() for name, tensor in tensors.items()
-    }
+    return {name: _own(tensor) for name, tensor in tensors.items()}
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return a contiguous tensor on the CPU that is no part of a larger one, which safetensors would refuse."""
+    tensor = tensor.contiguous().cpu()
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def check_tensor(name: str, tensor: Tensor, wanted: Tensor) -> None:

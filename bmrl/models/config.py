@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from bmrl._checks import _described
-from bmrl._fields import Bounds, Count, Positive, Share, check_fields, unknown_name
+from bmrl._fields import Bounds, Count, Positive, Share, check_fields, names_of, unknown_name
 from bmrl.errors import ConfigError
 
 __all__ = ["Architecture", "BMRLConfig", "Generator", "Manipulation"]
@@ -185,19 +185,19 @@ class BMRLConfig:
         Raises:
             ConfigError: a key is unknown or missing, or a value does not fit.
         """
-        fields = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(data, dict):
             raise ConfigError(f"model: expected fields by name, got {_described(data)}")
+        known = names_of(cls)
         for name in data:
-            if name not in fields:
-                raise unknown_name(name, {cls.__name__: fields})
+            if name not in known[cls.__name__]:
+                raise unknown_name(name, known)
         generators = data.get("generators")
         if not isinstance(generators, list | tuple):
             raise ConfigError(f"generators: expected a list, got {_described(generators)}")
         made = []
         for index, entry in enumerate(generators):
             if not isinstance(entry, dict) or set(entry) != {"name", "manipulation", "architecture"}:
-                found = ", ".join(map(str, entry)) if isinstance(entry, dict) else _described(entry)
+                found = ", ".join(map(repr, entry))[:200] if isinstance(entry, dict) else _described(entry)
                 raise ConfigError(f"generators[{index}]: expected name, manipulation and architecture, got {found}")
             made.append(Generator(**entry))
         return cls(**(data | {"generators": tuple(made)}))

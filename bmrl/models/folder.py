@@ -148,12 +148,12 @@ def _read_config(path: Path) -> tuple[int, BMRLConfig]:
         raise ModelFolderError(str(error)) from error
     if not isinstance(header, dict) or "format" not in header or not isinstance(header.get("model"), dict):
         found = sorted(header)[:5] if isinstance(header, dict) else type(header).__name__
-        raise ModelFolderError(f"{path}: expected the keys format, bmrl_version and model, got {found}")
+        raise ModelFolderError(f"{path}: expected the keys format, bmrl_version and model, got {str(found)[:200]}")
     layout = header["format"]
     if isinstance(layout, bool) or layout not in (UNBOUND_FORMAT, FORMAT):
         raise ModelFolderError(
             f"{path}: expected format {FORMAT} (bmrl {__version__}), got format {_described(layout)} written by "
-            f"bmrl {str(header.get('bmrl_version', 'unknown'))[:80]}"
+            f"bmrl {_described(header.get('bmrl_version', 'unknown'))}"
         )
     try:
         return layout, BMRLConfig.from_dict(header["model"])

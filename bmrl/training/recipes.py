@@ -20,6 +20,7 @@ from bmrl._fields import (
     Share,
     check_fields,
     checked,
+    names_of,
     unknown_name,
 )
 from bmrl.errors import BMRLError, ConfigError
@@ -82,12 +83,12 @@ class TrainingConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TrainingConfig:
         """Make a recipe from plain data; unknown keys are a :class:`ConfigError`."""
-        fields = [entry.name for entry in dataclasses.fields(cls)]
         if not isinstance(data, dict):
             raise ConfigError(f"recipe: expected fields by name, got {_described(data)}")
+        known = names_of(cls)
         for name in data:
-            if name not in fields:
-                raise unknown_name(name, {cls.__name__: fields})
+            if name not in known[cls.__name__]:
+                raise unknown_name(name, known)
         return cls(**data)
 
 

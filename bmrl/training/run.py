@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
 
 from bmrl._checks import check_choice
-from bmrl._fields import unknown_name
+from bmrl._fields import names_of, unknown_name
 from bmrl._files import CLAIM, claimed, new_file, remove_leftovers, write_text
 from bmrl.data.dataset import FaceDataset
 from bmrl.data.manifest import Manifest
@@ -350,9 +350,7 @@ def _new_settings(
         raise ConfigError(
             "generators: expected no such change (the manifest's seen generators are the classes), got one"
         )
-    known = {
-        owner.__name__: [field.name for field in dataclasses.fields(owner)] for owner in (BMRLConfig, TrainingConfig)
-    }
+    known = names_of(BMRLConfig, TrainingConfig)
     for name in chain(model_changes, recipe_changes):
         if not any(name in fields for fields in known.values()):
             raise unknown_name(name, known)

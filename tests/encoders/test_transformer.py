@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bmrl.encoders import SelfAttention, TransformerEncoder
+from bmrl.encoders import SelfAttention, TransformerBlock, TransformerEncoder
 from bmrl.errors import ConfigError, ShapeError
 
 
@@ -44,6 +44,38 @@ def test_position_embedding_is_indexed_by_token():
         twice = encoder(tokens.expand(2, -1, -1))
         assert torch.allclose(twice[0], twice[1], atol=1e-6)  # not by the place in the batch
         assert not torch.allclose(encoder(tokens.flip(1)), encoder(tokens), atol=1e-6)  # but by the place of the token
+
+
+def dropped(block: TransformerBlock, part: torch.nn.Module) -> float:
+    """Share of what ``part`` adds to the tokens that training drops; the rest must be scaled up to make up for it."""
+    others = {block.attention.out, block.mlp[3]} - {part}
+    for other in others:
+        torch.nn.init.zeros_(other.weight)
+        torch.nn.init.zeros_(other.bias)
+    tokens = torch.randn(8, 5, 32, dtype=torch.float64)
+    with torch.inference_mode():
+        whole = block.eval()(tokens) - tokens
+        kept = block.train()(tokens) - tokens
+    zero = kept.abs() < 1e-9
+    torch.testing.assert_close(kept[~zero], 4 * whole[~zero], rtol=1e-6, atol=1e-9)
+    return zero.double().mean().item()
+
+
+@pytest.mark.parametrize("branch", ["attention", "mlp"])
+def test_dropout_acts_on_what_each_branch_adds(branch):
+    torch.manual_seed(0)
+    block = TransformerBlock(32, num_heads=2, mlp_dim=16, dropout=0.75).double()
+    block.mlp[2].p = 0.0
+    assert 0.7 < dropped(block, block.attention.out if branch == "attention" else block.mlp[3]) < 0.8
+
+
+def test_dropout_acts_on_the_hidden_layer():
+    torch.manual_seed(0)
+    block = TransformerBlock(32, num_heads=2, mlp_dim=64, dropout=0.75).train()
+    seen = []
+    block.mlp[3].register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0] == 0).double().mean().item()))
+    block(torch.randn(8, 5, 32))
+    assert 0.7 < seen[0] < 0.8
 
 
 def test_rejects_bad_input():

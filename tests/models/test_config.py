@@ -155,7 +155,7 @@ def test_rejects_unknown_keys():
         BMRLConfig.from_dict(data | {3: 3})
     with pytest.raises(ConfigError, match=r"generators: expected a list, got None"):
         BMRLConfig.from_dict({"image_size": 64})
-    with pytest.raises(ConfigError, match=r"generators\[0\]: expected name, manipulation and architecture, got name"):
+    with pytest.raises(ConfigError, match=r"generators\[0\]: expected name, manipulation and architecture, got 'name'"):
         BMRLConfig.from_dict(data | {"generators": [{"name": "a"}]})
     with pytest.raises(ConfigError, match=r"model: expected fields by name, got 3"):
         BMRLConfig.from_dict(3)

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from bmrl.errors import MissingFileError, ModelFolderError
-from bmrl.models import load_model, save_model
+from bmrl.errors import DTypeError, MissingFileError, ModelFolderError, RangeError
+from bmrl.models import BMRLConfig, load_model, save_model
+from bmrl.models.folder import encoded_weights
 
 IMAGES = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+TOKENS = torch.tensor([[[48, 1 + level, 49, 0, 0, 0] for level in range(4)]] * 2)
 
 
 @pytest.fixture
@@ -54,37 +60,316 @@ def change_config(folder, change) -> None:
 
 
 def test_another_version(saved):
-    change_config(saved, lambda content: content.update(format=2, bmrl_version="9.0"))
-    with pytest.raises(ModelFolderError, match=r"config.json: expected format 1 .*, got format 2 written by bmrl 9.0"):
+    change_config(saved, lambda content: content.update(format=3, bmrl_version="9.0"))
+    with pytest.raises(ModelFolderError, match=r"config.json: expected format 2 .*, got format 3 .* bmrl '9.0'"):
+        load_model(saved)
+    change_config(saved, lambda content: content.update(format=True))
+    with pytest.raises(ModelFolderError, match=r"config.json: expected format 2 .*, got format True"):
         load_model(saved)
 
 
-def test_damaged_config(saved):
-    change_config(saved, lambda content: content["model"].update(depth=3))
-    with pytest.raises(ModelFolderError, match=r"config.json: expected a model of bmrl .*, got depth: expected one of"):
+def write_first_layout(folder, model) -> None:
+    """What bmrl wrote before weights carried their configuration."""
+    folder.mkdir()
+    header = {"format": 1, "bmrl_version": "0.1.0", "model": model.config.to_dict()}
+    (folder / "config.json").write_text(json.dumps(header))
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_the_first_layout_loads_with_a_warning_and_is_mended_by_saving(make_model, tmp_path, caplog):
+    model = make_model()
+    write_first_layout(tmp_path / "old", model)
+    loaded = load_model(tmp_path / "old")
+    assert "the weights do not say whether config.json is their own" in caplog.text
+    save_model(loaded, tmp_path / "old")
+    caplog.clear()
+    with torch.inference_mode():
+        assert torch.equal(load_model(tmp_path / "old")(IMAGES).logits, model(IMAGES).logits)
+    assert not caplog.text
+
+
+def test_the_first_layouts_shapes_are_compared(make_model, tmp_path):
+    write_first_layout(tmp_path / "old", make_model())
+    path = tmp_path / "old" / "model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"head.2.bias": torch.zeros(4)}, path)
+    with pytest.raises(ModelFolderError, match=r"expected head.2.bias \(3,\) as config.json says, got \(4,\) \(1 ten"):
+        load_model(tmp_path / "old")
+    save_file({name: tensor for name, tensor in tensors.items() if name != "head.2.bias"}, path)
+    with pytest.raises(ModelFolderError, match=r"expected head.2.bias \(3,\) as config.json says, got absent"):
+        load_model(tmp_path / "old")
+    save_file(tensors | {"more": torch.zeros(4)}, path)
+    with pytest.raises(ModelFolderError, match=r"expected more absent as config.json says, got \(4,\)"):
+        load_model(tmp_path / "old")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_heads": 2}, r"num_heads: expected 4, with which the weights were saved, got 2"),
+        ({"readout": "first_level"}, r"readout: expected 'last_level', .* got 'first_level'"),
+        ({"normalize_embedding": False}, r"normalize_embedding: expected True, .* got False"),
+        ({"noise_truncation": 3.0}, r"noise_truncation: expected 0.04, .* got 3.0"),
+        ({"channels": [4, 6, 9]}, r"channels\[2\]: expected 8, .* got 9"),
+        ({"channels": [4, 6], "convs_per_stage": [1, 1]}, r"channels: expected 3 entries, .* got 2"),
+        ({"visual_blocks": 3000}, r"visual_blocks: expected 1, .* got 3000"),
+        ({"embed_dim": 10**9}, r"embed_dim: expected 16, .* got 1000000000"),
+        ({"context_length": 10**9}, r"context_length: expected 6, .* got 1000000000"),
+        ({"dropout": 0.5}, r"dropout: expected 0.0, .* got 0.5"),
+        ({"image_size": 2**40}, r"image_size: expected an integer >= 1 and <= 2147483647, got 1099511627776"),
+        ({"channels": [4, 6, 2**31]}, r"channels\[2\]: expected an integer >= 1 and <= 2147483647, got 2147483648"),
+        ({"thresholds": [7]}, r"thresholds\[0\]: expected a finite number > 0 and < 1, got 7"),
+    ],
+)
+def test_a_configuration_that_was_edited_is_refused_before_anything_is_built(saved, changes, message):
+    change_config(saved, lambda content: content["model"].update(changes))
+    with pytest.raises(ModelFolderError, match=rf"config.json: .*{message}") as error:
         load_model(saved)
-    (saved / "config.json").write_text("[]")
-    with pytest.raises(ModelFolderError, match=r"config.json: expected the keys format, bmrl_version and model"):
+    assert "\n" not in str(error.value)
+
+
+def test_classes_in_another_order_or_under_another_name_are_refused(saved):
+    change_config(saved, lambda content: content["model"]["generators"].reverse())
+    with pytest.raises(ModelFolderError, match=r"generators\[0\].name: expected 'generator_0', .* got 'generator_2'"):
         load_model(saved)
-    (saved / "config.json").write_text("null")
-    with pytest.raises(ModelFolderError, match=r"config.json: expected the keys format, .*, got NoneType"):
+
+
+def test_every_field_but_the_thresholds_is_bound(make_model, saved):
+    given = make_model().config.to_dict()
+    other = {
+        **{name: 2 * value for name, value in given.items() if type(value) is int},
+        **{name: not value for name, value in given.items() if type(value) is bool},
+        "image_size": 64,
+        "num_heads": 2,
+        "token_patch": "all",
+        "channels": [4, 6, 10],
+        "convs_per_stage": [1, 1, 2],
+        "dropout": 0.5,
+        "fusion": "cross_attention",
+        "noise_truncation": 1.0,
+        "readout": "first_level",
+        "generators": given["generators"][::-1],
+    }
+    assert set(other) | {"thresholds"} == set(given)
+    original = (saved / "config.json").read_text()
+    for name, value in other.items():
+        (saved / "config.json").write_text(original)
+        change_config(saved, lambda content, name=name, value=value: content["model"].update({name: value}))
+        with pytest.raises(ModelFolderError):
+            load_model(saved)
+
+
+def test_thresholds_may_be_edited(saved):
+    text = (saved / "config.json").read_text(encoding="utf-8")
+    changed = json.loads(text)
+    changed["model"]["thresholds"] = [0.25]
+    (saved / "config.json").write_text(json.dumps(changed), encoding="utf-8-sig")  # as some editors on Windows do
+    assert load_model(saved).config.thresholds == (0.25,)
+
+
+def test_files_of_two_models_do_not_make_one(make_model, saved, tmp_path):
+    other = save_model(make_model(readout="first_level"), tmp_path / "other")  # of the same shapes
+    (saved / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+    with pytest.raises(ModelFolderError, match=r"readout: expected 'first_level', .* got 'last_level'; the file"):
         load_model(saved)
-    (saved / "config.json").write_text("{")
-    with pytest.raises(ModelFolderError, match=r"config.json: expected JSON, got"):
+
+
+def test_weights_without_their_configuration_are_refused(saved):
+    path = saved / "model.safetensors"
+    save_file(load_file(path), path)
+    with pytest.raises(ModelFolderError, match=r"expected weights that save_model wrote, got some that do not say"):
         load_model(saved)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"[]", r"expected the keys format, bmrl_version and model, got list"),
+        (b"null", r"expected the keys format, .*, got NoneType"),
+        (b"{", r"expected JSON, got Expecting property name"),
+        (b"[" * 100_000, r"expected JSON, got one nested too deeply"),
+        (b'{"format": ' + b"1" * 5000 + b"}", r"expected JSON, got Exceeds the limit"),
+        (b'{"format": NaN}', r"expected JSON, got NaN, which JSON does not know"),
+        (b'{"format": 1, "format": 2}', r"expected JSON, got the key 'format' twice"),
+        (b"\xff", r"expected JSON in UTF-8, got"),
+        (b" " * (2**24 + 1), r"expected at most 16777216 bytes of JSON, got more"),
+        (b'{"format": 2, "model": {"generators": [{"name": 3}]}}', r".*got generators\[0\]: expected name, manipul"),
+        (
+            b'{"format": 2, "model": {"generators": []}}',
+            r".*, got generators: expected at least",
+        ),
+        (b'{"format": 2, "model": {"depth": 1}}', r"expected a model of bmrl .*, got depth: expected a field of BMRLC"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_damaged_config(saved, content, reason):
+    (saved / "config.json").write_bytes(content)
+    with pytest.raises(ModelFolderError, match=rf"config.json: {reason}") as error:
+        load_model(saved)
+    assert "\n" not in str(error.value)
 
 
 def test_damaged_weights(saved):
     path = saved / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ModelFolderError, match=r"model.safetensors: expected safetensors weights, got a damaged file"):
-        load_model(saved)
+    content = path.read_bytes()
+    for damaged in (content[:-10], b"", content[:4], b"\xff" * 64, content[:8] + b"[" * 1000):
+        path.write_bytes(damaged)
+        with pytest.raises(
+            ModelFolderError, match=r"model.safetensors: expected safetensors weights, got a damaged file"
+        ):
+            load_model(saved)
 
 
-def test_weights_of_another_model(saved):
-    path = saved / "model.safetensors"
+def resave(folder, change) -> None:
+    """Change the weights and keep what they say of their configuration."""
+    path = folder / "model.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
     tensors = load_file(path)
-    tensors["head.2.bias"] = torch.zeros(4)
-    save_file(tensors, path)
-    with pytest.raises(ModelFolderError, match=r"expected head.2.bias \(3,\) as config.json says, got \(4,\) \(1 ten"):
+    change(tensors)
+    save_file(tensors, path, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int32, torch.bool, torch.int64, torch.uint8, torch.float8_e4m3fn, torch.complex64], ids=str
+)
+def test_weights_of_a_dtype_that_holds_no_weights(saved, dtype):
+    resave(saved, lambda tensors: tensors.update({"head.2.weight": tensors["head.2.weight"].to(dtype)}))
+    with pytest.raises(ModelFolderError, match=rf"head.2.weight: expected torch.float16 or .*, got {dtype}"):
         load_model(saved)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite(saved, value):
+    resave(saved, lambda tensors: tensors["head.2.weight"].view(-1)[3:4].fill_(value))
+    with pytest.raises(ModelFolderError, match=r"head.2.weight: expected finite values, got NaN or infinity"):
+        load_model(saved)
+
+
+def test_counters_stay_integers(saved):
+    name = "visual_encoder.edge.backbone.layers.1.num_batches_tracked"
+    resave(saved, lambda tensors: tensors.update({name: tensors[name].float()}))
+    with pytest.raises(ModelFolderError, match=rf"{name}: expected torch.int64, got torch.float32"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_precision_is_kept_in_the_file_and_loaded_in_float32(make_model, tmp_path, dtype):
+    model = make_model().to(dtype)
+    folder = save_model(model, tmp_path / "model")
+    assert load_file(folder / "model.safetensors")["head.2.weight"].dtype == dtype
+    loaded = load_model(folder).state_dict()
+    for name, tensor in model.state_dict().items():
+        wanted = tensor.float() if tensor.is_floating_point() else tensor
+        assert loaded[name].dtype == wanted.dtype
+        assert torch.equal(loaded[name], wanted)
+
+
+def test_a_forged_configuration_asks_for_no_memory(make_model, saved):
+    """Also where the weights were made to agree with it."""
+    for changes in (
+        {"embed_dim": 2**30},
+        {"context_length": 10**9},
+        {"image_size": 2**30},
+        {"vocab_size": 2**31 - 1},
+        {"mlp_dim": 2**31 - 1},
+        {"visual_blocks": 100_000},
+        {"convs_per_stage": [1, 1, 10**8]},
+        {"channels": [4, 6, 2**31 - 1], "token_patch": "all"},
+    ):
+        config = BMRLConfig.from_dict(make_model().config.to_dict() | changes)
+        path = saved / "model.safetensors"
+        tensors = load_file(path)
+        path.write_bytes(encoded_weights(config, tensors))
+        change_config(saved, lambda content, config=config: content.update(model=config.to_dict()))
+        with pytest.raises(ModelFolderError, match=r"model.safetensors: expected ") as error:
+            load_model(saved)
+        assert "\n" not in str(error.value)
+
+
+def test_loading_draws_no_random_numbers_and_keeps_no_hold_of_the_file(saved):
+    before = torch.get_rng_state()
+    model = load_model(saved)
+    assert torch.equal(torch.get_rng_state(), before)
+    with torch.inference_mode():
+        expected = model(IMAGES).logits
+        path = saved / "model.safetensors"
+        path.write_bytes(b"\0" * path.stat().st_size)
+        assert torch.equal(model(IMAGES).logits, expected)
+
+
+@pytest.mark.parametrize("folder", [3, None, b"model", "", "a\0b", ["a"]])
+@pytest.mark.parametrize("act", [load_model, lambda folder: save_model(None, folder)])
+def test_what_is_no_path(folder, act):
+    with pytest.raises((DTypeError, RangeError), match=r"^folder: expected a path, got "):
+        act(folder)
+
+
+def test_a_file_in_the_way(make_model, tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "model"):
+        with pytest.raises(ModelFolderError, match=r"folder: expected a folder or a new path, got a file at .*file"):
+            save_model(make_model(), place)
+
+
+def save_until(model, folder, calls) -> None:
+    """Save a model, and kill this process at the file that would be the next one to be put into place."""
+    replace = os.replace
+
+    def replace_or_die(*names):
+        nonlocal calls
+        calls -= 1
+        if calls < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(*names)
+
+    os.replace = replace_or_die
+    save_model(model, folder)
+    os._exit(0)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads, but the child needs none
+@pytest.mark.parametrize("changes", [{"readout": "first_level"}, {"edge": False}, {}], ids=str)
+def test_a_kill_leaves_the_old_model_or_the_new_one(make_model, tmp_path, changes):
+    models = {"old": make_model(), "new": make_model(**changes)}
+    models["new"].head[2].bias.data += 1
+    with torch.inference_mode():
+        answers = {name: model(IMAGES, tokens=TOKENS) for name, model in models.items()}
+    seen = []
+    for calls in range(4):
+        folder = save_model(models["old"], tmp_path / str(calls))
+        process = multiprocessing.get_context("fork").Process(target=save_until, args=(models["new"], folder, calls))
+        process.start()
+        process.join()
+        assert process.exitcode == (-signal.SIGKILL if calls < 3 else 0)
+        with torch.inference_mode():
+            answer = load_model(folder)(IMAGES, tokens=TOKENS)
+        same = [
+            name
+            for name, expected in answers.items()
+            if torch.equal(answer.logits, expected.logits) and torch.equal(answer.language, expected.language)
+        ]
+        assert len(same) == 1
+        seen += same
+        save_model(models["new"], folder)
+        assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+        with torch.inference_mode():
+            assert torch.equal(load_model(folder)(IMAGES).logits, answers["new"].logits)
+    assert seen[0] == "old"
+    assert seen[-1] == "new"
+
+
+def test_what_earlier_kills_left_is_cleaned_up(make_model, saved):
+    for name in (".saving-abcd", "..model.safetensors.pending.abcd", ".config.json.abcd"):
+        (saved / name).mkdir()
+        (saved / name / "half").touch()
+    (saved / ".config.json.swp").touch()  # somebody's editor
+    save_model(make_model(), saved)
+    assert sorted(path.name for path in saved.iterdir()) == [".config.json.swp", "config.json", "model.safetensors"]
+
+
+def test_equal_models_make_equal_files(make_model, tmp_path):
+    contents = {
+        (save_model(make_model(), tmp_path / str(index)) / "model.safetensors").read_bytes() for index in range(4)
+    }
+    assert len(contents) == 1
