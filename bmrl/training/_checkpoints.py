@@ -164,7 +164,8 @@ def _difference(checkpoint: Any, task: AttributionTask) -> str | None:
             if current[section].get(name) != stored[section].get(name):
                 return f"another {name}: {stored[section].get(name)!r}, not {current[section].get(name)!r}"
     shapes = {name: tuple(tensor.shape) for name, tensor in task.state_dict().items()}
-    for weights in (state, checkpoint.get("current_model_state", state)):
+    current_state: Any = checkpoint.get("current_model_state", state)  # where the saved weights are an average
+    for weights in (state, current_state):
         if {name: tuple(tensor.shape) for name, tensor in weights.items()} != shapes:
             return "weights of other names or shapes"
     (optimizer,), _ = task.configure_optimizers()

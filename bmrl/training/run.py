@@ -127,6 +127,8 @@ def train(
         if resume and _finished(folder):  # by another process, just now
             return TrainingRun(folder, (), config.parsing)
         checkpoint = resume_point(folder, _new_task(config, recipe)) if resume else None
+        if resume and checkpoint is None:
+            _logger.info("%s: no epoch was finished; the run begins anew", folder)
         train_set = load_split(manifest, config, "train")
         val_set = load_split(manifest, config, "val") if manifest.select(split="val", role="seen") else None
         if val_set is None:

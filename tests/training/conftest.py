@@ -162,9 +162,11 @@ BRISK = {"epochs": 3, "batch_size": 8, "precision": "32-true", "keep": "best", "
 """Changes of the recipe that leave nothing out which a resumed run must continue."""
 
 
-def training_call(data: Path, out: Path, *, resume: bool = False, **recipe: object) -> str:
+def training_call(
+    data: Path, out: Path, *, resume: bool = False, model: dict[str, object] = PLAIN, **recipe: object
+) -> str:
     """Return the code of a call of ``train``; whoever runs it may wrap it."""
-    settings = "" if resume else f", model_changes={PLAIN!r}, recipe_changes={BRISK | recipe!r}"
+    settings = "" if resume else f", model_changes={model!r}, recipe_changes={BRISK | recipe!r}"
     return (
         "from bmrl.training import train\n"
         f"train({str(data)!r}, {str(out)!r}, resume={resume}, device='cpu', progress=False{settings})\n"

@@ -153,10 +153,11 @@ def flip(record, train_set):
     found = {"as it is": 0, "mirrored": 0}
     for batch in record(flip=True).batches:
         for image, original in zip(batch["image"], _originals(batch, train_set), strict=True):
-            mirrored = torch.equal(image, original.flip(-1))
-            assert mirrored or torch.equal(image, original)
-            found["mirrored" if mirrored else "as it is"] += 1
-    assert min(found.values()) > 8
+            mirrored, same = torch.equal(image, original.flip(-1)), torch.equal(image, original)
+            assert mirrored or same
+            if mirrored != same:  # plain pictures are their own mirror images
+                found["mirrored" if mirrored else "as it is"] += 1
+    assert min(found.values()) > 4
     for batch in record(flip=False).batches:
         assert torch.equal(batch["image"], _originals(batch, train_set))
 
