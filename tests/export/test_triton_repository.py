@@ -245,3 +245,9 @@ def test_two_exports_at_once_and_no_half_written_repository_is_ever_served(model
     write_triton_repository(files[0], folder)
     with TritonServer(folder) as server, TritonClient(server.grpc_url) as client:
         np.testing.assert_allclose(client.infer(images).probabilities, eager[0].numpy(), rtol=0, atol=1e-4)
+
+
+def test_takes_a_model_by_its_folder(model, tmp_path):
+    folder = write_triton_repository(save_model(model, tmp_path / "model"), tmp_path / "models")
+    _, description = check_model(folder)
+    assert [entry["name"] for entry in description["generators"]] == [one.name for one in model.config.generators]
