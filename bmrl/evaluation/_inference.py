@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
 
+from bmrl.errors import VerificationError
 from bmrl.models import load_model
 
 if TYPE_CHECKING:
@@ -17,16 +19,44 @@ if TYPE_CHECKING:
 
 __all__ = ["infer", "resolve_model"]
 
+HALF_PRECISION_TOLERANCE = 0.1
+"""Of a probability: bfloat16 moves that of a sharp head by about half as much."""
+
 
 def resolve_model(model: BMRL | str | os.PathLike[str], device: str | torch.device | None) -> BMRL:
     """Return a model, loaded if a folder is given, on ``device``.
 
     With None a loaded model goes to the GPU if there is one, and a model that was passed stays where it is.
+
+    Raises:
+        VerificationError: the model is in half precision, in which this processor computes something else.
     """
     if isinstance(model, str | os.PathLike):
         model = load_model(model)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return model if device is None else model.to(device)
+    model = model if device is None else model.to(device)
+    _check_half_precision(model)
+    return model
+
+
+def _check_half_precision(model: BMRL) -> None:
+    """Compare a model in half precision on a CPU with itself in float32: older processors have no instructions for it.
+
+    Raises:
+        VerificationError: their probabilities for a pattern differ by more than rounding makes them.
+    """
+    tensor = next(model.parameters(), None)
+    if tensor is None or tensor.device.type != "cpu" or tensor.dtype not in (torch.bfloat16, torch.float16):
+        return
+    size = model.config.image_size
+    image = torch.arange(3 * size * size).remainder(251).to(torch.uint8).reshape(1, 3, size, size)
+    expected = infer(copy.deepcopy(model).float(), image).probabilities
+    difference = (infer(model, image).probabilities.float() - expected).abs().max().item()
+    if not difference <= HALF_PRECISION_TOLERANCE:  # nor is NaN
+        raise VerificationError(
+            f"model: expected an answer in {tensor.dtype} within {HALF_PRECISION_TOLERANCE:g} of that in float32, "
+            f"got a difference of {difference:g} on this processor; use float32"
+        )
 
 
 def infer(model: BMRL, images: Tensor) -> BMRLOutput:

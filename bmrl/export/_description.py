@@ -8,7 +8,7 @@ from bmrl._checks import check_integer, check_number
 from bmrl.errors import BMRLError, RangeError, ServerError
 from bmrl.export._wording import shown
 from bmrl.export.artifact import MAX_BATCH
-from bmrl.export.served_model import MODEL_NAME, ServedModel, import_tritonclient
+from bmrl.export.served_model import ServedModel, import_tritonclient
 
 __all__ = ["read_description"]
 
@@ -20,19 +20,20 @@ LARGEST_SIDE = 16384
 """Largest ``image_size``; an image is resized to it before it is sent."""
 
 
-def read_description(url: str, answer: Any) -> ServedModel:
-    """Return what a server says of ``bmrl``, once it is known to fit together.
+def read_description(url: str, name: str, answer: Any) -> ServedModel:
+    """Return what a server says of a model, once it is known to fit together.
 
     Args:
         url: of the server.
+        name: of the model.
         answer: to ``get_model_config``: tritonclient's message by gRPC, JSON by HTTP.
 
     Raises:
         ServerError: it is no description of a model that :func:`bmrl.export.write_triton_repository` wrote.
     """
     config = _message(url, answer)
-    if config.name != MODEL_NAME:
-        raise ServerError(f"{url}: expected the configuration of {MODEL_NAME}, got that of {shown(config.name)!r}")
+    if config.name != name:
+        raise ServerError(f"{url}: expected the configuration of {name}, got that of {shown(config.name)!r}")
     if any(len(parameter.string_value) > MOST_TEXT for parameter in config.parameters.values()):
         raise ServerError(f"{url}: expected parameters of at most {MOST_TEXT} characters, got more")
     served = ServedModel.from_config(config)

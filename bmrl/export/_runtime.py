@@ -100,17 +100,21 @@ def read_entries(beside: Path) -> dict[str, Any]:
     """
     if not beside.is_file():
         raise ValueError(f"{beside}: expected a description written by bmrl, got no regular file")
+    expected = f"{beside}: expected a description written by bmrl"
     try:
         with open(beside, "rb") as file:
             data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise ValueError(f"{beside}: expected a description of at most {MOST_BYTES} bytes, got more")
+    except OSError as error:
+        raise ValueError(f"{expected}, got {_one_line(error)}") from None
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"{beside}: expected a description of at most {MOST_BYTES} bytes, got more")
+    try:
         everything = json.loads(data.decode("utf-8"))
         schema, entries = everything["schema"], everything["artifacts"]
     except UnicodeDecodeError:
         raise ValueError(f"{beside}: expected JSON, got other bytes") from None
-    except (json.JSONDecodeError, KeyError, TypeError, RecursionError, OSError) as error:
-        raise ValueError(f"{beside}: expected a description written by bmrl, got {_one_line(error)}") from None
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{expected}, got {_one_line(error)}") from None
     if schema != SCHEMA:
         raise ValueError(f"{beside}: expected schema {SCHEMA}, got {schema!r}")
     if not isinstance(entries, dict):

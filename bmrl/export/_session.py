@@ -177,7 +177,7 @@ class Session:
 
     async def _described(self, deadline: Deadline) -> ServedModel:
         ask = functools.partial(self._call, "get_model_config", MODEL_NAME, deadline=deadline)
-        return read_description(self._url, await self._retry(ask, deadline))
+        return read_description(self._url, MODEL_NAME, await self._retry(ask, deadline))
 
     async def _check_same(self, model: ServedModel, deadline: Deadline) -> None:
         """Check that the server still serves the model whose classes and thresholds its answers were read with.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bmrl._checks import check_choice, check_positive
 from bmrl._files import locked, new_folder
-from bmrl.errors import MissingFileError, ModelFolderError, RangeError
+from bmrl.errors import ArtifactError, MissingFileError, ModelFolderError, RangeError
 from bmrl.export._models import as_model
 from bmrl.export.artifact import MAX_BATCH, describe_model, read_artifact, write_entries
 from bmrl.export.formats import FORMATS, export
@@ -223,7 +223,7 @@ def check_replaceable(folder: Path) -> None:
             raise ModelFolderError(f"{wanted}, got {name!r} in it")
     try:
         check_model(folder)
-    except (ModelFolderError, MissingFileError) as error:
+    except (ArtifactError, ModelFolderError, MissingFileError) as error:
         raise ModelFolderError(f"{wanted}, got a model of another origin") from error
 
 

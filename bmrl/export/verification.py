@@ -160,7 +160,7 @@ def check_engine(path: Path, description: dict[str, Any], engine: str) -> None:
     Raises:
         VerificationError: the engine answers otherwise.
     """
-    check_probe(path, load_artifact(path, engine=engine, probe=False).run, description, engine)
+    check_probe("engine", load_artifact(path, engine=engine, probe=False).run, description, engine)
 
 
 def _answers(path: Path, images: Tensor, engine: str | None) -> dict[str, Tensor]:

@@ -240,6 +240,7 @@ ALWAYS = [
     ({"model_version": "x\x1b[2J"}, r"an answer of a numbered version, got 'x\\x1b\[2J'"),
     ({"more": rows([1])}, "the outputs .*, got .*more"),
     ({"embedding": None}, "the outputs .*, got "),
+    ({"more": ("embedding", "FP32", [2, WIDTH], EMBEDDING.tobytes())}, "the outputs .*, got .*embedding.*embedding"),
     ({"probabilities": rows([math.nan, 1], [0, 1])}, "expected finite numbers, got nan at"),
     ({"probabilities": rows([1, 1], [0, 1])}, "expected rows of probabilities .* sum 2"),
     ({"probabilities": rows([-5, 6], [0, 1])}, "expected rows of probabilities .* minimum -5"),
@@ -377,6 +378,19 @@ def test_a_body_that_is_no_answer_is_an_error(liars, body, what):
     for ask in (infer, attribute):
         with pytest.raises(ServerError, match=r"expected .*, got "):
             ask(liar)
+
+
+def test_bytes_that_belong_to_no_output_are_an_error(liars):
+    liar = liars["http"]
+    liar.reset()
+
+    def longer(model, request_id):
+        header, values = as_json(answer_of(model, request_id))
+        return header, values + b"more"
+
+    liar.answer = longer
+    with pytest.raises(ServerError, match="expected an answer to infer, got 4 bytes that belong to no output"):
+        infer(liar)
 
 
 OTHERS = [

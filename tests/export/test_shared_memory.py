@@ -245,3 +245,14 @@ def test_a_killed_server_leaves_nothing(repository, images):
         for client in clients:
             client.close()
         assert regions() == set()
+
+
+def test_what_the_server_does_not_write_is_no_earlier_answer():
+    region = Region(4096)
+    try:
+        region.write(np.zeros(4096, np.uint8), 4096)  # as if an answer lay there
+        region.write(np.arange(8, dtype=np.uint8), 64)
+        assert region.read(8, 0) == bytes(range(8))
+        assert np.isnan(np.frombuffer(region.read(56, 8), np.float32)).all()
+    finally:
+        region.remove()

@@ -170,7 +170,9 @@ def test_names_the_extra_that_brings_tritonclient(monkeypatch, repository):
     for name in ("tritonclient", "tritonclient.grpc", "tritonclient.grpc.model_config_pb2"):
         monkeypatch.setitem(sys.modules, name, None)  # any import of it fails
     for call in (lambda: TritonClient("127.0.0.1:1"), lambda: read_triton_config(repository)):
-        with pytest.raises(MissingExtraError, match=r"^tritonclient: not installed; run: pip install 'bmrl\[serve\]'$"):
+        with pytest.raises(
+            MissingExtraError, match=r"^tritonclient: not installed; it comes with the extra \[serve\] of"
+        ):
             call()
 
 
@@ -244,3 +246,9 @@ def test_two_exports_at_once_and_no_half_written_repository_is_ever_served(model
     write_triton_repository(files[0], folder)
     with TritonServer(folder) as server, TritonClient(server.grpc_url) as client:
         np.testing.assert_allclose(client.infer(images).probabilities, eager[0].numpy(), rtol=0, atol=1e-4)
+
+
+def test_takes_a_model_by_its_folder(model, tmp_path):
+    folder = write_triton_repository(save_model(model, tmp_path / "model"), tmp_path / "models")
+    _, description = check_model(folder)
+    assert [entry["name"] for entry in description["generators"]] == [one.name for one in model.config.generators]
