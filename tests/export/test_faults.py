@@ -55,6 +55,12 @@ def free_ports():
     return dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))
 
 
+def server_of(program):
+    """Return the process of the server that a program runs; the other one is its gateway."""
+    (server,) = (child for child in children(program.pid) if "tritonserver" in Path(f"/proc/{child}/comm").read_text())
+    return server
+
+
 @dataclasses.dataclass
 class Request:
     client: int
@@ -154,7 +160,7 @@ def supervised(server, **options):
 def test_serve_restores_a_killed_model_and_a_killed_server(repository, images, eager, tmp_path):
     log = tmp_path / "log"
     with served(repository, log) as (program, ports), Clients(f"127.0.0.1:{ports['grpc_port']}", images, eager) as all_:
-        (server,) = children(program.pid)
+        server = server_of(program)
         (stub,) = children(server)
         all_.check_outage(lambda: os.kill(stub, signal.SIGKILL))
         assert not is_running(server)  # it has to be replaced, with model control off
@@ -162,7 +168,7 @@ def test_serve_restores_a_killed_model_and_a_killed_server(repository, images, e
         reason = rf"(got {stub} ended|Stub process 'bmrl_0_0' is not healthy.*); restoring, attempt 1 of 5\n"
         assert re.search(reason, log.read_text())
 
-        (server,) = children(program.pid)
+        server = server_of(program)
         all_.requests.clear()
         errors = all_.check_outage(lambda: os.kill(server, signal.SIGKILL))
         assert any(f"127.0.0.1:{ports['grpc_port']}: expected an answer to infer, got" in error for error in errors)
@@ -175,13 +181,15 @@ def test_serve_passes_its_options_on_and_takes_the_server_with_it_when_killed(re
         "--host": "0.0.0.0",
         "--threads": "3",
         "--log-level": "error",
-        "--model-control": "explicit",
         "--probe-interval": "0.1",
+        "--startup-timeout": "99",
     }
     with served(repository, tmp_path / "log", *(part for pair in options.items() for part in pair)) as (program, ports):
-        (server,) = children(program.pid)
+        server = server_of(program)
         command = Path(f"/proc/{server}/cmdline").read_text().split("\0")
-        assert {"--grpc-address=0.0.0.0", "--log-warning=0", "--model-control-mode=explicit"} < set(command)
+        assert {"--log-warning=0", "--model-control-mode=none"} < set(command)
+        for port in ports.values():
+            socket.create_connection(("127.0.0.2", port)).close()  # every address of this machine
         assert "BMRL_NUM_THREADS=3" in Path(f"/proc/{server}/environ").read_text().split("\0")
         wait_until(lambda: count_answers(f"127.0.0.1:{ports['grpc_port']}", 1) > 12, 12)  # probes; 6 by default
         program.kill()
