@@ -106,7 +106,10 @@ def checked_inference(body: bytes, header_size: str | None) -> tuple[bytes, int 
 
 
 def _check_tensor(tensor: Any, most: int) -> None:
-    """Raise ValueError where a shape has more elements than the request has bytes; each takes one at least."""
+    """Raise ValueError where a shape has more elements than the request has bytes, or a uint8 is none.
+
+    Each element takes a byte at least. Triton would take a uint8 modulo 256.
+    """
     shape = tensor.get("shape") if isinstance(tensor, dict) else None
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError("shape: expected a list of integers >= 0, got something else")
@@ -115,6 +118,18 @@ def _check_tensor(tensor: Any, most: int) -> None:
         return  # the region has a size of its own, with which Triton compares
     if len(shape) > 100 or math.prod(shape) > most:
         raise ValueError(f"shape: expected at most as many elements as bytes in the request ({most}), got more")
+    if tensor.get("datatype") == "UINT8":
+        _check_uint8(tensor.get("data", []))
+
+
+def _check_uint8(data: Any) -> None:
+    left = [data]
+    while left:
+        value = left.pop()
+        if isinstance(value, list):
+            left.extend(value)
+        elif type(value) is not int or not 0 <= value <= 255:
+            raise ValueError("data: expected integers from 0 to 255 for UINT8, got something else")
 
 
 class HTTP:
@@ -138,7 +153,7 @@ class HTTP:
         path, shared, control = request.rel_url.raw_path, self._options["shared_memory"], self._options["model_control"]
         if request.method == "POST" and INFER.fullmatch(path):
             return await self.infer(request)
-        if request.method in ("GET", "HEAD") and QUESTIONS.fullmatch(path):
+        if request.method == "GET" and QUESTIONS.fullmatch(path):
             return await self._pass_on(request, b"")
         for what, pattern, on in (("shared memory", SHARED_MEMORY, shared), ("models", MODEL_CONTROL, control)):
             if pattern.fullmatch(path):

@@ -227,7 +227,7 @@ def test_names_a_port_that_is_in_use(repository, option):
 
 
 def test_names_a_port_that_is_none_or_given_twice(repository):
-    with pytest.raises(RangeError, match="^http_port: expected an integer >= 0 and <= 65535, got 70000$"):
+    with pytest.raises(RangeError, match=r"^http_port: expected an integer >= 0 and <= 65535, got 70000$"):
         TritonServer(repository, http_port=70000)
     port = free_ports()["http_port"]
     expected = rf"^grpc_port: expected a free port on 127.0.0.1, got {port} \(.*in use\)$"
@@ -404,7 +404,8 @@ TritonPythonModel.execute = _execute_slowly
 """
 
 
-def test_serve_prints_its_urls_and_answers_what_is_in_flight_on_sigterm(repository, images, eager, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_serve_prints_its_urls_and_answers_what_is_in_flight_on_a_signal(number, repository, images, eager, tmp_path):
     folder = shutil.copytree(repository, tmp_path / "models") / "bmrl" / "1"
     with (folder / "model.py").open("a") as file:
         file.write(SLOW_FOR_FIVE_IMAGES)
@@ -416,23 +417,27 @@ def test_serve_prints_its_urls_and_answers_what_is_in_flight_on_sigterm(reposito
             answer = pool.submit(client.infer, images[:5])
             while not (folder / "running").exists():
                 assert program.poll() is None
-            program.send_signal(signal.SIGTERM)
+            program.send_signal(number)
             np.testing.assert_allclose(answer.result(20)[0], eager[0][:5].numpy(), rtol=0, atol=1e-4)
         assert program.wait(60) == 0
     assert len(processes) == 2  # the server and its gateway
     assert not any(map(is_running, processes))
 
 
-def test_serve_stops_on_sigint_while_it_starts(repository, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_serve_stops_on_a_signal_while_it_starts(repository, tmp_path, number, monkeypatch):
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     with serving(
         copy_with_change(repository, tmp_path, "import json", "import json, time; time.sleep(600)")
     ) as program:
-        while not (processes := children(program.pid)):
+        while len(processes := children(program.pid)) < 2:
             assert program.poll() is None
-        program.send_signal(signal.SIGINT)
+        program.send_signal(number)
         assert program.wait(50) == 0  # less than the 60 s after which it would give up
         assert program.stdout.read() == ""
     assert not any(map(is_running, processes))
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_names_the_command_that_installs_the_server(repository, monkeypatch):

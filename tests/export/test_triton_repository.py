@@ -169,7 +169,9 @@ def test_names_the_extra_that_brings_tritonclient(monkeypatch, repository):
     for name in ("tritonclient", "tritonclient.grpc", "tritonclient.grpc.model_config_pb2"):
         monkeypatch.setitem(sys.modules, name, None)  # any import of it fails
     for call in (lambda: TritonClient("127.0.0.1:1"), lambda: read_triton_config(repository)):
-        with pytest.raises(MissingExtraError, match=r"^tritonclient: not installed; it comes with the extra \[serve\] "):
+        with pytest.raises(
+            MissingExtraError, match=r"^tritonclient: not installed; it comes with the extra \[serve\] "
+        ):
             call()
 
 
