@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bmrl.errors import ServerError
-from bmrl.export._scratch import Scratch, remove_abandoned
+from bmrl.export._server_folder import Scratch, remove_abandoned
 from bmrl.export._triton_wheel import link_backends, link_models, server_binary, server_environment
 
 __all__ = ["LOG_LEVELS", "MODEL_CONTROLS", "ServerProcess"]

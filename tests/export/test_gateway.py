@@ -86,6 +86,19 @@ def test_a_header_size_that_does_not_fit_is_refused(size):
         checked({"inputs": [GOOD]}, size)
 
 
+def test_as_many_elements_as_bytes_and_not_one_more():
+    header = b'{"inputs":[{"shape":[%d]}]}'
+    size = len(header % 10)  # two digits, as below
+    assert checked(header % size)[0] == header % size
+    with pytest.raises(ValueError, match=rf"^shape: expected at most .* \({size}\), got more$"):
+        checked(header % (size + 1))
+
+
+def test_the_size_of_a_region_is_compared_by_the_server():
+    tensor = {"shape": [8, 3, 224, 224], "datatype": "UINT8", "parameters": {"shared_memory_region": "mine"}}
+    assert json.loads(checked({"inputs": [tensor]})[0]) == {"inputs": [tensor]}
+
+
 def test_of_two_shapes_the_server_sees_the_one_that_was_checked():
     """Triton takes the first of two entries with one name, Python the last."""
     body, size = checked(b'{"inputs": [{"shape": [4611686018427387904], "shape": [0], "data": []}]}')
@@ -126,6 +139,12 @@ def test_counts_what_is_beside_the_tensors(tensors, name, shape, version):
     message = request.SerializeToString()
     framing = len(message) - without - sum(map(len, tensors))
     assert _gateway.bytes_beside_tensors(message) == without + framing
+
+
+def test_numbers_of_every_width_are_passed_over():
+    """Fields of 8 and 4 bytes, and a number of ten bytes, before three bytes of a tensor."""
+    beside = b"\x09" + bytes(8) + b"\x15" + bytes(4) + b"\x18" + b"\xff" * 9 + b"\x01"
+    assert _gateway.bytes_beside_tensors(beside + b"\x3a\x03abc") == len(beside) + 2
 
 
 @given(st.binary(max_size=60))

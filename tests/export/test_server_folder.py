@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bmrl.errors import ServerError
-from bmrl.export import _scratch
-from bmrl.export._scratch import Scratch, remove_abandoned
+from bmrl.export import _server_folder
+from bmrl.export._server_folder import Scratch, remove_abandoned
 from bmrl.export._triton_wheel import link_models
 
 
@@ -21,9 +21,9 @@ def places(tmp_path, monkeypatch):
     for name in ("temporary", "shm", "other"):
         (tmp_path / name).mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setattr(_scratch, "PLACES", (str(tmp_path / "other"),))
-    monkeypatch.setattr(_scratch, "SHARED_MEMORY", tmp_path / "shm")
-    monkeypatch.setattr(_scratch, "PYTHON_ENVIRONMENTS", tmp_path / "other")
+    monkeypatch.setattr(_server_folder, "PLACES", (str(tmp_path / "other"),))
+    monkeypatch.setattr(_server_folder, "SHARED_MEMORY", tmp_path / "shm")
+    monkeypatch.setattr(_server_folder, "PYTHON_ENVIRONMENTS", tmp_path / "other")
     return tmp_path
 
 
@@ -49,10 +49,10 @@ def test_is_removed_with_all_that_belongs_to_it(places):
 
 PROGRAM = """
 import os, signal, sys, tempfile
-from bmrl.export import _scratch
-tempfile.tempdir, _scratch.PYTHON_ENVIRONMENTS = sys.argv[1], _scratch.Path(sys.argv[2])
-scratch = _scratch.Scratch()
-(_scratch.PYTHON_ENVIRONMENTS / "python_env_x").mkdir()
+from bmrl.export import _server_folder
+tempfile.tempdir, _server_folder.PYTHON_ENVIRONMENTS = sys.argv[1], _server_folder.Path(sys.argv[2])
+scratch = _server_folder.Scratch()
+(_server_folder.PYTHON_ENVIRONMENTS / "python_env_x").mkdir()
 scratch.note_leftovers()
 print(scratch.name, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -87,6 +87,14 @@ def test_is_in_use_as_long_as_a_process_that_inherited_it(places):
     assert not scratch.path.exists()
 
 
+def test_is_removed_where_it_lies_in_shared_memory(places, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(places / "shm"))
+    scratch = Scratch()
+    (scratch.path / "file").touch()
+    scratch.remove()
+    assert not list((places / "shm").iterdir())
+
+
 def test_lies_where_the_server_can_read_its_name(places, monkeypatch):
     (places / "Umläute").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(places / "Umläute"))
@@ -98,7 +106,7 @@ def test_lies_where_the_server_can_read_its_name(places, monkeypatch):
 def test_names_the_places_that_do_not_do(places, monkeypatch):
     (places / "Umläute").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(places / "Umläute"))
-    monkeypatch.setattr(_scratch, "PLACES", (str(places / "none"),))
+    monkeypatch.setattr(_server_folder, "PLACES", (str(places / "none"),))
     expected = (
         r"^TMPDIR: expected a folder for temporary files, got none "
         r"\(.*Umläute: letters beyond ASCII; .*none: no such file or directory\)$"
