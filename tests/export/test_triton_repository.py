@@ -170,7 +170,7 @@ def test_names_the_extra_that_brings_tritonclient(monkeypatch, repository):
         monkeypatch.setitem(sys.modules, name, None)  # any import of it fails
     for call in (lambda: TritonClient("127.0.0.1:1"), lambda: read_triton_config(repository)):
         with pytest.raises(
-            MissingExtraError, match=r"^tritonclient: not installed; it comes with the extra \[serve\] "
+            MissingExtraError, match=r"^tritonclient: not installed; it comes with the extra \[serve\] of"
         ):
             call()
 
