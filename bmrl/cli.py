@@ -281,6 +281,8 @@ def _serve(options: argparse.Namespace) -> None:
         num_threads=options.threads,
         log_level=options.log_level,
         model_control=options.model_control,
+        shared_memory=options.shared_memory,
+        startup_timeout=options.startup_timeout,
     )
     serve(server, probe_interval=options.probe_interval)
 
@@ -442,7 +444,20 @@ def _parser() -> argparse.ArgumentParser:
         "--model-control",
         default="none",
         choices=["none", "explicit"],
-        help="explicit lets whoever reaches a port load and unload models (default: %(default)s)",
+        help="explicit lets whoever reaches a port load and unload models, and so run code; on a loopback address only "
+        "(default: %(default)s)",
+    )
+    serving.add_argument(
+        "--shared-memory",
+        action="store_true",
+        help="let programs on this machine pass tensors through shared memory, with which they can also end the server",
+    )
+    serving.add_argument(
+        "--startup-timeout",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="how long the models may take to load and to answer (default: %(default)s)",
     )
     serving.add_argument(
         "--probe-interval",

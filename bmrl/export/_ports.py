@@ -7,7 +7,7 @@ import socket
 
 from bmrl.errors import RangeError, ServerError
 
-__all__ = ["LOOPBACK", "check_host", "choose_ports", "reachable"]
+__all__ = ["LOOPBACK", "check_host", "choose_ports", "is_loopback", "reachable"]
 
 LOOPBACK = "127.0.0.1"
 ANY = "0.0.0.0"
@@ -23,6 +23,11 @@ def check_host(host: str) -> None:
         ipaddress.IPv4Address(host)
     except ValueError as error:
         raise RangeError(f"host: expected an IPv4 address of this machine, got {host!r}") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a server that is bound to ``host``."""
+    return ipaddress.IPv4Address(host).is_loopback
 
 
 def reachable(host: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -13,8 +14,8 @@ from PIL import Image
 from bmrl.errors import ServerError, ServerTimeoutError, ServerUnavailableError
 from bmrl.export.client import TritonClient
 from bmrl.export.served_model import ENSEMBLE_NAME, MODEL_NAME, ServedModel, import_tritonclient
-from bmrl.export.triton_config import check_model, read_triton_config
-from bmrl.export.triton_ensemble import has_ensemble
+from bmrl.export.triton_config import check_model, read_config, read_triton_config
+from bmrl.export.triton_ensemble import DECODE_NAME, has_ensemble
 from bmrl.export.verification import PROBE_TOLERANCES, probe_image
 
 if TYPE_CHECKING:
@@ -24,9 +25,13 @@ if TYPE_CHECKING:
 
     from bmrl.export._server_process import ServerProcess
 
-__all__ = ["NoAnswerError", "Probe", "count_answers", "wait_until_open"]
+__all__ = ["NoAnswerError", "Probe", "count_answers", "max_request_bytes", "open_connection", "wait_until_open"]
 
 POLL = 0.05
+SAY_EVERY = 5.0  # seconds
+BESIDE_TENSORS = 8 * 2**20  # bytes of a request, as the gateway allows
+
+logger = logging.getLogger("bmrl.export.server")
 
 
 class NoAnswerError(ServerError):
@@ -46,16 +51,44 @@ def wait_until_open(process: ServerProcess, host: str, ports: dict[str, int], de
     Raises:
         ServerError: the process has ended, or ``deadline`` (of ``time.monotonic``) has passed.
     """
+    start = said = time.monotonic()
     for port in ports.values():
         while True:
             process.check_alive()
-            if time.monotonic() > deadline:
-                raise process.failure("none in time")
+            if (now := time.monotonic()) > deadline:
+                raise process.failure(
+                    f"none in time ({now - start:.0f} s; a longer startup timeout helps where it is only slow)"
+                )
+            if now - said > SAY_EVERY:
+                said = now
+                logger.warning(
+                    "tritonserver: waiting until %s %s loaded (%.0f s so far, %.0f s left)",
+                    ", ".join(process.models),
+                    "is" if len(process.models) == 1 else "are",
+                    now - start,
+                    deadline - now,
+                )
             try:
                 socket.create_connection((host, port), timeout=1.0).close()
                 break
             except OSError:
                 time.sleep(POLL)
+    if said > start:
+        logger.warning("tritonserver: waiting for its first answer (%.0f s left)", deadline - time.monotonic())
+
+
+def max_request_bytes(folder: Path) -> int:
+    """Return the size of the largest request that the models of a checked repository can answer."""
+    served = ServedModel.from_config(read_triton_config(folder))
+    largest = max(served.max_batch_size, 1) * 3 * served.image_size**2
+    if has_ensemble(folder, served):
+        largest = max(largest, int(read_config(folder, DECODE_NAME).parameters["max_bytes"].string_value))
+    return largest + BESIDE_TENSORS
+
+
+def open_connection(url: str) -> Any:
+    """Return Triton's own gRPC client of a server on this machine, to which no proxy may lead."""
+    return import_tritonclient("grpc").InferenceServerClient(url, channel_args=[("grpc.enable_http_proxy", 0)])
 
 
 def count_answers(url: str, timeout: float, model: str = MODEL_NAME) -> int:
@@ -65,7 +98,7 @@ def count_answers(url: str, timeout: float, model: str = MODEL_NAME) -> int:
         ServerError: the server does not say.
     """
     failure = import_tritonclient("utils").InferenceServerException
-    with import_tritonclient("grpc").InferenceServerClient(url) as connection:
+    with open_connection(url) as connection:
         try:
             statistics = connection.get_inference_statistics(model, client_timeout=timeout)
         except failure as error:

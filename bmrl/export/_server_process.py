@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import json
 import logging
 import os
 import re
 import shutil
 import signal
 import subprocess
-import tempfile
+import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from bmrl.errors import ServerError
-from bmrl.export._triton_wheel import link_backends, server_binary, server_environment
+from bmrl.export._server_folder import Scratch, remove_abandoned
+from bmrl.export._triton_wheel import link_backends, link_models, server_binary, server_environment
 
 __all__ = ["LOG_LEVELS", "MODEL_CONTROLS", "ServerProcess"]
 
@@ -24,26 +27,33 @@ LOG_LEVELS = ("error", "warning", "info", "verbose")
 MODEL_CONTROLS = ("none", "explicit")
 THREAD_VARIABLES = ("BMRL_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 KEPT_LINES, NOTED_LINES = 1000, 40
-NO_GPU = ("CudaDriverHelper", "CUDA driver version is insufficient", "no pinned memory pool")  # errors to the server
-SHARED_MEMORY = Path("/dev/shm")
+NOISE = (
+    *("CudaDriverHelper", "CUDA driver version is insufficient", "no pinned memory pool"),  # there is no GPU
+    "NODELAY NOT SUPPORTED",  # by Unix sockets
+)
 
 logger = logging.getLogger("bmrl.export.server.tritonserver")
 
 
 class ServerProcess:
-    """A running ``tritonserver`` with a scratch folder of its own. What it writes goes to the logger, as INFO.
+    """A running ``tritonserver`` behind a gateway, in a scratch folder of their own. What they write is logged as INFO.
+
+    The server runs in its folder and knows nothing but paths relative to it: the shell that starts the processes of
+    its models takes spaces and quotes in them for its own.
 
     Args:
-        repository: the model repository.
+        repository: the model repository; served are its folders with a ``config.pbtxt``, and nothing else in it.
         ports: port numbers of ``http``, ``grpc`` and ``metrics``.
         host: IPv4 address to bind them to.
         num_threads: CPU threads for each model; None says nothing about it.
         log_level: one of ``LOG_LEVELS``.
         model_control: one of ``MODEL_CONTROLS``.
+        shared_memory: whether clients may register shared memory.
+        max_request_bytes: largest request.
         exit_timeout: seconds that the server gives requests in flight when it is stopped.
 
     Raises:
-        ServerError: the wheel with the server is missing or does not fit this Python.
+        ServerError: the wheel with the server is missing or does not fit this Python; there is no place for its files.
     """
 
     def __init__(
@@ -55,54 +65,84 @@ class ServerProcess:
         num_threads: int | None,
         log_level: str,
         model_control: str,
+        shared_memory: bool,
+        max_request_bytes: int,
         exit_timeout: int,
     ) -> None:
         binary = server_binary()
         verbosity = LOG_LEVELS.index(log_level)
         self._exit_timeout = exit_timeout
         self._known_lost: set[str] = set()
-        self._scratch = tempfile.TemporaryDirectory(prefix="bmrl-server-")
-        scratch = Path(self._scratch.name)
-        self._name = scratch.name
+        self._log: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
+        remove_abandoned()
+        self._scratch = Scratch()
         try:
+            link_backends(self._scratch.path / "backends")
+            self.models = link_models(repository, self._scratch.path / "models")
             command = [
                 str(binary),
-                f"--model-repository={repository.absolute()}",
-                f"--backend-directory={link_backends(scratch / 'backends')}",
-                f"--backend-config=python,shm-region-prefix-name={self._name}",  # a killed server leaves its regions
+                "--model-repository=models",
+                "--backend-directory=backends",
+                f"--backend-config=python,shm-region-prefix-name={self._scratch.name}",  # a killed one leaves regions
                 "--disable-auto-complete-config",
                 "--allow-gpu-metrics=false",
+                "--grpc-infer-allocation-pool-size=0",  # or the largest requests stay in memory
                 f"--exit-timeout-secs={exit_timeout}",
                 f"--model-control-mode={model_control}",
                 *(["--load-model=*"] if model_control == "explicit" else []),
                 *(f"--log-{level}={int(index <= verbosity)}" for index, level in enumerate(LOG_LEVELS)),
+                *(f"--{name}-address=unix:{name}" for name in ports),
+                *(f"--{name}-port=0" for name in ports),
             ]
-            for name, port in ports.items():
-                command += [f"--{name}-address={host}", f"--{name}-port={port}"]
             setpriv = shutil.which("setpriv")
             if setpriv and threading.current_thread() is threading.main_thread():
                 # Or the server would outlive a program that is killed. The kernel means the thread that starts it.
                 command[:0] = [setpriv, "--pdeathsig", "TERM"]
-            environment = server_environment()
+            environment = server_environment() | {"TMPDIR": str(self._scratch.path)}
             if num_threads is not None:
                 environment |= dict.fromkeys(THREAD_VARIABLES, str(num_threads))
-            self._process = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                start_new_session=True,  # Ctrl-C in a terminal goes to us; and kill() can end the whole session
-            )
+            gateway_options = {
+                "host": host,
+                "ports": ports,
+                "shared_memory": shared_memory,
+                "model_control": model_control == "explicit",
+                "max_bytes": max_request_bytes,
+                "exit_timeout": exit_timeout,
+            }
+            self._start(command, environment, gateway_options)
         except BaseException:
-            self._scratch.cleanup()
+            self._scratch.remove()
             raise
-        self._log: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
-        self._reader = threading.Thread(target=self._read_log, name=f"log of {self._name}", daemon=True)
+
+    def _start(self, command: list[str], environment: dict[str, str], gateway_options: dict[str, Any]) -> None:
+        """Start both processes, or none."""
+        reading, writing = os.pipe()
+        self._reader = threading.Thread(
+            target=self._read_log, args=(reading,), name=f"log of {self._scratch.name}", daemon=True
+        )
         self._reader.start()
+        common: dict[str, Any] = {
+            "cwd": self._scratch.path,
+            "stdout": writing,
+            "stderr": writing,
+            "pass_fds": [self._scratch.lock],
+            "start_new_session": True,  # Ctrl-C in a terminal goes to us; and kill() can end the whole session
+        }
+        try:
+            self._process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, **common)
+            options = json.dumps(gateway_options | {"server": self._process.pid})
+            try:
+                self._gateway = subprocess.Popen(
+                    [sys.executable, "-I", str(Path(__file__).with_name("_gateway.py")), options],
+                    stdin=subprocess.PIPE,  # its end tells the gateway that we are dead
+                    **common,
+                )
+            except BaseException:
+                self._process.kill()
+                self._process.wait()
+                raise
+        finally:
+            os.close(writing)
 
     @property
     def pid(self) -> int:
@@ -111,9 +151,10 @@ class ServerProcess:
 
     def check_alive(self) -> None:
         """Raise ServerError if the process has ended by itself."""
-        code = self._process.poll()
-        if code is not None:
-            raise self.failure(f"exit code {code}")
+        for process, name in ((self._process, ""), (self._gateway, " of the gateway")):
+            code = process.poll()
+            if code is not None:
+                raise self.failure(f"exit code {code}{name}")
 
     def check_children(self) -> None:
         """Raise ServerError if a model's process has been killed since :meth:`forget_children`.
@@ -143,6 +184,7 @@ class ServerProcess:
     def terminate(self) -> None:
         """Ask the process to answer what is in flight and end, and return at once."""
         self._process.terminate()
+        self._gateway.terminate()
 
     def stop(self) -> int:
         """End the process in order, or else by force; return its exit code (negative: killed)."""
@@ -150,27 +192,33 @@ class ServerProcess:
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(self._exit_timeout + 5)
+                self._gateway.wait(5)
         finally:
             code = self.kill()
         return code
 
     def kill(self) -> int:
         """End the process and everything it started at once, and remove what it leaves behind; return its exit code."""
+        self._gateway.kill()
+        self._gateway.wait()
         self._process.kill()
         code = self._process.wait()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)  # stubs that a killed server leaves behind
         self._reader.join(1.0)
-        for leftover in SHARED_MEMORY.glob(f"{self._name}*"):
-            leftover.unlink(missing_ok=True)
-        self._scratch.cleanup()
+        if self._gateway.stdin is not None:
+            self._gateway.stdin.close()
+        self._scratch.remove()
         return code
 
-    def _read_log(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as stream:
+    def note_ready(self) -> None:
+        """Note what the server would leave behind, now that it has made all of it."""
+        self._scratch.note_leftovers()
+
+    def _read_log(self, pipe: int) -> None:
+        with open(pipe, encoding="utf-8", errors="replace") as stream:
             for line in stream:
-                if not any(words in line for words in NO_GPU):
+                if not any(words in line for words in NOISE):
                     self._log.append(line.rstrip("\n"))
                     logger.info("tritonserver: %s", self._log[-1])
 

@@ -7,30 +7,43 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from bmrl._checks import check_positive
-from bmrl.errors import BMRLError, ServerError
+from bmrl._checks import check_integer, check_positive
+from bmrl.errors import BMRLError, RangeError, ServerError
 from bmrl.export._readiness import NoAnswerError, count_answers
 from bmrl.export.served_model import ENSEMBLE_NAME, MODEL_NAME
 
 if TYPE_CHECKING:
     from bmrl.export.server import TritonServer
 
-__all__ = ["Supervisor"]
+__all__ = ["Supervisor", "check_duration"]
 
 POLL = 0.2
 HEALTHY = 60.0
 LONGEST_WAIT = 30.0
+LONGEST_DURATION = 366 * 24 * 3600
 
 logger = logging.getLogger("bmrl.export.server")
+
+
+def check_duration(name: str, seconds: float) -> None:
+    """Check for a number of seconds above zero that a clock can wait for.
+
+    Raises:
+        DTypeError: it is no number.
+        RangeError: it is zero, negative, NaN or more than a year.
+    """
+    check_positive(name, seconds)
+    if seconds > LONGEST_DURATION:
+        raise RangeError(f"{name}: expected at most {LONGEST_DURATION} seconds, got {seconds}")
 
 
 class Supervisor:
     """Supervises ``server``, which runs; the arguments are those of :meth:`bmrl.export.TritonServer.supervise`."""
 
     def __init__(self, server: TritonServer, *, probe_interval: float, patience: float, max_restores: int) -> None:
-        check_positive("probe_interval", probe_interval)
-        check_positive("patience", patience)
-        check_positive("max_restores", max_restores)
+        check_duration("probe_interval", probe_interval)
+        check_duration("patience", patience)
+        check_integer("max_restores", max_restores, least=1)
         self._server = server
         self._interval = probe_interval
         self._patience = patience

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bmrl.errors import ServerError
 
-__all__ = ["link_backends", "server_binary", "server_environment"]
+__all__ = ["link_backends", "link_models", "server_binary", "server_environment"]
 
 INSTALL_COMMAND = "pip install --no-deps nvidia-pytriton==0.7.0"
 
@@ -55,6 +55,21 @@ def link_backends(folder: Path) -> Path:
     for file in (source / "libtriton_python.so", source / "triton_python_backend_utils.py", stub):
         (backend / file.name).symlink_to(file)
     return folder
+
+
+def link_models(repository: Path, folder: Path) -> list[str]:
+    """Link the models of a repository into the new ``folder``, and return their names.
+
+    A model is a folder with a configuration. What else lies beside it, such as ``lost+found`` or a snapshot of the
+    file system, would stop the server.
+    """
+    folder.mkdir(mode=0o700)
+    names = []
+    for config in sorted(repository.absolute().glob("*/config.pbtxt")):
+        if not config.parent.name.startswith("."):
+            (folder / config.parent.name).symlink_to(config.parent)
+            names.append(config.parent.name)
+    return names
 
 
 def server_environment() -> dict[str, str]:

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bmrl._checks import check_choice, check_positive
-from bmrl.errors import ServerError
-from bmrl.export._ports import LOOPBACK, check_host, choose_ports, reachable
-from bmrl.export._readiness import NoAnswerError, Probe, wait_until_open
+from bmrl._checks import check_choice, check_integer, check_switch
+from bmrl.errors import RangeError, ServerError
+from bmrl.export._ports import LOOPBACK, check_host, choose_ports, is_loopback, reachable
+from bmrl.export._readiness import NoAnswerError, Probe, max_request_bytes, open_connection, wait_until_open
 from bmrl.export._server_process import LOG_LEVELS, MODEL_CONTROLS, ServerProcess
-from bmrl.export._supervisor import Supervisor
+from bmrl.export._supervisor import Supervisor, check_duration
 from bmrl.export.served_model import import_tritonclient
 
 if TYPE_CHECKING:
@@ -44,12 +44,22 @@ class TritonServer:
             ``OMP_NUM_THREADS`` and ``MKL_NUM_THREADS``; None leaves it to the repository.
         log_level: what the server writes: ``"error"``, ``"warning"``, ``"info"`` or ``"verbose"``.
         model_control: ``"none"`` serves the models that the repository holds at the start. With ``"explicit"`` whoever
-            reaches a port can also unload them, and load them anew from the repository.
-        startup_timeout: seconds until the server must have answered right.
-        exit_timeout: whole seconds that requests in flight, and open HTTP connections, get when it is stopped.
+            reaches a port can also unload them, load them anew from the repository, and load them **with files of
+            their own, which means: run code as this user**. So it is for a loopback address alone.
+        shared_memory: whether programs on this machine may pass tensors through system shared memory. Whoever does can
+            end the server, by cutting a region short that it reads.
+        startup_timeout: seconds until the server must have answered right. Every few of them a message on the logger
+            ``bmrl.export.server`` says what it waits for.
+        exit_timeout: whole seconds that requests in flight get when it is stopped.
+
+    The ports belong to a gateway, which passes on what a model can be asked. It refuses what would harm the server:
+    compressed requests, shapes that a request has no data for, requests larger than the largest batch (or file for the
+    ensemble) with 8 MiB beside, of which JSON may be no more, streams, and Triton's interfaces for its log and traces.
 
     Raises:
-        RangeError: ``host`` is no IPv4 address, a number is not positive, or a choice is unknown.
+        RangeError: ``host`` is no IPv4 address, or not a loopback address though ``model_control`` is ``"explicit"``;
+            a number is not positive, or a choice is unknown.
+        DTypeError: an argument is of another type.
         ServerError: (on entering) the wheel with the server is missing, a port is in use, or the server does not
             become ready. The message gives the reason; the end of the server's log is attached as a note.
         ModelFolderError: (on entering) ``folder`` is no such repository.
@@ -67,16 +77,26 @@ class TritonServer:
         num_threads: int | None = None,
         log_level: Literal["error", "warning", "info", "verbose"] = "warning",
         model_control: Literal["none", "explicit"] = "none",
-        startup_timeout: float = 60.0,
+        shared_memory: bool = False,
+        startup_timeout: float = 120.0,
         exit_timeout: int = 15,
     ) -> None:
         check_host(host)
+        for name, port in (("http", http_port), ("grpc", grpc_port), ("metrics", metrics_port)):
+            if port is not None:
+                check_integer(f"{name}_port", port, least=0, most=65535)
         if num_threads is not None:
-            check_positive("num_threads", num_threads)
+            check_integer("num_threads", num_threads, least=1)
         check_choice("log_level", log_level, LOG_LEVELS)
         check_choice("model_control", model_control, MODEL_CONTROLS)
-        check_positive("startup_timeout", startup_timeout)
-        check_positive("exit_timeout", exit_timeout)
+        if model_control == "explicit" and not is_loopback(host):
+            raise RangeError(
+                f"host: expected a loopback address such as {LOOPBACK} with model control 'explicit', because whoever "
+                f"may load models may run code, got {host}"
+            )
+        check_switch("shared_memory", shared_memory)
+        check_duration("startup_timeout", startup_timeout)
+        check_integer("exit_timeout", exit_timeout, least=1)
         self.folder = Path(folder)
         self.model_control = model_control
         self._wanted_ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
@@ -86,6 +106,7 @@ class TritonServer:
             "num_threads": num_threads,
             "log_level": log_level,
             "model_control": model_control,
+            "shared_memory": shared_memory,
             "exit_timeout": exit_timeout,
         }
         self._host = host
@@ -99,9 +120,10 @@ class TritonServer:
         if self._process is not None:
             raise ServerError(f"{self.folder}: expected a server that is stopped, got one that runs")
         self._stopping = False
-        if not self._host.startswith("127."):
-            what = "ask, load and unload its models" if self.model_control == "explicit" else "ask its models"
-            logger.warning("tritonserver: whoever reaches %s can %s, without a password", self._host, what)
+        if not is_loopback(self._host):
+            logger.warning("tritonserver: whoever reaches %s can ask its models, without a password", self._host)
+        if self.model_control == "explicit":
+            logger.warning("tritonserver: whoever reaches %s may load models, and so run code", self._host)
         self._launch(self._wanted_ports)
 
     def restart(self) -> None:
@@ -127,11 +149,10 @@ class TritonServer:
         process.check_alive()
         probe = Probe(self.folder)
         failure = import_tritonclient("utils").InferenceServerException
-        with import_tritonclient("grpc").InferenceServerClient(self.grpc_url) as connection:
+        with open_connection(self.grpc_url) as connection:
             try:
-                names = [model.name for model in connection.get_model_repository_index(client_timeout=10).models]
                 for act in (connection.unload_model, connection.load_model):
-                    for name in names:
+                    for name in process.models:
                         act(name, client_timeout=max(deadline - time.monotonic(), 1.0))
             except failure as error:
                 raise process.failure(" ".join(str(error).split())) from error
@@ -152,8 +173,8 @@ class TritonServer:
     def stop(self) -> int | None:
         """Stop the server after it has answered what is in flight, and return its exit code; None if none runs.
 
-        The code is 0 after an orderly stop, 1 if an HTTP connection stayed open for ``exit_timeout`` seconds, and
-        negative if the server had died or had to be killed.
+        The code is 0 after an orderly stop, and something else if the server had died, or had to be killed because a
+        request was not answered within ``exit_timeout`` seconds.
         """
         self._stopping = True
         process, self._process = self._process, None
@@ -255,11 +276,14 @@ class TritonServer:
         try:
             self._probe = Probe(self.folder)
             self._ports = choose_ports(wanted_ports, self._host)
-            self._process = process = ServerProcess(self.folder, self._ports, **self._options)
+            self._process = process = ServerProcess(
+                self.folder, self._ports, max_request_bytes=max_request_bytes(self.folder), **self._options
+            )
             if self._stopping:
                 process.terminate()
             wait_until_open(process, reachable(self._host), self._ports, deadline)
             self._probe.wait(process, self.grpc_url, deadline)
+            process.note_ready()
         except BaseException:
             self._kill()
             raise
@@ -281,7 +305,7 @@ class TritonServer:
 
 
 def serve(server: TritonServer, *, probe_interval: float = 2.0) -> None:
-    """Start a server, and supervise it in the foreground until SIGINT (Ctrl-C) or SIGTERM.
+    """Start a server, and supervise it in the foreground until SIGINT (Ctrl-C), SIGTERM or SIGHUP.
 
     Prints one line with the URLs when the server is ready. When a signal comes, requests in flight are answered
     before it returns, for as long as the server's ``exit_timeout``. For the main thread of a program only, as signals
@@ -292,8 +316,10 @@ def serve(server: TritonServer, *, probe_interval: float = 2.0) -> None:
         probe_interval: seconds between two inferences that test the server, see :meth:`TritonServer.supervise`.
 
     Raises:
+        RangeError: ``probe_interval`` is not positive.
         ServerError: the server did not become ready, or could not be restored; see :class:`TritonServer` for the rest.
     """
+    check_duration("probe_interval", probe_interval)
     stopping = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -301,7 +327,7 @@ def serve(server: TritonServer, *, probe_interval: float = 2.0) -> None:
         stopping = True
         server.terminate()  # not an exception, which could strike between the birth of the process and its name
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         server.start()
         if not stopping:
@@ -312,6 +338,6 @@ def serve(server: TritonServer, *, probe_interval: float = 2.0) -> None:
             raise
     finally:
         if server.stop():
-            logger.warning("tritonserver: did not end in order; a request or an HTTP connection outlasted its timeout")
+            logger.warning("tritonserver: did not end in order; a request outlasted its timeout")
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -196,7 +196,7 @@ def obedient_server(repository, tmp_path_factory):
     (home / "1").mkdir(parents=True)
     (home / "config.pbtxt").write_text(STAND_IN_CONFIG)
     (home / "1" / "model.py").write_text(STAND_IN)
-    with TritonServer(folder) as server:
+    with TritonServer(folder, shared_memory=True) as server:
         yield server
 
 

@@ -150,11 +150,12 @@ def test_prometheus():
 def test_ports_agree():
     expected = ports()
     assert len(set(expected.values())) == 3
-    assert instructions("EXPOSE") == [" ".join(map(str, expected.values()))]
-    assert {port["name"]: port["containerPort"] for port in container()["ports"]} == expected
+    offered = {name: expected[name] for name in ("grpc", "metrics")}
+    assert instructions("EXPOSE") == [" ".join(map(str, offered.values()))]
+    assert {port["name"]: port["containerPort"] for port in container()["ports"]} == offered
     service = manifest("Service")["spec"]["ports"]
     assert all(port["targetPort"] == port["name"] for port in service)
-    assert {port["name"]: port["port"] for port in service} == {name: expected[name] for name in ("http", "grpc")}
+    assert {port["name"]: port["port"] for port in service} == {"grpc": expected["grpc"]}
     annotations = manifest("Deployment")["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == str(expected["metrics"])
     assert f'"127.0.0.1:{expected["http"]}"' in (DOCKER / "healthcheck.py").read_text()
@@ -162,7 +163,7 @@ def test_ports_agree():
 
 def test_compose_publishes_on_loopback_alone():
     published = {name: service["ports"] for name, service in load("compose.yaml")["services"].items()}
-    expected = [f"127.0.0.1:{ports()[name]}:{ports()[name]}" for name in ("http", "grpc")]
+    expected = [f"127.0.0.1:{ports()['grpc']}:{ports()['grpc']}"]
     assert published == {"server": expected, "prometheus": ["127.0.0.1:9090:9090"]}
 
 
@@ -172,7 +173,6 @@ def test_metrics_are_for_the_monitoring_alone():
     allowed = {rule["port"]: list(source["from"][0]) for source in policy["ingress"] for rule in source["ports"]}
     expected = ports()
     assert allowed == {
-        expected["http"]: ["podSelector"],
         expected["grpc"]: ["podSelector"],
         expected["metrics"]: ["namespaceSelector"],
     }
@@ -288,6 +288,12 @@ def test_no_model_control_and_no_response_cache():
 def test_says_that_it_never_ran():
     for file in (DOCKER / "Dockerfile", *DEPLOY.iterdir()):
         assert re.search(r"never (built|run)", file.read_text().lower()), file.name
+
+
+def test_http_is_for_the_health_check_alone():
+    """One request over HTTP can end a server, or fill its memory."""
+    assert [option(f"{name}-address") for name in ("http", "grpc", "metrics")] == ["127.0.0.1", "0.0.0.0", "0.0.0.0"]
+    assert option("grpc-infer-allocation-pool-size") == "0"
 
 
 # As far as it runs

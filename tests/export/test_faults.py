@@ -55,6 +55,12 @@ def free_ports():
     return dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))
 
 
+def server_of(program):
+    """Return the process of the server that a program runs; the other one is its gateway."""
+    (server,) = (child for child in children(program.pid) if "tritonserver" in Path(f"/proc/{child}/comm").read_text())
+    return server
+
+
 @dataclasses.dataclass
 class Request:
     client: int
@@ -120,12 +126,12 @@ class Clients:
 
 
 @contextlib.contextmanager
-def served(folder, log, *more_options):
+def served(folder, log, *more_options, environment=()):
     """Run ``bmrl serve`` as a program, its stderr in the file ``log``; yield it and its ports."""
     ports = free_ports()
     options = [part for name, port in ports.items() for part in (f"--{name.replace('_', '-')}", str(port))]
     command = [sys.executable, "-m", "bmrl.cli", "serve", str(folder), *options, *more_options]
-    environment = os.environ | {"TMPDIR": str(log.parent)}  # a killed program leaves its scratch
+    environment = os.environ | {"TMPDIR": str(log.parent)} | dict(environment)
     with (
         log.open("w") as stderr,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment) as program,
@@ -154,7 +160,7 @@ def supervised(server, **options):
 def test_serve_restores_a_killed_model_and_a_killed_server(repository, images, eager, tmp_path):
     log = tmp_path / "log"
     with served(repository, log) as (program, ports), Clients(f"127.0.0.1:{ports['grpc_port']}", images, eager) as all_:
-        (server,) = children(program.pid)
+        server = server_of(program)
         (stub,) = children(server)
         all_.check_outage(lambda: os.kill(stub, signal.SIGKILL))
         assert not is_running(server)  # it has to be replaced, with model control off
@@ -162,7 +168,7 @@ def test_serve_restores_a_killed_model_and_a_killed_server(repository, images, e
         reason = rf"(got {stub} ended|Stub process 'bmrl_0_0' is not healthy.*); restoring, attempt 1 of 5\n"
         assert re.search(reason, log.read_text())
 
-        (server,) = children(program.pid)
+        server = server_of(program)
         all_.requests.clear()
         errors = all_.check_outage(lambda: os.kill(server, signal.SIGKILL))
         assert any(f"127.0.0.1:{ports['grpc_port']}: expected an answer to infer, got" in error for error in errors)
@@ -175,19 +181,24 @@ def test_serve_passes_its_options_on_and_takes_the_server_with_it_when_killed(re
         "--host": "0.0.0.0",
         "--threads": "3",
         "--log-level": "error",
-        "--model-control": "explicit",
         "--probe-interval": "0.1",
+        "--startup-timeout": "99",
     }
     with served(repository, tmp_path / "log", *(part for pair in options.items() for part in pair)) as (program, ports):
-        (server,) = children(program.pid)
+        server = server_of(program)
         command = Path(f"/proc/{server}/cmdline").read_text().split("\0")
-        assert {"--grpc-address=0.0.0.0", "--log-warning=0", "--model-control-mode=explicit"} < set(command)
+        assert {"--log-warning=0", "--model-control-mode=none"} < set(command)
+        for port in ports.values():
+            socket.create_connection(("127.0.0.2", port)).close()  # every address of this machine
         assert "BMRL_NUM_THREADS=3" in Path(f"/proc/{server}/environ").read_text().split("\0")
         wait_until(lambda: count_answers(f"127.0.0.1:{ports['grpc_port']}", 1) > 12, 12)  # probes; 6 by default
+        (scratch,) = (folder.name for folder in tmp_path.glob("bmrl-server-*"))
         program.kill()
         program.wait()
         try:
             wait_until(lambda: not is_running(server), 20)
+            wait_until(lambda: not list(tmp_path.glob("bmrl-server-*")), 10)
+            assert not [entry for entry in Path("/dev/shm").glob("bmrl-server-*") if entry.name.startswith(scratch)]
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server, signal.SIGKILL)
@@ -453,3 +464,63 @@ def test_refuses_a_model_file_that_is_not_what_was_exported(repository, model, t
         assert "\n" not in str(error.value)
     finally:
         server.stop()
+
+
+ODD = "re \"po\" $(touch ran) `touch ran` 'it''s'; ä😀 %s &"
+
+
+def test_serves_from_any_path_through_no_proxy_and_leaves_out_what_is_no_model(repository, images, eager, tmp_path):
+    folder = shutil.copytree(repository, tmp_path / ODD)
+    for name in ("lost+found", ".snapshot", "bmrl/lost+found", "bmrl/.snapshot", "notes"):
+        (folder / name).mkdir()
+    shutil.copytree(folder / "bmrl", folder / ".snapshot" / "bmrl")
+    (folder / "README").write_text("a file")
+    temporary = tmp_path / ODD.encode("ascii", "ignore").decode()
+    temporary.mkdir()
+    nobody = "http://127.0.0.1:9"
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"), nobody)
+    environment = {"TMPDIR": str(temporary), "NO_PROXY": "", "no_proxy": ""} | proxies
+    with served(folder, temporary / "log", environment=environment) as (_, ports):
+        assert list(temporary.glob("bmrl-server-*"))
+        with TritonClient(f"127.0.0.1:{ports['http_port']}", "http") as client:
+            np.testing.assert_allclose(client.infer(images[:2])[0], eager[0][:2].numpy(), rtol=0, atol=1e-4)
+    assert [entry.name for entry in temporary.iterdir()] == ["log"]
+    assert not list(tmp_path.rglob("ran"))
+
+
+def test_says_what_it_waits_for_and_for_how_long(repository, tmp_path, caplog):
+    folder = shutil.copytree(repository, tmp_path / "models")
+    model = folder / "bmrl" / "1" / "model.py"
+    model.write_text(model.read_text().replace("import json\n", "import json, time; time.sleep(600)\n"))
+    expected = (
+        r"^tritonserver: expected a server that answers right, got none in time \([789] s; a longer startup timeout"
+    )
+    with pytest.raises(ServerError, match=expected), TritonServer(folder, startup_timeout=7, exit_timeout=1):
+        pass
+    assert [message for message in caplog.messages if "waiting" in message] == [
+        "tritonserver: waiting until bmrl is loaded (5 s so far, 2 s left)"
+    ]
+
+
+DIES_WHEN_IT_IS_LOADED_AGAIN = """
+_file = Path(__file__).with_name("loaded")
+if _file.exists():
+    raise RuntimeError("no second time")
+_file.touch()
+"""
+
+
+def test_restarts_of_a_model_that_dies_as_it_loads_are_ever_further_apart(repository, tmp_path, caplog):
+    folder = shutil.copytree(repository, tmp_path / "models")
+    with (folder / "bmrl" / "1" / "model.py").open("a") as code:
+        code.write(DIES_WHEN_IT_IS_LOADED_AGAIN)
+    with TritonServer(folder) as server, ThreadPoolExecutor(1) as pool, caplog.at_level(logging.INFO):
+        supervision = pool.submit(server.supervise, max_restores=3)
+        os.kill(server.pid, signal.SIGKILL)
+        with pytest.raises(ServerError, match=r"got 3 restores without a healthy minute, and then: .*no second time"):
+            supervision.result(60)
+    begun = [record.created for record in caplog.records if record.message == "tritonserver: restarting the server"]
+    failed = [record.created for record in caplog.records if "; restoring, attempt" in record.message]
+    assert len(begun) == len(failed) == 3
+    assert failed[1] - begun[0] >= 1
+    assert failed[2] - begun[1] >= 2

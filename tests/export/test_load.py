@@ -18,7 +18,6 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-import torch
 import tritonclient.grpc
 import tritonclient.http
 from PIL import Image
@@ -295,16 +294,7 @@ class Fuzzer:
         )
         body = json.dumps({"inputs": [good | change]}).encode()
         answer = self.check_http("/v2/models/bmrl/infer", body, {"Content-Type": "application/json"})
-        return answer if answer == "refused" else self.check_json(answer, change)
-
-    def check_json(self, answer, change):
-        """What was answered nevertheless: 256 is not a uint8, and the server takes it modulo 256."""
-        assert change == {"data": [256] * 3072}, change
-        (row,) = (output["data"] for output in json.loads(answer)["outputs"] if output["name"] == "probabilities")
-        with torch.no_grad():
-            black = self.attributor.model(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).probabilities[0]
-        np.testing.assert_allclose(row, black.numpy(), rtol=0, atol=1e-4)
-        return "right"
+        return self.expect_refusal(answer)
 
     def ask_http_with_nested_json(self, rng):
         depth = rng.choice([10, 1000, 100_000])

@@ -103,16 +103,19 @@ def test_the_server_listens_on_loopback_alone(server):
 @pytest.mark.parametrize(
     ("path", "body", "status", "message"),
     [
-        ("repository/models/bmrl/load", "{}", 503, "explicit model load / unload is not allowed"),
-        ("repository/models/bmrl/unload", "{}", 503, "explicit model load / unload is not allowed"),
-        ("repository/models/..%2F..%2Fetc/load", "{}", 503, "explicit model load / unload is not allowed"),
-        ("logging", '{"log_file": "FILE"}', 501, "log file location can not be updated through network protocol"),
-        ("trace/setting", '{"trace_file": "FILE"}', 501, "trace file location can not be updated through network"),
+        ("repository/models/bmrl/load", "{}", 403, "got a request for models, which is not switched on"),
+        ("repository/models/bmrl/unload", "{}", 403, "got a request for models, which is not switched on"),
+        ("repository/index", "{}", 403, "got a request for models, which is not switched on"),
+        ("repository/models/..%2F..%2Fetc/load", "{}", 404, "got a request for another page"),
+        ("logging", '{"log_file": "FILE"}', 404, "got a request for another page"),
+        ("trace/setting", '{"trace_file": "FILE"}', 404, "got a request for another page"),
+        ("models/bmrl/trace/setting", '{"trace_file": "FILE"}', 404, "got a request for another page"),
+        ("models/bmrl/generate", "{}", 404, "got a request for another page"),
         (
             "systemsharedmemory/region/x/register",
             '{"key": "../..FILE", "offset": 0, "byte_size": 1}',
-            500,
-            "Unable to open shared memory region",
+            403,
+            "got a request for shared memory, which is not switched on",
         ),
     ],
 )

@@ -20,8 +20,8 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from bmrl.errors import MissingFileError, ModelFolderError, RangeError, ServerError
-from bmrl.export import TritonClient, TritonServer
+from bmrl.errors import DTypeError, MissingFileError, ModelFolderError, RangeError, ServerError
+from bmrl.export import TritonClient, TritonServer, serve
 
 pytestmark = pytest.mark.server
 
@@ -66,7 +66,7 @@ def test_a_wrong_request_is_refused_and_the_next_one_answered(raw, eager, images
 @pytest.mark.parametrize("act", ["load_model", "unload_model"])
 def test_nobody_may_load_or_unload_models_unless_asked_for(raw, act):
     _, connection = raw
-    with pytest.raises(InferenceServerException, match="explicit model load / unload is not allowed"):
+    with pytest.raises(InferenceServerException, match="got a request for models, which is not switched on here"):
         getattr(connection, act)("bmrl")
     assert connection.is_model_ready("bmrl")
 
@@ -129,11 +129,8 @@ def children(pid):
 
 
 def log_levels(server):
-    with tritonclient.http.InferenceServerClient(server.http_url) as connection:
-        settings = connection.get_log_settings()
-    return {name: int(settings[f"log_{name}"]) for name in ("error", "warning", "info")} | {
-        "verbose": settings["log_verbose_level"]
-    }
+    options = Path(f"/proc/{server.pid}/cmdline").read_text()
+    return {name: int(re.search(rf"--log-{name}=(\d)", options)[1]) for name in ("error", "warning", "info", "verbose")}
 
 
 def is_bound(address, port):
@@ -150,11 +147,12 @@ def test_defaults_are_loopback_and_warnings(server):
 
 
 def test_takes_the_options_it_is_given(repository, images, eager, caplog):
-    options = {"host": "0.0.0.0", "num_threads": 3, "log_level": "info", "model_control": "explicit"}
+    options = {"host": "127.0.0.2", "num_threads": 3, "log_level": "info", "model_control": "explicit"}
     with caplog.at_level(logging.INFO, "bmrl.export.server"), TritonServer(repository, **options) as server:
         assert log_levels(server) == {"error": 1, "warning": 1, "info": 1, "verbose": 0}
         for url in (server.http_url, server.grpc_url, server.metrics_url):
-            assert is_bound("127.0.0.2", int(url.removeprefix("127.0.0.1:")))
+            assert is_bound("127.0.0.2", int(url.removeprefix("127.0.0.2:")))
+            assert not is_bound("127.0.0.1", int(url.removeprefix("127.0.0.2:")))
         stubs = children(server.pid)
         environment = Path(f"/proc/{stubs[0]}/environ").read_text().split("\0")
         for name in ("BMRL_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -167,8 +165,7 @@ def test_takes_the_options_it_is_given(repository, images, eager, caplog):
         assert len(set(stubs)) == 3
         with TritonClient(server.grpc_url) as client:
             np.testing.assert_allclose(client.infer(images[:1])[0], eager[0][:1].numpy(), rtol=0, atol=1e-4)
-    warning = "tritonserver: whoever reaches 0.0.0.0 can ask, load and unload its models, without a password"
-    assert warning in caplog.messages
+    assert "tritonserver: whoever reaches 127.0.0.2 may load models, and so run code" in caplog.messages
     loadings = [record for record in caplog.records if '"loading: bmrl:1"' in record.message]
     assert {(record.name, record.levelname) for record in loadings} == {("bmrl.export.server.tritonserver", "INFO")}
     assert len(loadings) == 3
@@ -230,9 +227,8 @@ def test_names_a_port_that_is_in_use(repository, option):
 
 
 def test_names_a_port_that_is_none_or_given_twice(repository):
-    expected = r"^http_port: expected a free port on 127.0.0.1, got 70000 \(.*0-65535.*\)$"
-    with pytest.raises(ServerError, match=expected), TritonServer(repository, http_port=70000):
-        pass
+    with pytest.raises(RangeError, match=r"^http_port: expected an integer >= 0 and <= 65535, got 70000$"):
+        TritonServer(repository, http_port=70000)
     port = free_ports()["http_port"]
     expected = rf"^grpc_port: expected a free port on 127.0.0.1, got {port} \(.*in use\)$"
     with pytest.raises(ServerError, match=expected), TritonServer(repository, http_port=port, grpc_port=port):
@@ -303,8 +299,12 @@ def test_names_what_is_missing_in_a_folder(repository, tmp_path):
     ("option", "value", "message"),
     [
         ("startup_timeout", 0, "expected > 0, got 0"),
-        ("exit_timeout", 0, "expected > 0, got 0"),
-        ("num_threads", 0, "expected > 0, got 0"),
+        ("startup_timeout", float("nan"), "expected > 0, got nan"),
+        ("startup_timeout", float("inf"), "expected at most 31622400 seconds, got inf"),
+        ("exit_timeout", 0, "expected an integer >= 1, got 0"),
+        ("num_threads", 0, "expected an integer >= 1, got 0"),
+        ("grpc_port", -1, "expected an integer >= 0 and <= 65535, got -1"),
+        ("host", "::1", "expected an IPv4 address of this machine, got '::1'"),
         ("host", "localhost", "expected an IPv4 address of this machine, got 'localhost'"),
         ("log_level", "debug", "expected 'error' or 'warning' or 'info' or 'verbose', got 'debug'"),
         ("model_control", "poll", "expected 'none' or 'explicit', got 'poll'"),
@@ -315,10 +315,39 @@ def test_refuses_other_options(tmp_path, option, value, message):
         TritonServer(tmp_path, **{option: value})
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("exit_timeout", 1.5, "an integer >= 1, got 1.5"),
+        ("num_threads", "2", "an integer >= 1, got '2'"),
+        ("http_port", 8000.0, "an integer >= 0 and <= 65535, got 8000.0"),
+        ("shared_memory", "false", "True or False, got 'false'"),
+        ("startup_timeout", "60", "a number, got '60'"),
+    ],
+)
+def test_refuses_options_of_another_type(tmp_path, option, value, expected):
+    with pytest.raises(DTypeError, match=f"^{option}: expected {expected}$"):
+        TritonServer(tmp_path, **{option: value})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1"])
+def test_who_may_load_models_is_on_this_machine(tmp_path, host):
+    """Loading a model runs its Python file, which the request may bring along."""
+    expected = "^host: expected a loopback address such as 127.0.0.1 with model control 'explicit', because .* run code"
+    with pytest.raises(RangeError, match=f"{expected}, got {re.escape(host)}$"):
+        TritonServer(tmp_path, host=host, model_control="explicit")
+
+
 @pytest.mark.parametrize("option", ["probe_interval", "patience", "max_restores"])
 def test_refuses_to_supervise_with_numbers_that_are_not_positive(tmp_path, option):
-    with pytest.raises(RangeError, match=f"^{option}: expected > 0, got 0$"):
+    with pytest.raises(RangeError, match=f"^{option}: expected .*, got 0$"):
         TritonServer(tmp_path).supervise(**{option: 0})
+
+
+@pytest.mark.parametrize("interval", [0, -1.0, float("nan"), 1e300])
+def test_serve_refuses_an_interval_before_it_starts_anything(tmp_path, interval):
+    with pytest.raises(RangeError, match=r"^probe_interval: expected .*, got"):
+        serve(TritonServer(tmp_path / "no repository"), probe_interval=interval)
 
 
 def test_what_needs_a_running_server_says_so(tmp_path):
@@ -375,7 +404,8 @@ TritonPythonModel.execute = _execute_slowly
 """
 
 
-def test_serve_prints_its_urls_and_answers_what_is_in_flight_on_sigterm(repository, images, eager, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_serve_prints_its_urls_and_answers_what_is_in_flight_on_a_signal(number, repository, images, eager, tmp_path):
     folder = shutil.copytree(repository, tmp_path / "models") / "bmrl" / "1"
     with (folder / "model.py").open("a") as file:
         file.write(SLOW_FOR_FIVE_IMAGES)
@@ -387,23 +417,27 @@ def test_serve_prints_its_urls_and_answers_what_is_in_flight_on_sigterm(reposito
             answer = pool.submit(client.infer, images[:5])
             while not (folder / "running").exists():
                 assert program.poll() is None
-            program.send_signal(signal.SIGTERM)
+            program.send_signal(number)
             np.testing.assert_allclose(answer.result(20)[0], eager[0][:5].numpy(), rtol=0, atol=1e-4)
         assert program.wait(60) == 0
-    assert len(processes) == 1
+    assert len(processes) == 2  # the server and its gateway
     assert not any(map(is_running, processes))
 
 
-def test_serve_stops_on_sigint_while_it_starts(repository, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_serve_stops_on_a_signal_while_it_starts(repository, tmp_path, number, monkeypatch):
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     with serving(
         copy_with_change(repository, tmp_path, "import json", "import json, time; time.sleep(600)")
     ) as program:
-        while not (processes := children(program.pid)):
+        while len(processes := children(program.pid)) < 2:
             assert program.poll() is None
-        program.send_signal(signal.SIGINT)
+        program.send_signal(number)
         assert program.wait(50) == 0  # less than the 60 s after which it would give up
         assert program.stdout.read() == ""
     assert not any(map(is_running, processes))
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_names_the_command_that_installs_the_server(repository, monkeypatch):

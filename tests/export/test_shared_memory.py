@@ -227,7 +227,7 @@ def test_too_little_memory_is_an_error():
 
 
 def test_a_killed_server_leaves_nothing(repository, images):
-    with TritonServer(repository) as server:
+    with TritonServer(repository, shared_memory=True) as server:
         urls = {"grpc": server.grpc_url, "http": server.http_url}
         clients = [
             TritonClient(url, protocol, shared_memory=True, retries=retries, backoff=0.01)
