@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from bmrl._decoding import file_bytes
-from bmrl.data._manifest_rules import is_text
+from bmrl.data._manifest_rules import is_inside
 from bmrl.data._parsing_map import decoded_parsing_map
 from bmrl.errors import BMRLError
 from bmrl.images import MAX_BYTES, decoded
@@ -31,6 +31,7 @@ class Candidate:
         role: ``seen`` or ``unseen``.
         group: what it must share a split with.
         parsing: where its parsing map lies, if it has one.
+        also: further groups that it must share a split with, as the two videos that a face swap was made of.
     """
 
     file: Path
@@ -39,6 +40,7 @@ class Candidate:
     role: str
     group: str
     parsing: Path | None = None
+    also: tuple[str, ...] = ()
 
 
 class Finding(NamedTuple):
@@ -52,8 +54,9 @@ class Finding(NamedTuple):
 def examine(candidate: Candidate) -> Finding:
     """Decode a candidate and its map, and return what can't be used of them and why."""
     name = candidate.path
-    if "\\" in name or not is_text(name):
-        return Finding(b"", "expected a name in UTF-8 and without backslashes, got another", None)
+    if not is_inside(name):
+        reason = "expected a name in UTF-8, without backslashes and drives, got another"
+        return Finding(b"", reason, None)
     try:
         with file_bytes(candidate.file, MAX_BYTES, name) as data:
             digest = hashlib.sha256(data).digest()
