@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from bmrl._files import CLAIM, claimed
 from bmrl._regular_files import open_regular
 from bmrl.data._manifest_rules import SPLITS
+from bmrl.data._parsing_map import order_problem
 from bmrl.data.importers.candidates import Candidate, examine
 from bmrl.data.importers.report import FILENAME, ImportReport
 from bmrl.data.importers.splits import assign_splits, check_shares, merge_groups
@@ -171,6 +172,8 @@ def _assemble(
     if not taken:
         raise DataError(f"{source}: expected at least one readable image, got none of {len(candidates)}")
 
+    problem = order_problem([found.lower_lip for found in findings if found.lower_lip is not None])
+    warnings += [problem] if problem else []
     duplicates = [same for same in by_bytes.values() if len(same) > 1]
     mislabelled = [same for same in duplicates if len({candidate.generator for candidate in same}) > 1]
     rows = _rows(taken, duplicates, draw)

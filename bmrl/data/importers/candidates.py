@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from bmrl._decoding import file_bytes
+from bmrl._text import printable
 from bmrl.data._manifest_rules import is_inside
-from bmrl.data._parsing_map import decoded_parsing_map
+from bmrl.data._parsing_map import decoded_parsing_map, lower_lip_share
 from bmrl.errors import BMRLError
 from bmrl.images import MAX_BYTES, decoded
 
@@ -44,11 +45,15 @@ class Candidate:
 
 
 class Finding(NamedTuple):
-    """What reading one candidate showed: the hash of its bytes, and what is wrong with it and with its map."""
+    """What reading one candidate showed: the hash of its bytes, and what is wrong with it and with its map.
+
+    ``lower_lip`` is the share of the map that is said to be the lower lip, None without a usable map.
+    """
 
     digest: bytes
     problem: str | None
     parsing_problem: str | None
+    lower_lip: float | None = None
 
 
 def examine(candidate: Candidate) -> Finding:
@@ -63,12 +68,12 @@ def examine(candidate: Candidate) -> Finding:
             with decoded(data, name=name) as image:
                 size = image.size
     except BMRLError as error:
-        return Finding(b"", str(error).removeprefix(f"{name}: "), None)
+        return Finding(b"", str(error).removeprefix(f"{printable(name)}: "), None)
     del image  # the map may take the memory now
     if candidate.parsing is not None:
         try:
-            with decoded_parsing_map(candidate.parsing, size):
-                pass
+            with decoded_parsing_map(candidate.parsing, size) as parsing:
+                return Finding(digest, None, None, lower_lip_share(parsing))
         except BMRLError as error:
-            return Finding(digest, None, str(error).removeprefix(f"{candidate.parsing.name}: "))
+            return Finding(digest, None, str(error).removeprefix(f"{printable(candidate.parsing.name)}: "))
     return Finding(digest, None, None)
