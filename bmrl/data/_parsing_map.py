@@ -24,7 +24,7 @@ NUM_CLASSES = 19
 
 
 _LOWER_LIP = 13
-_MOST_LOWER_LIP = 0.1  # of the pixels, on average: some .01 in pictures of faces, where hair takes .2 and more
+_MOST_LOWER_LIP = 0.08  # of the pixels, on average: some .01 in pictures of faces, where hair takes .2 and more
 
 
 def lower_lip_share(parsing: Image.Image | Tensor) -> float:
