@@ -13,7 +13,7 @@ from bmrl.data.finding import PARSING
 from bmrl.data.importers.assembly import assemble, check_destination
 from bmrl.data.importers.candidates import Candidate
 from bmrl.data.importers.families import GeneratorRule, families_entry, known_family, read_families
-from bmrl.data.importers.frames import swapped_videos, video_folders, warn_of_series
+from bmrl.data.importers.frames import swapped_videos, video_folders, warn_of_numbers, warn_of_series
 from bmrl.data.importers.layout import alike, read_layout
 from bmrl.data.importers.splits import check_shares
 from bmrl.errors import DataError, DTypeError
@@ -170,7 +170,10 @@ def _candidates(source: Path, rule: GeneratorRule, images: Sequence[FoundImage])
             f"images in {len(videos)} sub-folders such as {min(map(str, videos))} taken as frames of one video each; "
             "a group pattern in families groups otherwise"
         )
-    return candidates, warn_of_series({image.below.stem for image in images}) if rule.group is None else None
+    if rule.group is not None:
+        return candidates, None
+    below = [image.below for image in images]
+    return candidates, warn_of_numbers(below) or warn_of_series({path.stem for path in below})
 
 
 def _matched(pattern: re.Pattern[str], image: FoundImage) -> str:

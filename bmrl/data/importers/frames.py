@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import PurePosixPath
 
-__all__ = ["swapped_videos", "video_folders", "warn_of_series"]
+__all__ = ["swapped_videos", "video_folders", "warn_of_numbers", "warn_of_series"]
 
 _FRAME = re.compile(r"(frame|img|image|f)?[ ._-]*[0-9]+", re.IGNORECASE)
 _VIDEO = re.compile(r"(vid|video|clip|seq|sequence|scene)[ ._-]*[0-9]+|[0-9]+_[0-9]+|id[0-9]+_.+", re.IGNORECASE)
@@ -52,6 +52,23 @@ def swapped_videos(video: str) -> tuple[str, ...]:
     """Return the two videos that a face swap named ``<target>_<source>`` was made of; none of another name."""
     match = _SWAP.fullmatch(video)
     return match.groups() if match else ()
+
+
+def warn_of_numbers(paths: Collection[PurePosixPath]) -> str | None:
+    """Return what to ask about the same numbers in several folders, which may be one picture or many videos."""
+    folders: defaultdict[str, set[PurePosixPath]] = defaultdict(set)
+    for path in paths:
+        if _FRAME.fullmatch(path.stem):
+            folders[path.stem].add(path.parent)
+    repeated = {stem: found for stem, found in folders.items() if len(found) > 1}
+    if not repeated:
+        return None
+    stem, found = min(repeated.items())
+    first, second, *_ = sorted(map(str, found))
+    return (
+        f"images of one number in several sub-folders, such as {stem} in {first} and {second}, taken as made of one "
+        "picture; if the sub-folders are videos, families needs the group pattern '^(.+)/'"
+    )
 
 
 def warn_of_series(names: Collection[str]) -> str | None:

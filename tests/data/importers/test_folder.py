@@ -323,6 +323,19 @@ def test_a_swap_stays_with_the_videos_it_was_made_of(tmp_path):
     assert {row.split for row in manifest.rows} == {"train", "test"}
 
 
+def test_numbers_in_few_large_folders_are_asked_about(tmp_path):
+    """They may be settings of one generator, with pictures of one source, or videos."""
+    for folder in ("first", "second"):
+        for frame in range(4):
+            save(tmp_path / "source" / "DDPM" / folder / f"{frame}.png", frame + 10 * len(folder))
+    manifest, report = import_folder(tmp_path / "source", tmp_path / "out")
+    assert {row.group for row in manifest.rows} == {"0", "1", "2", "3"}
+    assert report.warnings == [
+        "DDPM: images of one number in several sub-folders, such as 0 in first and second, taken as made of one "
+        "picture; if the sub-folders are videos, families needs the group pattern '^(.+)/'"
+    ]
+
+
 def test_names_that_look_like_series_are_asked_about(tmp_path):
     for name in ("anna_1", "anna_2", "bob_1", "bob_2", "eve_1"):
         save(tmp_path / "source" / "DDPM" / f"{name}.png", len(name) * 7 + ord(name[0]) + int(name[-1]))
