@@ -48,7 +48,7 @@ FORMATS = tuple(kind for kind, _, _ in _FORMATS)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.(Tiff|Png)ImagePlugin")
 logging.getLogger("PIL.TiffImagePlugin").addFilter(lambda record: record.levelno < logging.ERROR)
 with contextlib.suppress(AttributeError, OSError):  # a Pillow with libtiff built in does not show its functions
-    _libtiff = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]  # finds those of the libraries that this one was linked to
+    _libtiff = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]
     _libtiff.TIFFSetErrorHandler.argtypes = [ctypes.c_void_p]
     _libtiff.TIFFSetErrorHandler.restype = ctypes.c_void_p
     _libtiff.TIFFSetErrorHandler(None)

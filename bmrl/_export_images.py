@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from bmrl.data.finding import find_images
+from bmrl.data.manifest import FILENAME, Manifest
 from bmrl.errors import DataError
 from bmrl.evaluation._batches import read_batches
-from bmrl.images import SUFFIXES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,20 +34,20 @@ def read_export_images(folder: str | Path, image_size: int, *, calibrate: bool) 
     """Read up to 1,000 images to verify with, and up to 256 to calibrate with if asked, always the same ones.
 
     Of a data folder (with ``manifest.csv``), these are images of the test split and seen images of the training split;
-    of any other folder, both are drawn from all images below it, without an image in common where there are two.
+    of any other folder, both are drawn from all images below it (:func:`~bmrl.data.find_images`), without an image in
+    common where there are two.
 
     Raises:
-        DataError: there is no readable image in one of the two.
+        MissingFileError: there is no folder.
+        DataError: there is no readable image in one of the two, or the manifest breaks a rule.
     """
     folder = Path(folder)
-    if (folder / "manifest.csv").is_file():
-        from bmrl.data.manifest import Manifest
-
+    if os.path.lexists(folder / FILENAME):
         manifest = Manifest.read(folder)
         test = [manifest.image_path(row) for row in manifest.select(split="test")]
         calibration = [manifest.image_path(row) for row in manifest.select(split="train", role="seen")]
     else:
-        found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+        found = find_images(folder).images
         random.Random(0).shuffle(found)
         test, calibration = found[: -(-len(found) // 2)], found[-(-len(found) // 2) :] or found
     return ExportImages(

@@ -91,8 +91,6 @@ def _import_folder(options: argparse.Namespace) -> None:
     print(report.summary())
     for path, reason in report.skipped[:20]:
         print(f"skipped {path}: {reason}", file=sys.stderr)
-    for warning in report.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
     print(f"wrote {options.out}/manifest.csv and import_report.json")
 
 

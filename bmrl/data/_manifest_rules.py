@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, get_args
+from unicodedata import category
 
 from bmrl.errors import DataError
 from bmrl.models.config import Architecture, Manipulation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from bmrl.data.manifest import Row
 
@@ -18,13 +19,16 @@ ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 ROLES = ("seen", "unseen")
 SPLITS = ("train", "val", "test")
 
+_CONTROLS = frozenset(("Cc", "Cs", "Zl", "Zp"))
+_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
-def check_rows(rows: Sequence[Row], places: Iterable[str], name: str) -> None:
+
+def check_rows(rows: Sequence[Row], place: Callable[[int], str], name: str) -> None:
     """Check every row and all of them together.
 
     Args:
         rows: the rows in order.
-        places: where each row stands, as an error shall name it.
+        place: where the row of an index stands, as an error shall name it.
         name: the manifest as an error shall name it.
 
     Raises:
@@ -32,38 +36,53 @@ def check_rows(rows: Sequence[Row], places: Iterable[str], name: str) -> None:
     """
     if not rows:
         raise DataError(f"{name}: expected at least one row, got none")
-    paths: dict[PurePosixPath, str] = {}
-    families: dict[str, tuple[tuple[str, str, str], str]] = {}
-    splits: dict[str, tuple[str, str]] = {}
-    for row, place in zip(rows, places, strict=True):
-        _check_row(row, place)
-        first_place = paths.setdefault(PurePosixPath(row.path), place)
-        if first_place is not place:
-            raise DataError(f"{place}, column path: expected each path once, got {row.path!r} as in {first_place}")
+    paths: dict[str, int] = {}
+    families: dict[str, tuple[tuple[str, str, str], int]] = {}
+    splits: dict[str, tuple[str, int]] = {}
+    groups: set[str] = set()
+    labels: set[tuple[str, str, str, str, str]] = set()
+    # A manifest may have a million rows: what many rows share is checked where it is first met.
+    for index, row in enumerate(rows):
+        _check_path(row.path, place, index)
+        first = paths.setdefault(_normal(row.path), index)
+        if first != index:
+            raise DataError(
+                f"{place(index)}, column path: expected each path once, got {row.path!r} as in {place(first)}"
+            )
+        if row.group not in groups:
+            if not row.group or row.group != row.group.strip() or not _is_stored(row.group):
+                raise DataError(
+                    f"{place(index)}, column group: expected a name without outer spaces, got {row.group!r}"
+                )
+            groups.add(row.group)
 
         family = (row.manipulation, row.architecture, row.role)
-        first_family, first_place = families.setdefault(row.generator, (family, place))
-        if family != first_family:
-            raise DataError(
-                f"{place}, column generator: expected one manipulation, architecture and role for {row.generator!r}, "
-                f"got {' '.join(family)} here and {' '.join(first_family)} in {first_place}"
-            )
+        label = (row.generator, *family, row.split)
+        if label not in labels:
+            _check_label(row, place, index)
+            first_family, first = families.setdefault(row.generator, (family, index))
+            if family != first_family:
+                raise DataError(
+                    f"{place(index)}, column generator: expected one manipulation, architecture and role for "
+                    f"{row.generator!r}, got {' '.join(family)} here and {' '.join(first_family)} in {place(first)}"
+                )
+            labels.add(label)
 
         # Unseen images are tested only, so a group that they share with a training image can't be trained on twice.
         if row.role == "seen":
-            first_split, first_place = splits.setdefault(row.group, (row.split, place))
+            first_split, first = splits.setdefault(row.group, (row.split, index))
             if row.split != first_split:
                 raise DataError(
-                    f"{place}, column group: expected one split for the group {row.group!r}, "
-                    f"got {row.split} here and {first_split} in {first_place}"
+                    f"{place(index)}, column group: expected one split for the group {row.group!r}, "
+                    f"got {row.split} here and {first_split} in {place(first)}"
                 )
 
 
-def _check_row(row: Row, place: str) -> None:
-    _check_path(row.path, place)
-    for column, name in (("generator", row.generator), ("group", row.group)):
-        if not name or name != name.strip() or not is_text(name):
-            raise DataError(f"{place}, column {column}: expected a name without outer spaces, got {name!r}")
+def _check_label(row: Row, place: Callable[[int], str], index: int) -> None:
+    name = row.generator  # is shown in every answer, so it must not act on a terminal
+    if not name or name != name.strip() or not is_text(name):
+        expected = "a name without outer spaces and control characters"
+        raise DataError(f"{place(index)}, column generator: expected {expected}, got {name!r}")
     for column, value, choices in (
         ("manipulation", row.manipulation, MANIPULATIONS),
         ("architecture", row.architecture, ARCHITECTURES),
@@ -71,27 +90,47 @@ def _check_row(row: Row, place: str) -> None:
         ("split", row.split, SPLITS),
     ):
         if value not in choices:
-            raise DataError(f"{place}, column {column}: expected {' or '.join(choices)}, got {value!r}")
+            raise DataError(f"{place(index)}, column {column}: expected {' or '.join(choices)}, got {value!r}")
     if (row.manipulation == "none") != (row.architecture == "none"):
         raise DataError(
-            f"{place}, column architecture: expected manipulation and architecture none for a photograph and neither "
-            f"for a generator, got manipulation {row.manipulation} and architecture {row.architecture}"
+            f"{place(index)}, column architecture: expected manipulation and architecture none for a photograph and "
+            f"neither for a generator, got manipulation {row.manipulation} and architecture {row.architecture}"
         )
     if row.role == "unseen" and row.split != "test":
-        raise DataError(f"{place}, column split: expected test for role unseen, got {row.split}")
+        raise DataError(f"{place(index)}, column split: expected test for role unseen, got {row.split}")
 
 
-def _check_path(path: str, place: str) -> None:
-    """Check that ``path`` names something inside the manifest's folder, on every operating system."""
-    inside = bool(PurePosixPath(path).name) and ".." not in PurePosixPath(path).parts
-    absolute = PurePosixPath(path).is_absolute() or PureWindowsPath(path).drive
-    if not inside or absolute or "\\" in path or not is_text(path):
+def _check_path(path: str, place: Callable[[int], str], index: int) -> None:
+    if not is_inside(path):
         raise DataError(
-            f"{place}, column path: expected a path relative to the manifest's folder and inside it, "
+            f"{place(index)}, column path: expected a path relative to the manifest's folder and inside it, "
             f"with / between the parts, got {path!r}"
         )
 
 
+def is_inside(path: str) -> bool:
+    """Whether ``path`` names something inside the manifest's folder, on every operating system."""
+    if "\\" in path or path.startswith("/") or path[1:2] == ":" or not _is_stored(path):  # C: is a drive
+        return False
+    parts = path.split("/")
+    return ".." not in parts and any(part not in ("", ".") for part in parts)
+
+
+def _normal(path: str) -> str:
+    """Return the one spelling of a path that has several, such as ``./a//b``."""
+    return str(PurePosixPath(path)) if "//" in path or "." in path.split("/") or path.endswith("/") else path
+
+
+def _is_stored(path: str) -> bool:
+    """Whether ``path`` survives a CSV file in UTF-8: no NUL, no carriage return, no stray byte of a file name."""
+    if path.isprintable():
+        return True
+    return not {"\0", "\r"} & set(path) and path.encode("utf-8", "ignore").decode("utf-8") == path
+
+
 def is_text(value: str) -> bool:
-    r"""Whether ``value`` survives a CSV file in UTF-8: no NUL, no carriage return, no stray byte of a file name."""
-    return not {"\0", "\r"} & set(value) and value.encode("utf-8", "ignore").decode("utf-8") == value
+    r"""Whether ``value`` may be a name: of characters that UTF-8 has, none of which changes how others are shown.
+
+    So there is no NUL, line break, escape, mark of writing direction, or stray byte of a file name.
+    """
+    return value.isprintable() or not any(category(char) in _CONTROLS or char in _DIRECTIONS for char in value)

@@ -14,13 +14,42 @@ from bmrl.errors import DataError, ImageError
 from bmrl.images import MAX_BYTES, center_square
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
 NUM_CLASSES = 19
 """Classes of a face-parsing map, in BiSeNet's order: background 0, skin 1, and so on up to hat 18."""
+
+
+_LOWER_LIP = 13
+_MOST_LOWER_LIP = 0.08  # of the pixels, on average: some .01 in pictures of faces, where hair takes .2 and more
+
+
+def lower_lip_share(parsing: Image.Image | Tensor) -> float:
+    """Return the share of pixels that a map says are the lower lip, 0 to 1; see :func:`order_problem`."""
+    if isinstance(parsing, Image.Image):
+        return parsing.histogram()[_LOWER_LIP] / (parsing.width * parsing.height)
+    return (parsing == _LOWER_LIP).float().mean().item()
+
+
+def order_problem(shares: Sequence[float]) -> str | None:
+    """Return what is wrong with maps whose index 13 covers what only hair can cover; None if all is well.
+
+    Maps made by CelebAMask-HQ's own script have the same classes in another order, with hair at 13: as indices they
+    are as valid, and 15 of 19 mean something else.
+
+    Args:
+        shares: what :func:`lower_lip_share` says of each map.
+    """
+    mean = sum(shares) / len(shares) if shares else 0.0
+    if mean <= _MOST_LOWER_LIP:
+        return None
+    return (
+        f"parsing maps: expected the order of BiSeNet, where class 13 is the lower lip, got maps with {mean:.0%} of it "
+        "on average, as of hair, which is 13 in CelebAMask-HQ's own order; convert them first"
+    )
 
 
 def check_parsing_header(path: Path, original_size: tuple[int, int]) -> None:

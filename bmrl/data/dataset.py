@@ -12,7 +12,13 @@ from torch.utils.data import Dataset
 
 from bmrl._checks import check_integer, check_switch
 from bmrl._text import printable
-from bmrl.data._parsing_map import check_parsing_header, decoded_parsing_map, resize_parsing_map
+from bmrl.data._parsing_map import (
+    check_parsing_header,
+    decoded_parsing_map,
+    lower_lip_share,
+    order_problem,
+    resize_parsing_map,
+)
 from bmrl.errors import DataError, ImageError, MissingFileError
 from bmrl.images import MAX_IMAGE_SIZE, check_header, decoded, resize_image
 
@@ -134,6 +140,7 @@ class FaceDataset(Dataset[Sample]):
         kept = [place for place, finding in enumerate(findings) if finding.image_problem is None]
         self._slots = kept
         self._lost: set[int] = set()
+        order = order_problem([finding.lower_lip for finding in findings if finding.lower_lip is not None])
         self.rows = tuple(rows[place] for place in kept)
         self.labels = tuple(labels[place] for place in kept)
         self._has_parsing = tuple(parsing and findings[place].parsing_problem is None for place in kept)
@@ -144,6 +151,8 @@ class FaceDataset(Dataset[Sample]):
             raise DataError(f"{where}: expected a readable one, got {_summary(self.skipped)}")
         if self.skipped:
             _logger.warning("%s: skipped %s of %d", where, _summary(self.skipped), len(rows))
+        if order is not None:
+            _logger.warning("%s: %s", where, order)
         if self.parsing_skipped:
             _logger.warning("%s: no parsing map for %s of %d", where, _summary(self.parsing_skipped), len(kept))
 
@@ -199,9 +208,10 @@ class FaceDataset(Dataset[Sample]):
         except (ImageError, MissingFileError) as error:
             return _Finding(_reason(error, row.path), None)
         self._cached_images[slot] = image
-        if parsing is not None:
-            self._cached_parsing[slot] = parsing
-        return _Finding(None, parsing_problem)
+        if parsing is None:
+            return _Finding(None, parsing_problem)
+        self._cached_parsing[slot] = parsing
+        return _Finding(None, None, lower_lip_share(parsing))
 
     def _read(self, row: Row, *, parsing: bool) -> tuple[Tensor, Tensor | None, str | None]:
         """Return the image, its map if there is a usable one, and otherwise what is wrong with it."""
@@ -230,10 +240,11 @@ class FaceDataset(Dataset[Sample]):
 
 
 class _Finding(NamedTuple):
-    """What is wrong with one image and with its map; None is nothing."""
+    """What is wrong with one image and with its map; None is nothing. And the share of the lower lip in the map."""
 
     image_problem: str | None
     parsing_problem: str | None
+    lower_lip: float | None = None
 
 
 def _labels(rows: Sequence[Row], generators: Sequence[Generator]) -> list[int]:

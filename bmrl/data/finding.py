@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections import Counter, deque
 from pathlib import Path
 from typing import NamedTuple
 
+from bmrl._regular_files import special_kind
+from bmrl._text import printable
 from bmrl.data.manifest import FILENAME, Manifest
 from bmrl.errors import DataError, MissingFileError
 from bmrl.images import SUFFIXES
@@ -28,13 +29,6 @@ UNSUPPORTED = frozenset(f"{_IMAGES} {_RAW} {_VIDEOS}".split())
 # What operating systems and network drives leave in folders: thumbnails, metadata of archives, deleted files.
 _SYSTEM_FOLDERS = frozenset(("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"))
 _SYSTEM_FILES = frozenset(("Thumbs.db", "desktop.ini"))
-
-_KINDS = (
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 
 
 class FoundFiles(NamedTuple):
@@ -76,10 +70,10 @@ def find_images(folder: str | os.PathLike[str]) -> FoundImages:
         DataError: it is no folder, or a manifest breaks a rule.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # False for what no path can be, unlike folder.is_dir()
         if not os.path.lexists(folder):
-            raise MissingFileError(f"{folder}: expected a folder, got nothing at this path")
-        raise DataError(f"{folder}: expected a folder, got something else")
+            raise MissingFileError(f"{printable(str(folder))}: expected a folder, got nothing at this path")
+        raise DataError(f"{printable(str(folder))}: expected a folder, got something else")
     images: list[Path] = []
     unsupported: Counter[str] = Counter()
     found, manifests = _walk(folder, stop_at=FILENAME)
@@ -168,7 +162,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _special_kind(entry: os.DirEntry[str]) -> str | None:
     """Return what an entry is if it is no regular file; None too if that can't be told, as of a link to nowhere."""
     try:
-        mode = entry.stat().st_mode
+        return special_kind(entry.stat().st_mode)
     except OSError:
         return None
-    return next((name for is_kind, name in _KINDS if is_kind(mode)), None)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
+import io
 import os
-from dataclasses import astuple, dataclass, fields
+from array import array
+from dataclasses import dataclass, fields
+from operator import attrgetter, itemgetter
 from pathlib import Path, PurePosixPath
 from typing import cast
 
 from bmrl._checks import check_choice
+from bmrl._files import new_file
+from bmrl._regular_files import open_regular
+from bmrl._text import one_line, printable
 from bmrl.data._manifest_rules import ROLES, SPLITS, check_rows
-from bmrl.errors import DataError, MissingFileError
+from bmrl.errors import DataError, DTypeError, MissingFileError
 from bmrl.models.config import Architecture, Generator, Manipulation
 
 __all__ = ["FILENAME", "Manifest", "Row"]
@@ -45,6 +50,7 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
+_VALUES = attrgetter(*COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ class Manifest:
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root))
         object.__setattr__(self, "rows", tuple(self.rows))
-        check_rows(self.rows, [f"manifest row {index}" for index in range(len(self.rows))], "manifest")
+        check_rows(self.rows, lambda index: f"manifest row {index}", "manifest")
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Manifest:
@@ -86,14 +92,18 @@ class Manifest:
             DataError: it can't be read, is not UTF-8 or CSV, lacks a column, or breaks a rule; the message
                 names file, line, column, what was expected and what was found.
         """
+        if not isinstance(folder, (str, os.PathLike)):
+            raise DTypeError(f"folder: expected a path, got {type(folder).__name__}")
         path = Path(folder)
-        if path.is_dir():
+        if os.path.isdir(path):  # False for what no path can be, unlike path.is_dir()
             path = path / FILENAME
-        if not path.exists():
-            raise MissingFileError(f"{path}: expected a CSV file, got nothing at this path")
-        places, rows = _parse(path)
-        check_rows(rows, places, str(path))
-        return cls(path.parent, tuple(rows))
+        lines, rows = _parse(path)
+        name = printable(str(path))
+        check_rows(rows, lambda index: f"{name}, line {lines[index]}", name)
+        manifest = object.__new__(cls)  # not cls(...), which would check a million rows once more
+        object.__setattr__(manifest, "root", path.parent)
+        object.__setattr__(manifest, "rows", rows)
+        return manifest
 
     def write(self) -> Path:
         """Write ``root/manifest.csv`` (creating the folder) in one step, so that no reader sees half a file.
@@ -103,16 +113,10 @@ class Manifest:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         path = self.root / FILENAME
-        temporary = self.root / f".{FILENAME}.{os.getpid()}"
-        try:
-            with temporary.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(COLUMNS)
-                writer.writerows(map(astuple, self.rows))
-            temporary.replace(path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
+        with new_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(map(_VALUES, self.rows))
         return path
 
     def select(self, split: str | None = None, role: str | None = None) -> list[Row]:
@@ -155,35 +159,52 @@ class Manifest:
         return self.root / "parsing" / PurePosixPath(row.path).with_suffix(".png")
 
 
-def _parse(path: Path) -> tuple[list[str], list[Row]]:
-    """Return the place ("file, line n") and the row of every line below the header; blank lines are left out."""
-    places: list[str] = []
+def _parse(path: Path) -> tuple[array[int], tuple[Row, ...]]:
+    """Return the line and the row of every line below the header; blank lines are left out."""
+    name = printable(str(path))
+    lines = array("L")
     rows: list[Row] = []
+    shared: dict[str, str] = {}  # one string for all the rows that name the same generator, split or group
     line = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, None)
             if header is None:
-                raise DataError(f"{path}: expected the columns {', '.join(COLUMNS)}, got an empty file")
-            for column in COLUMNS:
-                if header.count(column) != 1:
-                    got = f"{header.count(column)} of them in {', '.join(header)}"
-                    raise DataError(f"{path}, line 1: expected one column {column}, got {got}")
-            positions = [header.index(column) for column in COLUMNS]
+                raise DataError(f"{name}: expected the columns {', '.join(COLUMNS)}, got an empty file")
+            _check_header(header, name)
+            pick = itemgetter(*(header.index(column) for column in COLUMNS))
             line = reader.line_num
             for values in reader:
-                line, place = reader.line_num, f"{path}, line {line + 1}"
+                first, line = line + 1, reader.line_num
                 if not values:
                     continue
                 if len(values) != len(header):
-                    raise DataError(f"{place}: expected {len(header)} values, got {len(values)}")
-                places.append(place)
-                rows.append(Row(*(values[position] for position in positions)))
+                    raise DataError(f"{name}, line {first}: expected {len(header)} values, got {len(values)}")
+                image, *others = pick(values)
+                lines.append(first)
+                rows.append(Row(image, *[shared.setdefault(value, value) for value in others]))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingFileError(f"{name}: expected a CSV file, got nothing at this path") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{name}: expected a CSV file, got a folder") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected UTF-8 text, got other bytes at byte {error.start}") from error
+        raise DataError(f"{name}: expected UTF-8 text, got other bytes at byte {error.start}") from error
     except csv.Error as error:
-        raise DataError(f"{path}, line {line + 1}: expected CSV, got: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path}: expected a readable file, got: {error.strerror}") from error
-    return places, rows
+        raise DataError(f"{name}, line {line + 1}: expected CSV, got: {one_line(error)}") from error
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: no file can have this name
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise DataError(f"{name}: expected a readable file, got: {reason}") from error
+    return lines, tuple(rows)
+
+
+def _check_header(header: list[str], name: str) -> None:
+    for separator, called in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if len(header) == 1 and separator in header[0]:
+            raise DataError(f"{name}, line 1: expected columns separated by commas, got {called}")
+    for column in COLUMNS:
+        if header.count(column) != 1:
+            got = f"{header.count(column)} of them in {printable(', '.join(header))}"
+            raise DataError(f"{name}, line 1: expected one column {column}, got {got}")

@@ -22,7 +22,7 @@ PARSING_CLASSES = (
     *("background", "skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "l_ear", "r_ear", "ear_r"),
     *("nose", "mouth", "u_lip", "l_lip", "neck", "neck_l", "cloth", "hair", "hat"),
 )
-"""The 19 classes of CelebAMask-HQ, in the order of their indices."""
+"""The 19 face-parsing classes by index: those of CelebAMask-HQ in BiSeNet's order, which is not that data set's own."""
 
 PARSING_COLORS = (
     *((0, 0, 0), (0, 85, 255), (0, 170, 255), (85, 0, 255), (170, 0, 255)),

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bmrl._checks import check_positive
-from bmrl.errors import DTypeError, ImageError, MissingFileError
+from bmrl._checks import check_integer
+from bmrl._text import one_line
+from bmrl.errors import BMRLError, DTypeError, ImageError, MissingFileError
 from bmrl.images import read_image
 
 if TYPE_CHECKING:
@@ -54,9 +55,11 @@ def read_batches(
         read: turns a source and S into uint8 ``(3, S, S)``; called from several threads at once.
 
     Raises:
-        RangeError: ``batch_size`` is not positive. Any error of ``read`` but the two of :class:`Batch` is raised too.
+        RangeError: ``batch_size`` is not positive.
+        DTypeError: ``batch_size`` is no integer. So are other errors of ours that ``read`` raises, such as that a
+            source is of a wrong type; whatever else it raises becomes the source's ImageError.
     """
-    check_positive("batch_size", batch_size)
+    check_integer("batch_size", batch_size, least=1)
     iterator = iter(sources)
     pending: deque[tuple[list[Any], list[Future[Tensor]]]] = deque()
     with ThreadPoolExecutor(min(MAX_READERS, os.cpu_count() or 1)) as pool:
@@ -82,6 +85,10 @@ def _collect(sources: list[Any], futures: list[Future[Tensor]]) -> Batch:
             items.append(len(images) - 1)
         except (ImageError, MissingFileError) as error:
             items.append(error)
+        except BMRLError:
+            raise
+        except Exception as error:  # out of memory, or the caller's own file object: no reason to lose the others
+            items.append(ImageError(f"image: expected a readable one, got: {one_line(error)}"))
     return Batch(sources, items, torch.stack(images) if images else None)
 
 

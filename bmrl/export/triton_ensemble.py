@@ -36,7 +36,10 @@ __all__ = ["DECIDE_NAME", "DECODE_NAME", "has_ensemble", "write_ensemble"]
 DECODE_NAME = "bmrl_decode"
 DECIDE_NAME = "bmrl_decide"
 
-DECODING_MODULES = ("__init__.py", "_checks.py", "_decoding.py", "errors.py", "images.py")
+DECODING_MODULES = (
+    *("__init__.py", "_checks.py", "_decoding.py", "_memory.py", "_regular_files.py", "_text.py"),
+    *("errors.py", "images.py"),
+)
 
 
 def write_ensemble(folder: Path, served: ServedModel, *, instances: int, max_pixels: int, max_bytes: int) -> None:

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from bmrl.data import import_folder, simulate
 from bmrl.data.dataset import FaceDataset
 from bmrl.data.manifest import Manifest, Row
+from bmrl.encoders import PARSING_CLASSES
 from bmrl.errors import DataError, RangeError
 
 if TYPE_CHECKING:
@@ -294,3 +296,30 @@ def test_rejects_values_out_of_range(folder):
         dataset(folder, cache_bytes=-1)
     with pytest.raises(RangeError, match="split: expected 'train' or 'val' or 'test', got 'dev'"):
         dataset(folder, split="dev")
+
+
+OFFICIAL = (  # CelebAMask-HQ's g_mask.py, as names
+    *("background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear"),
+    *("mouth", "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth"),
+)
+
+
+def test_maps_in_another_order_are_warned_of(tmp_path, caplog):
+    """Maps of simulated faces, whose classes are known, are as they should be; reordered they are not."""
+    manifest = simulate(tmp_path, images_per_generator=3, image_size=64)
+    options = {"split": "train", "image_size": 64, "generators": manifest.generators("seen")}
+    FaceDataset(manifest, **options)
+    assert caplog.messages == []
+    reorder = np.array([OFFICIAL.index(name) for name in PARSING_CLASSES], np.uint8)
+    for path in (tmp_path / "parsing").rglob("*.png"):
+        Image.fromarray(reorder[np.asarray(Image.open(path))]).save(path)
+    FaceDataset(manifest, **options)
+    assert len(caplog.messages) == 1
+    assert "expected the order of BiSeNet, where class 13 is the lower lip, got maps with" in caplog.messages[0]
+
+    for name in ("manifest.csv", "simulated.json", "contact_sheet.png"):
+        (tmp_path / name).unlink()
+    families = tmp_path.parent / f"{tmp_path.name}.yaml"
+    families.write_text("".join(f"{g.name}: {{manipulation: none}}\n" for g in manifest.generators()))
+    _, report = import_folder(tmp_path, tmp_path.parent / f"{tmp_path.name}-out", families=families)
+    assert sum("CelebAMask-HQ's own order; convert them first" in warning for warning in report.warnings) == 1

@@ -122,6 +122,10 @@ def test_rejects_what_is_no_folder(tmp_path):
     touch(tmp_path, "a.png")
     with pytest.raises(DataError, match=r"a\.png: expected a folder, got something else$"):
         find_images(tmp_path / "a.png")
+    for name in ("a" * 300, "a\0b", "a\x1b[31m"):
+        with pytest.raises(MissingFileError, match=r": expected a folder, got nothing at this path$") as caught:
+            find_images(tmp_path / name)
+        assert str(caught.value).isprintable()
 
 
 def test_numbers_are_sorted_by_value(tmp_path):

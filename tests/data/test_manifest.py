@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import csv
+import os
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from bmrl.data._manifest_rules import is_inside
 from bmrl.data.manifest import Manifest, Row
-from bmrl.errors import DataError, MissingFileError, RangeError
+from bmrl.errors import DataError, DTypeError, MissingFileError, RangeError
 from bmrl.models import Generator
 
 HEADER = "path,generator,manipulation,architecture,role,split,group"
@@ -34,6 +36,7 @@ def error_of(folder: Path) -> str:
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1).filter(
     lambda name: name == name.strip()
 )
+LABELS = NAMES.filter(str.isprintable)
 PATHS = st.lists(
     NAMES.filter(lambda name: not set(name) & set("/\\:") and name not in (".", "..")), min_size=1, max_size=3
 )
@@ -42,7 +45,7 @@ PATHS = st.lists(
 @st.composite
 def manifests(draw):
     generators = draw(
-        st.dictionaries(NAMES, st.tuples(st.sampled_from(FAMILIES), st.sampled_from(["seen", "unseen"])), min_size=1)
+        st.dictionaries(LABELS, st.tuples(st.sampled_from(FAMILIES), st.sampled_from(["seen", "unseen"])), min_size=1)
     )
     splits: dict[str, str] = {}
     rows = []
@@ -133,7 +136,7 @@ def test_generators_are_sorted_by_name():
         ("ddpm/1.png,ddpm,EFS,GAN,seen,train,", "column group: expected a name without outer spaces, got ''"),
         (
             "ddpm/1.png, ddpm,EFS,GAN,seen,train,a",
-            "column generator: expected a name without outer spaces, got ' ddpm'",
+            "column generator: expected a name without outer spaces and control characters, got ' ddpm'",
         ),
         ("ddpm/1.png,ddpm,EFS,GAN,unseen,val,a", "column split: expected test for role unseen, got val"),
         (
@@ -255,7 +258,63 @@ def test_rejects_missing_and_unreadable_files(tmp_path):
         with pytest.raises(MissingFileError, match=r": expected a CSV file, got nothing at this path$"):
             Manifest.read(path)
     (tmp_path / "manifest.csv").mkdir()
-    assert error_of(tmp_path) == ": expected a readable file, got: Is a directory"
+    assert error_of(tmp_path) == ": expected a CSV file, got a folder"
+    (tmp_path / "manifest.csv").rmdir()
+    os.mkfifo(tmp_path / "manifest.csv")
+    assert error_of(tmp_path) == ": expected a readable file, got: a named pipe"
+    for folder in ("a" * 300, "a\0b", "a\ud800"):
+        with pytest.raises((DataError, MissingFileError)) as caught:
+            Manifest.read(tmp_path / folder)
+        assert str(caught.value).isprintable()
+    with pytest.raises(DTypeError, match="folder: expected a path, got int"):
+        Manifest.read(3)
+
+
+@pytest.mark.parametrize(("separator", "called"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_says_which_separator_is_expected(tmp_path, separator, called):
+    lines = ["ddpm/1.png,ddpm,EFS,GAN,seen,train,a"]
+    write(tmp_path, *(line.replace(",", separator) for line in lines), header=HEADER.replace(",", separator))
+    assert error_of(tmp_path) == f", line 1: expected columns separated by commas, got {called}"
+
+
+@pytest.mark.parametrize("name", ["dd\x1b[2Jpm", "dd\npm", "dd\x07pm", "dd\u202epm", "dd\u2028pm", "dd\x9bpm"])
+def test_rejects_generators_that_act_on_a_terminal(tmp_path, name):
+    with pytest.raises(DataError) as caught:
+        Manifest(tmp_path, (replace(ROW, generator=name),))
+    expected = "expected a name without outer spaces and control characters"
+    assert str(caught.value) == f"manifest row 0, column generator: {expected}, got {name!r}"
+    assert str(caught.value).isprintable()
+
+
+@given(st.text(st.sampled_from("ab./:\\ C\n"), max_size=8))
+def test_a_path_is_inside_as_pathlib_says(path):
+    assume(not path.startswith("::"))  # a drive to us, none to pathlib
+    drive = PureWindowsPath(path).drive
+    inside = bool(PurePosixPath(path).name) and ".." not in PurePosixPath(path).parts
+    expected = inside and not PurePosixPath(path).is_absolute() and not drive and "\\" not in path
+    assert is_inside(path) == expected
+
+
+@given(st.lists(st.text(st.sampled_from("ab./"), min_size=1, max_size=6), min_size=1, max_size=4, unique=True))
+def test_spellings_of_one_path_are_found(paths):
+    paths = [path for path in paths if is_inside(path)]
+    rows = [replace(ROW, path=path) for path in paths]
+    if len({PurePosixPath(path) for path in paths}) == len(paths):
+        assert not rows or Manifest(Path("data"), rows)
+    else:
+        with pytest.raises(DataError, match="column path: expected each path once"):
+            Manifest(Path("data"), rows)
+
+
+def test_rows_that_agree_with_earlier_ones_are_checked_too(tmp_path):
+    """What many rows share is checked once; that must not hide a row that differs in one column."""
+    good = "x{}.png,ddpm,EFS,GAN,seen,train,g{}"
+    for change in (("EFS", "FS"), ("GAN", "diffusion"), ("seen,train", "unseen,test"), ("train,g1", "val,g0")):
+        lines = [good.format(0, 0), good.format(1, 1).replace(*change)]
+        write(tmp_path, *lines)
+        assert error_of(tmp_path).startswith(", line 3, column g")
+    write(tmp_path, good.format(0, 0), good.format(1, 1).replace("seen", "known"))
+    assert error_of(tmp_path).startswith(", line 3, column role: expected seen or unseen, got 'known'")
 
 
 def test_rejects_other_splits_and_roles():

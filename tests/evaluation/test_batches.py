@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from bmrl.errors import DTypeError, ImageError, MissingFileError, RangeError
 from bmrl.evaluation._batches import read_batches
@@ -67,5 +69,31 @@ def test_other_errors_come_through_and_leave_no_thread():
 
 
 def test_rejects_batch_size():
-    with pytest.raises(RangeError, match=r"batch_size: expected > 0, got 0"):
+    with pytest.raises(RangeError, match=r"batch_size: expected an integer >= 1, got 0"):
         next(read_batches([1], 2, 0, read=read))
+    with pytest.raises(DTypeError, match=r"batch_size: expected an integer >= 1, got 1\.5"):
+        next(read_batches([1], 2, 1.5, read=read))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(36, "File name too long"), UnicodeEncodeError("a", "b", 0, 1, "c")]
+)
+def test_an_error_of_another_kind_costs_one_answer(error):
+    def broken(source, image_size):
+        if source == 2:
+            raise error
+        return read(source, image_size)
+
+    (batch,) = read_batches([1, 2, 3], 2, 4, read=broken)
+    assert [type(item) for item in batch.items] == [int, ImageError, int]
+    assert batch.images.unique().tolist() == [1, 3]
+    assert str(batch.items[1]).startswith("image: expected a readable one, got: ")
+
+
+def test_any_path_is_an_error_of_its_own(tmp_path):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "a.png")
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    names = ["a.png", "n" * 300, "folder.png", "a\0", "\ud800", "pipe.png", "none.png", "a.png/b.png", ""]
+    (batch,) = read_batches([str(tmp_path / name) for name in names], 2, 20)
+    assert [isinstance(item, int) for item in batch.items] == [True] + [False] * 8

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from bmrl._decoding import file_bytes
-from bmrl.data._manifest_rules import is_text
-from bmrl.data._parsing_map import decoded_parsing_map
+from bmrl._text import printable
+from bmrl.data._manifest_rules import is_inside
+from bmrl.data._parsing_map import decoded_parsing_map, lower_lip_share
 from bmrl.errors import BMRLError
 from bmrl.images import MAX_BYTES, decoded
 
@@ -31,6 +32,7 @@ class Candidate:
         role: ``seen`` or ``unseen``.
         group: what it must share a split with.
         parsing: where its parsing map lies, if it has one.
+        also: further groups that it must share a split with, as the two videos that a face swap was made of.
     """
 
     file: Path
@@ -39,33 +41,39 @@ class Candidate:
     role: str
     group: str
     parsing: Path | None = None
+    also: tuple[str, ...] = ()
 
 
 class Finding(NamedTuple):
-    """What reading one candidate showed: the hash of its bytes, and what is wrong with it and with its map."""
+    """What reading one candidate showed: the hash of its bytes, and what is wrong with it and with its map.
+
+    ``lower_lip`` is the share of the map that is said to be the lower lip, None without a usable map.
+    """
 
     digest: bytes
     problem: str | None
     parsing_problem: str | None
+    lower_lip: float | None = None
 
 
 def examine(candidate: Candidate) -> Finding:
     """Decode a candidate and its map, and return what can't be used of them and why."""
     name = candidate.path
-    if "\\" in name or not is_text(name):
-        return Finding(b"", "expected a name in UTF-8 and without backslashes, got another", None)
+    if not is_inside(name):
+        reason = "expected a name in UTF-8, without backslashes and drives, got another"
+        return Finding(b"", reason, None)
     try:
         with file_bytes(candidate.file, MAX_BYTES, name) as data:
             digest = hashlib.sha256(data).digest()
             with decoded(data, name=name) as image:
                 size = image.size
     except BMRLError as error:
-        return Finding(b"", str(error).removeprefix(f"{name}: "), None)
+        return Finding(b"", str(error).removeprefix(f"{printable(name)}: "), None)
     del image  # the map may take the memory now
     if candidate.parsing is not None:
         try:
-            with decoded_parsing_map(candidate.parsing, size):
-                pass
+            with decoded_parsing_map(candidate.parsing, size) as parsing:
+                return Finding(digest, None, None, lower_lip_share(parsing))
         except BMRLError as error:
-            return Finding(digest, None, str(error).removeprefix(f"{candidate.parsing.name}: "))
+            return Finding(digest, None, str(error).removeprefix(f"{printable(candidate.parsing.name)}: "))
     return Finding(digest, None, None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bmrl._regular_files import open_regular
+from bmrl._text import one_line, printable
 from bmrl.data._manifest_rules import ARCHITECTURES, MANIPULATIONS, ROLES
 from bmrl.errors import DataError, MissingExtraError, MissingFileError
 from bmrl.models.config import Generator
@@ -13,7 +16,7 @@ from bmrl.models.config import Generator
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["GeneratorRule", "known_family", "read_families"]
+__all__ = ["PHOTOGRAPHS", "GeneratorRule", "families_entry", "known_family", "names_photographs", "read_families"]
 
 # The seen and unseen generators of arXiv:2504.14129, in DF40's spellings too; the families are inferred from the
 # generators' own publications. Names are compared without case and punctuation.
@@ -26,6 +29,15 @@ _KNOWN = {
     ("FS", "diffusion"): "DiffFace REFace",
     ("none", "none"): "CelebA CelebA-HQ FFHQ",
 }
+
+PHOTOGRAPHS = "real"
+"""The class of photographs that lie in a generator's folder."""
+
+_YAML_WORDS = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null"])
+_REAL = frozenset(("real", "reals"))
+_MADE = re.compile(
+    r"fake|swap|gan|diff|synth|gener|edit|manip|^(not|non|un|and|vs|or|ai|vis|visxl|nvp|time|sd[0-9]*|sdxl|xl|flux)$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +57,7 @@ class GeneratorRule:
 
 
 def known_family(name: str) -> Generator | None:
-    """Return the generator of this name if the paper has it or the name begins with "real", else None.
+    """Return the generator of this name if the paper has it or the name says "photographs", else None.
 
     Example:
         >>> known_family("sd2.1")
@@ -53,9 +65,25 @@ def known_family(name: str) -> Generator | None:
     """
     key = _key(name)
     for (manipulation, architecture), names in _KNOWN.items():
-        if key in map(_key, names.split()) or (manipulation == "none" and key.startswith("real")):
+        if key in map(_key, names.split()):
             return _generator(name, manipulation, architecture)
-    return None
+    return _generator(name, "none", "none") if names_photographs(name) else None
+
+
+def names_photographs(name: str) -> bool:
+    """Whether a folder of this name holds photographs: its first or last word is "real", and no word is a generator's.
+
+    Words are what punctuation separates; numbers in front do not count. So ``realistic_vision``, ``RealVisXL`` and
+    ``real_esrgan`` are none.
+
+    Example:
+        >>> [name for name in ("real_ffhq", "0_Real_FF++", "celeba_real", "RealVisXL") if names_photographs(name)]
+        ['real_ffhq', '0_Real_FF++', 'celeba_real']
+    """
+    words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
+    while words and words[0].isdigit():
+        del words[0]
+    return bool(words) and bool(_REAL & {words[0], words[-1]}) and not any(map(_MADE.search, words))
 
 
 def read_families(path: Path) -> dict[str, GeneratorRule]:
@@ -79,15 +107,26 @@ def read_families(path: Path) -> dict[str, GeneratorRule]:
         import yaml
     except ImportError as error:
         raise MissingExtraError("PyYAML", "train") from error
+    where = printable(str(path))
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            content = yaml.safe_load(file.read().decode("utf-8"))
     except FileNotFoundError as error:
-        raise MissingFileError(f"{path}: expected a YAML file, got nothing at this path") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: expected a YAML file, got: {' '.join(str(error).split())}") from error
+        raise MissingFileError(f"{where}: expected a YAML file, got nothing at this path") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(f"{where}: expected a YAML file, got: {one_line(error)}") from error
     if not isinstance(content, dict) or not content:
-        raise DataError(f"{path}: expected a mapping of generator names, got {type(content).__name__}")
-    return {str(name): _rule(str(name), entry, f"{path}, {name}") for name, entry in content.items()}
+        raise DataError(f"{where}: expected a mapping of generator names, got {type(content).__name__}")
+    for name in content:
+        if isinstance(name, bool) or not isinstance(name, str | int):
+            raise DataError(f"{where}: expected generator names, got {name!r}; put a name that means more in quotes")
+    return {str(name): _rule(str(name), entry, f"{where}, {printable(str(name))}") for name, entry in content.items()}
+
+
+def families_entry(name: str) -> str:
+    """Return the YAML by which a user may say what a generator is, with a family to be corrected."""
+    plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name) and name.lower() not in _YAML_WORDS
+    return f"{name if plain else json.dumps(name, ensure_ascii=False)}: {{manipulation: EFS, architecture: GAN}}"
 
 
 def _rule(name: str, entry: Any, where: str) -> GeneratorRule:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from bmrl._checks import check_integer, check_switch
+from bmrl._text import printable
+from bmrl.data._manifest_rules import is_text
+from bmrl.data.finding import PARSING
 from bmrl.data.importers.assembly import assemble, check_destination
 from bmrl.data.importers.candidates import Candidate
-from bmrl.data.importers.families import GeneratorRule, known_family, read_families
+from bmrl.data.importers.families import GeneratorRule, families_entry, known_family, read_families
+from bmrl.data.importers.frames import swapped_videos, video_folders, warn_of_numbers, warn_of_series
+from bmrl.data.importers.layout import alike, read_layout
 from bmrl.data.importers.splits import check_shares
-from bmrl.errors import DataError, MissingFileError
+from bmrl.errors import DataError, DTypeError
 from bmrl.images import SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    import re
+    from collections.abc import Collection, Mapping, Sequence
 
+    from bmrl.data.importers.layout import FoundImage, Layout
     from bmrl.data.importers.report import ImportReport
     from bmrl.data.manifest import Manifest
 
 __all__ = ["import_folder"]
-
-_PARSING = "parsing"
 
 
 def import_folder(
@@ -38,15 +43,20 @@ def import_folder(
 ) -> tuple[Manifest, ImportReport]:
     """Make a data set in ``out`` of the images in ``source/<generator>/``, and return its manifest and the report.
 
-    Every folder of ``source`` is a generator, named so, and searched with its subfolders for images (by their names;
-    hidden files are passed over, links to folders below the generator's are not followed). A parsing map is taken
-    from ``source/parsing/<generator>/<path of the image>.png`` where there is one. ``source`` is never changed.
+    Every folder of ``source`` is a generator, named so, and searched with its sub-folders for images (by their names;
+    hidden files are passed over, linked folders are followed once). A parsing map is taken from
+    ``source/parsing/<path of the image>.png`` where there is one. ``source`` is never changed.
 
     The families of a generator come from the YAML file ``families``
-    (:func:`~bmrl.data.importers.families.read_families`), else from its name: folders that begin with "real" are
-    photographs, and the generators of the paper are known. Images whose file names agree but for the suffix are one
-    group, in whatever generator's folder they lie, since fakes are often named after the picture that they
-    were made of; a pattern in ``families`` groups otherwise.
+    (:func:`~bmrl.data.importers.families.read_families`), else from its name: folders named "real" in their first or
+    last word are photographs, and the generators of the paper are known. Such a sub-folder of a generator's folder,
+    as in ``MidJourney/{fake,real}``, holds photographs too: class ``real``. Where the folders of ``source`` are splits
+    (``train``, ``val``, ``test``), the generators are in those; new splits are drawn.
+
+    Numbered images in a sub-folder that is named as a video, or has the same numbers as others, are frames of one
+    video and one group (:mod:`bmrl.data.importers.frames`). Other images whose file names agree but for the suffix are
+    one group, in whatever generator's folder they lie, since fakes are often named after the picture that they
+    were made of. A pattern in ``families`` groups otherwise.
 
     Args:
         source: the folder to import.
@@ -62,27 +72,36 @@ def import_folder(
     Raises:
         MissingFileError: ``source`` or ``families`` does not exist.
         DataError: there is no generator, image or readable image, or a folder of unknown family; ``families`` breaks
-            its schema or names a generator without a folder; a pattern does not fit an image; ``out`` is not empty.
-        RangeError: the shares are out of range.
+            its schema or names a generator without a folder; a pattern does not fit an image; ``out`` is not empty or
+            can't be written.
+        FolderInUseError: another process writes into ``out`` now.
+        DTypeError, RangeError: ``seed``, ``symlink``, ``unseen`` or the shares are of another type or out of range.
     """
     source, out = Path(source), Path(out)
-    if not source.is_dir():
-        raise MissingFileError(f"{source}: expected a folder with a folder per generator, got none at this path")
     check_shares(val, test)
+    check_switch("symlink", symlink)
+    check_integer("seed", seed)
+    if isinstance(unseen, str):
+        raise DTypeError(f"unseen: expected a list of generators, got the text {unseen!r}")
+    said = {} if families is None else read_families(Path(families))
+    layout = read_layout(source, said)
     check_destination(source, out)
-    rules = _rules(source, None if families is None else Path(families), unseen)
+    rules = _rules(layout, said, "families" if families is None else printable(os.fspath(families)), unseen)
     candidates: list[Candidate] = []
-    ignored = Counter(entry.suffix.lower() for entry in source.iterdir() if entry.is_file() and entry.name[0] != ".")
-    for rule in rules:
-        for relative in _walk(source / rule.generator.name):
-            if relative.suffix.lower() in SUFFIXES:
-                candidates.append(_candidate(source, rule, relative))
-            else:
-                ignored[relative.suffix.lower()] += 1
+    warnings = list(layout.warnings)
+    for name, images in layout.images.items():
+        found, warning = _candidates(source, rules[name], images)
+        candidates += found
+        warnings += [f"{name}: {warning}"] if warning else []
+        warnings += [] if images else [f"{name}: no images in its folder"]
     if not candidates:
         raise DataError(
             f"{source}: expected images ({' '.join(sorted(SUFFIXES))}) in the generators' folders, got none"
         )
+    warnings += [
+        f"{', '.join(names)}: names that are nearly the same, taken as {len(names)} classes"
+        for names in alike(layout.images)
+    ]
     return assemble(
         candidates,
         out,
@@ -91,22 +110,24 @@ def import_folder(
         test=test,
         seed=seed,
         symlink=symlink,
-        ignored=dict(sorted(ignored.items())),
+        ignored=dict(sorted(layout.ignored.items())),
+        skipped=layout.skipped,
+        warnings=warnings,
     )
 
 
-def _rules(source: Path, families: Path | None, unseen: Collection[str]) -> list[GeneratorRule]:
-    """Return the rule of every generator's folder, sorted by name."""
-    names = sorted(
-        entry.name for entry in source.iterdir() if entry.is_dir() and entry.name != _PARSING and entry.name[0] != "."
-    )
-    if not names:
-        raise DataError(f"{source}: expected a folder per generator, got no folders")
-    said = {} if families is None else read_families(families)
+def _rules(
+    layout: Layout, said: Mapping[str, GeneratorRule], families: str, unseen: Collection[str]
+) -> dict[str, GeneratorRule]:
+    """Return the rule of every generator."""
+    names = list(layout.images)
+    for name in names:
+        if name != name.strip() or not is_text(name):
+            raise DataError(f"source: expected folders named without outer spaces and control characters, got {name!r}")
     for name, where in [(name, families) for name in said] + [(name, "unseen") for name in unseen]:
         if name not in names:
             raise DataError(f"{where}: expected generators among {', '.join(names)}, got {name!r}")
-    rules = []
+    rules = {}
     unknown = []
     for name in names:
         generator = known_family(name)
@@ -114,9 +135,9 @@ def _rules(source: Path, families: Path | None, unseen: Collection[str]) -> list
         if rule is None:
             unknown.append(name)
         else:
-            rules.append(GeneratorRule(rule.generator, "unseen" if name in unseen else rule.role, rule.group))
+            rules[name] = GeneratorRule(rule.generator, "unseen" if name in unseen else rule.role, rule.group)
     if unknown:
-        entries = ", ".join(f"{name}: {{manipulation: EFS, architecture: GAN}}" for name in unknown)
+        entries = ", ".join(map(families_entry, unknown))
         raise DataError(
             f"families: expected the manipulation (none, EFS, FS, AM) and architecture (GAN, diffusion) of "
             f"{', '.join(unknown)}, got none; correct this and pass it as a YAML file: {{{entries}}}"
@@ -124,26 +145,42 @@ def _rules(source: Path, families: Path | None, unseen: Collection[str]) -> list
     return rules
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files below ``folder``, relative to it, in a fixed order."""
-
-    def fail(error: OSError) -> NoReturn:
-        raise DataError(f"{error.filename}: expected a readable folder, got: {error.strerror}") from error
-
-    for current, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = sorted(name for name in folders if name[0] != ".")
-        for name in sorted(files):
-            if name[0] != ".":
-                yield (Path(current) / name).relative_to(folder)
-
-
-def _candidate(source: Path, rule: GeneratorRule, relative: Path) -> Candidate:
-    path = f"{rule.generator.name}/{relative.as_posix()}"
-    group = relative.stem.strip()
+def _candidates(source: Path, rule: GeneratorRule, images: Sequence[FoundImage]) -> tuple[list[Candidate], str | None]:
+    """Return the candidates of one generator, and what is worth a look at how they were grouped."""
+    videos = video_folders([image.below for image in images]) if rule.group is None else set()
+    candidates = []
+    for image in images:
+        also: tuple[str, ...] = ()
+        if rule.group is not None:
+            group = _matched(rule.group, image)
+        elif image.below.parent in videos:
+            group = image.below.parent.name.strip()
+            also = swapped_videos(group)
+        else:
+            group = image.below.stem.strip()
+        path = str(image.path)
+        parsing = source / PARSING / image.path.with_suffix(".png")
+        candidates.append(
+            Candidate(
+                source / path, path, rule.generator, rule.role, group, parsing if parsing.exists() else None, also
+            )
+        )
+    if videos:
+        return candidates, (
+            f"images in {len(videos)} sub-folders such as {min(map(str, videos))} taken as frames of one video each; "
+            "a group pattern in families groups otherwise"
+        )
     if rule.group is not None:
-        match = rule.group.search(relative.with_suffix("").as_posix())
-        group = (match.group(1 if rule.group.groups else 0) or "").strip() if match else ""
-        if not group:
-            raise DataError(f"{path}: expected the group pattern {rule.group.pattern!r} to find a name, got nothing")
-    parsing = source / _PARSING / Path(path).with_suffix(".png")
-    return Candidate(source / path, path, rule.generator, rule.role, group, parsing if parsing.exists() else None)
+        return candidates, None
+    below = [image.below for image in images]
+    return candidates, warn_of_numbers(below) or warn_of_series({path.stem for path in below})
+
+
+def _matched(pattern: re.Pattern[str], image: FoundImage) -> str:
+    match = pattern.search(str(image.below.with_suffix("")))
+    group = (match.group(1 if pattern.groups else 0) or "").strip() if match else ""
+    if not group:
+        raise DataError(
+            f"{printable(str(image.path))}: expected the group pattern {pattern.pattern!r} to find a name, got nothing"
+        )
+    return group

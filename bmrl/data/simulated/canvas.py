@@ -17,7 +17,7 @@ PARSING_CLASSES = (
     *("background", "skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "l_ear", "r_ear", "ear_r"),
     *("nose", "mouth", "u_lip", "l_lip", "neck", "neck_l", "cloth", "hair", "hat"),
 )
-"""The 19 classes of CelebAMask-HQ in order; ``l_`` and ``r_`` are the viewer's left and right."""
+"""The 19 face-parsing classes in BiSeNet's order; ``l_`` and ``r_`` are the viewer's left and right."""
 
 
 class Canvas:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from bmrl.data.simulated.canvas import PARSING_CLASSES
-from bmrl.data.simulated.folder import CONTACT_SHEET
+from bmrl.data.simulated.folder import CONTACT_SHEET, save_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def write_contact_sheet(manifest: Manifest, simulators: Sequence[Simulator]) -> 
         spectrum_picture = Image.fromarray(shade).convert("RGB")
         sheet.paste(_enlarged(spectrum_picture, size), (_LABEL_WIDTH + (_FACES + 1) * step, top))
     path = manifest.root / CONTACT_SHEET
-    sheet.save(path)
+    save_image(sheet, path)
     return path
 
 

@@ -12,14 +12,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from bmrl._files import claimed
 from bmrl.data.manifest import Manifest, Row
 from bmrl.data.simulated.camera import to_bytes
 from bmrl.data.simulated.contact_sheet import write_contact_sheet
-from bmrl.data.simulated.folder import prepare_folder
+from bmrl.data.simulated.folder import prepare_folder, save_image
 from bmrl.data.simulated.manipulations import Scene
 from bmrl.data.simulated.people import draw_identity, draw_photo
 from bmrl.data.simulated.simulators import SIMULATORS, Simulator
-from bmrl.errors import RangeError
+from bmrl.errors import DataError, DTypeError, RangeError
 
 __all__ = ["simulate"]
 
@@ -56,7 +57,10 @@ def simulate(
 
     Raises:
         RangeError: an argument is outside its range.
-        DataError: ``folder`` holds anything that this function did not write; nothing is changed then.
+        DTypeError: ``folder`` is no path.
+        DataError: ``folder`` holds anything that this function did not write, and nothing is changed then; or a file
+            can't be written.
+        FolderInUseError: another process writes into ``folder`` now.
 
     Example:
         >>> import tempfile
@@ -70,16 +74,22 @@ def simulate(
     if image_size % 16:
         raise RangeError(f"image_size: expected a multiple of 16, got {image_size}")
     if workers is not None:
-        _check_whole("workers", workers, 1, None)
+        _check_whole("workers", workers, 1, 1024)
+    if not isinstance(folder, (str, os.PathLike)):
+        raise DTypeError(f"folder: expected a path, got {type(folder).__name__}")
+    root = Path(folder)
+    if os.path.lexists(root) and not root.is_dir():
+        raise DataError(f"folder: expected a folder, got the file {root}")
 
     settings = {"seed": seed, "images_per_generator": images_per_generator, "image_size": image_size}
-    root = prepare_folder(Path(folder), settings, [simulator.name for simulator in SIMULATORS])
     pictures = _plan(images_per_generator)
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        list(pool.map(partial(_write_picture, root, seed, image_size), pictures))
-    manifest = Manifest(root, tuple(picture.row for picture in pictures))
-    write_contact_sheet(manifest, SIMULATORS)
-    manifest.write()
+    with claimed(root):
+        prepare_folder(root, settings, [simulator.name for simulator in SIMULATORS])
+        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+            list(pool.map(partial(_write_picture, root, seed, image_size), pictures))
+        manifest = Manifest(root, tuple(picture.row for picture in pictures))
+        write_contact_sheet(manifest, SIMULATORS)
+        manifest.write()  # last: a folder with a manifest is complete
     return manifest
 
 
@@ -113,8 +123,8 @@ def _write_picture(root: Path, seed: int, image_size: int, picture: _Picture) ->
     identity = draw_identity(np.random.default_rng([seed, _IDENTITY, person]))
     donor = draw_identity(np.random.default_rng([seed, _DONOR, person]))
     face = simulator.draw(Scene(identity, donor, draw_photo(rng), image_size), rng)
-    Image.fromarray(to_bytes(face.image)).save(root / row.path)
-    Image.fromarray(face.parsing).save(root / "parsing" / row.path)
+    save_image(Image.fromarray(to_bytes(face.image)), root / row.path)
+    save_image(Image.fromarray(face.parsing), root / "parsing" / row.path)
 
 
 def _check_whole(name: str, value: int, low: int, high: int | None) -> None:

@@ -7,16 +7,20 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bmrl._files import CLAIM
+from bmrl.data.manifest import FILENAME
 from bmrl.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["CONTACT_SHEET", "MARKER", "prepare_folder"]
+    from PIL import Image
+
+__all__ = ["CONTACT_SHEET", "MARKER", "prepare_folder", "save_image"]
 
 MARKER = "simulated.json"
 CONTACT_SHEET = "contact_sheet.png"
-_FILES = (MARKER, CONTACT_SHEET, "manifest.csv")
+_FILES = (MARKER, CONTACT_SHEET, FILENAME)
 
 
 def prepare_folder(folder: Path, settings: Mapping[str, int], generators: Collection[str]) -> Path:
@@ -45,10 +49,23 @@ def prepare_folder(folder: Path, settings: Mapping[str, int], generators: Collec
     return folder
 
 
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write an image.
+
+    Raises:
+        DataError: the file can't be written.
+    """
+    try:
+        image.save(path)
+    except OSError as error:  # Pillow's names no file
+        raise DataError(f"{path}: expected a file that can be written, got: {error.strerror or error}") from error
+
+
 def _own_files(folder: Path) -> list[Path]:
     """Every file below ``folder``, the marker last; an error if any is not one that this package writes."""
     entries = [Path(parent) / name for parent, folders, names in os.walk(folder) for name in (*folders, *names)]
     files = sorted(entry for entry in entries if entry.is_symlink() or not entry.is_dir())
+    files = [file for file in files if file != folder / CLAIM]  # of the one who asks
     if files and not (folder / MARKER).is_file():
         raise DataError(
             f"folder: expected an empty folder or an earlier simulated data set, got {folder} with {files[0].name}"
@@ -56,10 +73,13 @@ def _own_files(folder: Path) -> list[Path]:
     for file in files:
         if not _is_own(file.relative_to(folder).parts):
             raise DataError(f"folder: expected only files of a simulated data set, got {file}")
-    return sorted(files, key=lambda file: file.name == MARKER)
+    # The manifest goes first and the marker last: what a kill leaves is no data set, and still ours.
+    return sorted(files, key=lambda file: (file.name == MARKER, file.name != FILENAME))
 
 
 def _is_own(parts: tuple[str, ...]) -> bool:
+    if parts[0].startswith(f".{FILENAME}."):  # what a kill left while the manifest was written
+        return parts[1:] == (FILENAME,)
     if len(parts) == 1:
         return parts[0] in _FILES
     *folders, name = parts[1:] if parts[0] == "parsing" else parts

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from bmrl.data.importers.families import known_family, read_families
@@ -16,6 +18,7 @@ from bmrl.errors import DataError, MissingFileError
         ("FSLSD FaceSwapper SimSwap simswap InSwapper inswap UniFace uniface e4s", ("FS", "GAN")),
         ("DiffFace REFace", ("FS", "diffusion")),
         ("real real_ffhq Real-2 CelebA-HQ FFHQ celeba", ("none", "none")),
+        ("0_Real_FF++ 0_Real_CelebDF Real reals celeba_real 00-real real_faces FF++_real", ("none", "none")),
     ],
 )
 def test_known_names(names, family):
@@ -25,7 +28,24 @@ def test_known_names(names, family):
         assert (generator.name, generator.manipulation, generator.architecture) == (name, *family)
 
 
-@pytest.mark.parametrize("name", ["stargan", "unreal", "sd3", "dit2", "StyleGAN"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("stargan", "unreal", "sd3", "dit2", "StyleGAN"),
+        *(
+            "realistic_vision",
+            "RealVisXL",
+            "Realistic-Vision-v5",
+            "surreal",
+            "realvisxl",
+            "RealNVP",
+            "realness",
+            "real2sim",
+        ),
+        *("real_esrgan", "Real-ESRGAN", "real_vis_xl", "real_and_fake", "not_real", "my_real_images", "real_time_swap"),
+        *("12", "_", "", "fake_real"),
+    ],
+)
 def test_other_names_are_not_guessed(name):
     assert known_family(name) is None
 
@@ -80,6 +100,8 @@ def test_reads_families(tmp_path):
         ("a: EFS", ", a: expected a mapping with the key manipulation, got 'EFS'"),
         ("- a", ": expected a mapping of generator names, got list"),
         ("", ": expected a mapping of generator names, got NoneType"),
+        ("no: {manipulation: none}", ": expected generator names, got False; put a name that means more in quotes"),
+        ("1.5: {manipulation: none}", ": expected generator names, got 1.5; put a name that means more in quotes"),
     ],
 )
 def test_rejects(tmp_path, text, message):
@@ -104,3 +126,9 @@ def test_rejects_what_is_no_yaml_or_pattern(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(MissingFileError, match=r"none\.yaml: expected a YAML file, got nothing at this path$"):
         read_families(tmp_path / "none.yaml")
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "families.yaml")
+    with pytest.raises(DataError, match=r"families\.yaml: expected a YAML file, got: .*a named pipe"):
+        read_families(tmp_path / "families.yaml")

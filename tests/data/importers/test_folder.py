@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from bmrl._files import claimed
+from bmrl.data._manifest_rules import SPLITS
 from bmrl.data.importers.folder import import_folder
 from bmrl.data.manifest import Manifest
-from bmrl.errors import DataError, MissingFileError, RangeError
+from bmrl.errors import DataError, DTypeError, FolderInUseError, MissingFileError, RangeError
 
 
 def save(path: Path, seed: int, size: tuple[int, int] = (8, 6)) -> None:
@@ -143,8 +147,8 @@ def test_unreadable_images_and_maps_are_listed(source, tmp_path, caplog):
     save_map(source / "parsing" / "real_faces" / "02.png")
     _, report = import_folder(source, tmp_path / "out")
     assert report.skipped == [
-        ("StyleGAN2/broken.png", "expected an image file, got nothing at this path"),
         ("StyleGAN2/a/00.jpg", "expected an image, got no bytes"),
+        ("StyleGAN2/broken.png", "expected an image file, got nothing at this path"),
     ]
     assert report.parsing_skipped == [
         ("real_faces/00.png", "expected class indices 0 to 18, got 19"),
@@ -153,7 +157,7 @@ def test_unreadable_images_and_maps_are_listed(source, tmp_path, caplog):
         ("real_faces/02.png", "expected one image of this name, got several with different suffixes"),
     ]
     assert not (tmp_path / "out" / "parsing").exists()
-    assert caplog.messages == [f"{tmp_path / 'out'}: {report.summary()}; see import_report.json"]
+    assert caplog.messages == []  # who imports is given the report
     assert "skipped 2 images and 4 maps" in report.summary()
 
 
@@ -161,7 +165,7 @@ def test_names_that_a_manifest_can_not_hold_are_listed(source, tmp_path):
     save(source / "StyleGAN2" / "a\\b.png", 1)
     os.rename(source / "StyleGAN2" / "a" / "00.jpg", os.fsencode(source / "StyleGAN2") + b"/\xff.jpg")
     _, report = import_folder(source, tmp_path / "out")
-    reason = "expected a name in UTF-8 and without backslashes, got another"
+    reason = "expected a name in UTF-8, without backslashes and drives, got another"
     assert report.skipped == [("StyleGAN2/a\\b.png", reason), ("StyleGAN2/\udcff.jpg", reason)]
     stored = json.loads((tmp_path / "out" / "import_report.json").read_text(encoding="utf-8"))
     assert stored["skipped"] == [["StyleGAN2/a\\b.png", reason], ["StyleGAN2/\udcff.jpg", reason]]
@@ -246,8 +250,13 @@ def test_rejects_destinations(source, tmp_path):
     out.write_text("a file")
     with pytest.raises(DataError, match=r"out: expected a new or empty folder, got a file$"):
         import_folder(source, out)
-    with pytest.raises(DataError, match=r"expected a new or empty folder, got one that holds files$"):
+    with pytest.raises(DataError, match=r"expected a new or empty folder, got one that holds .*source$"):
         import_folder(source, tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / ".notes").write_text("mine")
+    with pytest.raises(DataError, match=r"expected a new or empty folder, got one that holds files$"):
+        import_folder(source, tmp_path / "full")
+    assert (tmp_path / "full" / ".notes").read_text() == "mine"
     assert out.read_text() == "a file"
     out.unlink()
     out.mkdir()
@@ -266,6 +275,241 @@ def test_a_failure_on_the_way_leaves_nothing(source, tmp_path):
     save(source / "import_report.json" / "a.png", 1)  # takes the place of the report
     families = tmp_path / "families.yaml"
     families.write_text("import_report.json: {manipulation: none}")
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(DataError, match=r"out: expected a folder that can be written into, got: Is a directory$"):
         import_folder(source, tmp_path / "out", families=families)
     assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DataError, match="Is a directory"):
+        import_folder(source, tmp_path / "out", families=families)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_frames_of_a_video_are_one_group(tmp_path):
+    source = tmp_path / "source"
+    for video in range(10):
+        for frame in range(3):
+            save(source / "simswap" / f"vid{video}" / f"{frame:04}.png", 10 * video + frame)
+            save(source / "real" / "frames" / f"person {video}" / f"frame_{frame}.png", 200 + 10 * video + frame)
+    manifest, report = import_folder(source, tmp_path / "out")
+    assert {row.group for row in manifest.rows} == {f"{what}{i}" for what in ("vid", "person ") for i in range(10)}
+    for row in manifest.rows:
+        assert row.group == row.path.split("/")[-2]
+    assert report.warnings == [
+        f"{name}: images in 10 sub-folders such as {first} taken as frames of one video each; a group pattern in "
+        "families groups otherwise"
+        for name, first in (("real", "frames/person 0"), ("simswap", "vid0"))
+    ]
+    families = tmp_path / "families.yaml"
+    families.write_text("simswap: {manipulation: FS, architecture: GAN, group: '[0-9]+$'}")
+    manifest, report = import_folder(source, tmp_path / "other", families=families)
+    assert {row.group for row in manifest.rows if row.generator == "simswap"} == {"0000", "0001", "0002"}
+    assert [warning.split(":")[0] for warning in report.warnings] == ["real"]
+
+
+def test_a_swap_stays_with_the_videos_it_was_made_of(tmp_path):
+    source = tmp_path / "source"
+    for video in range(8):
+        for frame in range(2):
+            save(source / "real" / f"frames/{video:03}" / f"{frame}.png", 10 * video + frame)
+            swap = f"{video:03}_{video ^ 1:03}"
+            save(source / "simswap" / f"frames/{swap}" / f"{frame}.png", 100 + 10 * video + frame)
+    manifest, _ = import_folder(source, tmp_path / "out", val=0, test=0.5)
+    split_of: dict[str, set[str]] = {}
+    for row in manifest.rows:
+        for person in row.path.split("/")[-2].split("_"):
+            split_of.setdefault(person, set()).add(row.split)
+    assert len(split_of) == 8
+    assert all(len(splits) == 1 for splits in split_of.values())
+    assert {row.split for row in manifest.rows} == {"train", "test"}
+
+
+def test_numbers_in_few_large_folders_are_asked_about(tmp_path):
+    """They may be settings of one generator, with pictures of one source, or videos."""
+    for folder in ("first", "second"):
+        for frame in range(4):
+            save(tmp_path / "source" / "DDPM" / folder / f"{frame}.png", frame + 10 * len(folder))
+    manifest, report = import_folder(tmp_path / "source", tmp_path / "out")
+    assert {row.group for row in manifest.rows} == {"0", "1", "2", "3"}
+    assert report.warnings == [
+        "DDPM: images of one number in several sub-folders, such as 0 in first and second, taken as made of one "
+        "picture; if the sub-folders are videos, families needs the group pattern '^(.+)/'"
+    ]
+
+
+def test_names_that_look_like_series_are_asked_about(tmp_path):
+    for name in ("anna_1", "anna_2", "bob_1", "bob_2", "eve_1"):
+        save(tmp_path / "source" / "DDPM" / f"{name}.png", len(name) * 7 + ord(name[0]) + int(name[-1]))
+    _, report = import_folder(tmp_path / "source", tmp_path / "out")
+    assert report.warnings[0] == (
+        "DDPM: names such as anna_1 and anna_2 are groups of their own; if they show one person or video, families "
+        "needs a group pattern"
+    )
+
+
+def test_photographs_in_a_generators_folder_are_photographs(tmp_path):
+    source = tmp_path / "source"
+    for index in range(10):
+        save(source / "MidJourney" / "fake" / f"{index}.png", index)
+        save(source / "MidJourney" / "real" / f"{index}.png", 100 + index)
+        save(source / "DDPM" / "train" / "nature" / f"{index}n.png", 200 + index)
+    families = tmp_path / "families.yaml"
+    families.write_text("MidJourney: {manipulation: EFS, architecture: diffusion}\nreal: {manipulation: none}")
+    manifest, report = import_folder(source, tmp_path / "out", families=families)
+    for row in manifest.rows:
+        assert row.generator == ("MidJourney" if "/fake/" in row.path else "real")
+    assert report.warnings == [
+        "DDPM/train/nature: 10 images taken as photographs, class 'real', not as DDPM",
+        "MidJourney/real: 10 images taken as photographs, class 'real', not as MidJourney",
+        "DDPM: no images in its folder",
+    ]
+    save(source / "FFHQ" / "1_fake" / "a.png", 1)
+    with pytest.raises(DataError, match=r"FFHQ/1_fake: expected photographs, as FFHQ says, got a folder of fakes$"):
+        import_folder(source, tmp_path / "other", families=families)
+
+
+def test_splits_are_no_generators(tmp_path):
+    source = tmp_path / "source"
+    for split in ("train", "val", "test"):
+        for index in range(4):
+            save(source / split / "DDPM" / f"{split}{index}x.png", index + 10 * len(split))
+            save(source / split / "real" / f"{split}{index}x.png", 100 + index + 10 * ord(split[0]))
+    manifest, report = import_folder(source, tmp_path / "out")
+    assert {row.generator for row in manifest.rows} == {"DDPM", "real"}
+    assert len(manifest.rows) == 24
+    assert report.warnings[0] == "the splits of the source (test, train, val) were not kept: new ones were drawn"
+    save(source / "simswap" / "a.png", 1)
+    message = r"source: expected a folder per generator, got test, a split, beside simswap$"
+    with pytest.raises(DataError, match=message):
+        import_folder(source, tmp_path / "other")
+    families = tmp_path / "families.yaml"
+    families.write_text("".join(f"{name}: {{manipulation: EFS, architecture: GAN}}\n" for name in SPLITS))
+    manifest, _ = import_folder(source, tmp_path / "third", families=families)  # that's what the user calls them
+    assert {"train", "val", "test"} < {row.generator for row in manifest.rows}
+
+
+def test_folders_of_systems_are_passed_over_and_links_followed(source, tmp_path):
+    save(source / "__MACOSX" / "StyleGAN2" / "a.png", 1)
+    save(source / "StyleGAN2" / "._03.png", 1)
+    save(tmp_path / "elsewhere" / "linked.png", 500)
+    (source / "StyleGAN2" / "link").symlink_to(tmp_path / "elsewhere")
+    (source / "StyleGAN2" / "loop").symlink_to(source)
+    os.mkfifo(source / "StyleGAN2" / "pipe.png")
+    (source / "StyleGAN2" / "a.heic").write_bytes(b"")
+    manifest, report = import_folder(source, tmp_path / "out")
+    assert {row.generator for row in manifest.rows} == {"SD-2.1", "StyleGAN2", "real_faces"}
+    assert "StyleGAN2/link/linked.png" in {row.path for row in manifest.rows}
+    assert len(manifest.rows) == 61
+    assert report.skipped == [
+        ("StyleGAN2/pipe.png", "expected a file, got a named pipe"),
+        ("StyleGAN2/loop", f"expected each folder once, got a link to {source}"),
+    ]
+    assert report.warnings == ["StyleGAN2: left out pictures in formats that can't be read (1 .heic)"]
+
+
+def test_the_same_bytes_under_two_generators_are_warned_of(source, tmp_path, caplog):
+    save(source / "StyleGAN2" / "copy.png", 3)  # as real_faces/03.png
+    _, report = import_folder(source, tmp_path / "out")
+    assert report.mislabelled == [["StyleGAN2/copy.png", "real_faces/03.png"]]
+    assert report.warnings == [
+        "1 pictures lie under several generators, such as StyleGAN2/copy.png and real_faces/03.png: all but one label "
+        "of each must be wrong; see mislabelled in import_report.json"
+    ]
+    assert caplog.messages == [f"{tmp_path / 'out'}: {report.warnings[0]}"]
+
+
+def test_names_that_are_nearly_the_same_are_warned_of(tmp_path):
+    for index, name in enumerate(("DDPM", "ddpm", "SD-2.1", "sd_21", "e4s")):
+        for shot in range(9):
+            save(tmp_path / "source" / name / f"{shot}.png", 10 * index + shot)
+    _, report = import_folder(tmp_path / "source", tmp_path / "out")
+    assert report.warnings == [
+        "DDPM, ddpm: names that are nearly the same, taken as 2 classes",
+        "SD-2.1, sd_21: names that are nearly the same, taken as 2 classes",
+    ]
+
+
+@pytest.mark.parametrize("name", ["ddpm ", " ddpm", "dd\x1b[31mpm", "dd\npm", "dd\u202epm", "dd\udcffpm"])
+def test_refuses_folders_with_names_that_hide_something(tmp_path, name):
+    save(tmp_path / "source" / name / "a.png", 1)
+    with pytest.raises(DataError) as caught:
+        import_folder(tmp_path / "source", tmp_path / "out")
+    assert str(caught.value) == (
+        f"source: expected folders named without outer spaces and control characters, got {name!r}"
+    )
+    assert str(caught.value).isprintable()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["no", "null", "1e3", "2024", "it: b", "{x}", "it's", 'say "hi"', "#1", "é", "-"])
+def test_the_entry_that_an_error_prints_is_yaml(tmp_path, name):
+    save(tmp_path / "source" / name / "a.png", 1)
+    with pytest.raises(DataError) as caught:
+        import_folder(tmp_path / "source", tmp_path / "out")
+    families = tmp_path / "families.yaml"
+    families.write_text(str(caught.value).split("YAML file: ")[1], encoding="utf-8")
+    manifest, _ = import_folder(tmp_path / "source", tmp_path / "out", families=families)
+    assert [row.generator for row in manifest.rows] == [name]
+
+
+def test_what_a_killed_import_left_is_replaced(source, tmp_path):
+    script = """
+import os, sys
+from bmrl.data.importers import assembly
+from bmrl.data import import_folder
+assembly.shutil.copyfileobj = lambda reading, writing: os.kill(os.getpid(), 9)
+import_folder(sys.argv[1], sys.argv[2])
+"""
+    out = tmp_path / "out"
+    result = subprocess.run([sys.executable, "-c", script, str(source), str(out)], check=False)
+    assert result.returncode == -9
+    assert out.is_dir()
+    with pytest.raises(MissingFileError):
+        Manifest.read(out)
+    manifest, _ = import_folder(source, out)
+    assert Manifest.read(out) == manifest
+    assert sorted(path.name for path in out.iterdir()) == [
+        "SD-2.1",
+        "StyleGAN2",
+        "import_report.json",
+        "manifest.csv",
+        "real_faces",
+    ]
+
+
+def test_two_imports_at_once_are_refused(source, tmp_path):
+    with claimed(tmp_path / "out"), pytest.raises(FolderInUseError, match="out: expected a folder that nobody else"):
+        import_folder(source, tmp_path / "out")
+    import_folder(source, tmp_path / "out")
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing(source, tmp_path):
+    Image.effect_noise((400, 400), 100).save(source / "StyleGAN2" / "large.png")
+    script = """
+import resource, signal, sys
+from bmrl.data import import_folder
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    import_folder(sys.argv[1], sys.argv[2])
+except ValueError as error:
+    print(error)
+"""
+    out = tmp_path / "out"
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(source), str(out)], check=True, capture_output=True, text=True
+    )
+    name = "StyleGAN2/large.png"
+    assert result.stdout == f"{out / name}: expected to copy {source / name} here, got: File too large\n"
+    assert not out.exists()
+
+
+def test_arguments_are_checked_before_the_work(source, tmp_path):
+    for options, message in (
+        ({"unseen": "DDPM"}, "unseen: expected a list of generators, got the text 'DDPM'"),
+        ({"symlink": "yes"}, "symlink: expected True or False, got 'yes'"),
+        ({"seed": 1.5}, "seed: expected an integer, got 1.5"),
+        ({"val": "a"}, "val: expected a number, got 'a'"),
+    ):
+        with pytest.raises(DTypeError) as caught:
+            import_folder(source, tmp_path / "out", **options)
+        assert str(caught.value) == message

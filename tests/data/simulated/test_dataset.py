@@ -1,14 +1,18 @@
 import hashlib
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from bmrl._files import claimed
 from bmrl.data.manifest import Manifest
 from bmrl.data.simulated import SIMULATORS, simulate
-from bmrl.errors import DataError, RangeError
+from bmrl.errors import DataError, DTypeError, FolderInUseError, MissingFileError, RangeError
 
 SIZE = 64
 
@@ -150,7 +154,8 @@ def test_file_instead_of_a_folder_is_refused(tmp_path):
         ({"image_size": 1024}, "image_size: expected a whole number from 64 to 512, got 1024"),
         ({"image_size": 100}, "image_size: expected a multiple of 16, got 100"),
         ({"image_size": "128"}, "image_size: expected a whole number from 64 to 512, got '128'"),
-        ({"workers": 0}, "workers: expected a whole number >= 1, got 0"),
+        ({"workers": 0}, "workers: expected a whole number from 1 to 1024, got 0"),
+        ({"workers": 10**9}, "workers: expected a whole number from 1 to 1024, got 1000000000"),
     ],
 )
 def test_bad_arguments_change_nothing(tmp_path, arguments, message):
@@ -158,3 +163,48 @@ def test_bad_arguments_change_nothing(tmp_path, arguments, message):
         simulate(tmp_path / "new", **arguments)
     assert str(caught.value) == message
     assert not (tmp_path / "new").exists()
+
+
+def test_what_a_kill_left_is_no_data_set_and_is_replaced(tmp_path):
+    simulate(tmp_path / "data", images_per_generator=3, image_size=SIZE)
+    whole = digests(tmp_path / "data")
+    script = """
+import os, sys
+from bmrl.data import simulate
+from bmrl.data.manifest import Manifest
+Manifest.write = lambda self: os.kill(os.getpid(), 9)
+simulate(sys.argv[1], seed=1, images_per_generator=3, image_size=64)
+"""
+    result = subprocess.run([sys.executable, "-c", script, str(tmp_path / "data")], check=False)
+    assert result.returncode == -9
+    with pytest.raises(MissingFileError):
+        Manifest.read(tmp_path / "data")
+    simulate(tmp_path / "data", images_per_generator=3, image_size=SIZE)
+    assert digests(tmp_path / "data") == whole
+
+
+def test_two_at_once_are_refused(tmp_path):
+    with claimed(tmp_path), pytest.raises(FolderInUseError, match="expected a folder that nobody else writes into"):
+        simulate(tmp_path, images_per_generator=3, image_size=SIZE)
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    script = """
+import resource, signal, sys
+from bmrl.data import simulate
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+try:
+    simulate(sys.argv[1], images_per_generator=3, image_size=64)
+except ValueError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True, text=True)
+    message = r"/.*sim_\w+/\d+\.png: expected a file that can be written, got: File too large\n"
+    assert re.fullmatch(message, result.stdout)
+    assert not (tmp_path / "manifest.csv").exists()
+
+
+def test_rejects_what_is_no_path():
+    with pytest.raises(DTypeError, match="folder: expected a path, got int"):
+        simulate(3)
