@@ -19,7 +19,7 @@ PUBLIC = {
     "MultiPerspectiveVisualEncoder NoiseEncoder PARSING_CLASSES PARSING_COLORS ParsingEncoder SelfAttention "
     "TransformerBlock TransformerEncoder color_parsing tokenize",
     "bmrl.models": "BMRL BMRLConfig BMRLOutput Generator build_model load_model presets save_model",
-    "bmrl.data": "FaceDataset Manifest Row import_folder simulate",
+    "bmrl.data": "FaceDataset FoundImages Manifest Row find_images import_folder simulate",
     "bmrl.evaluation": "Attribution Attributor Predictions evaluate predict summarise",
     "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",
     "bmrl.export": "Artifact AsyncTritonClient FORMATS ServedModel TritonClient TritonServer export export_all "

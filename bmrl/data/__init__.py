@@ -11,16 +11,19 @@ from bmrl._lazy import lazy_names
 
 if TYPE_CHECKING:
     from bmrl.data.dataset import FaceDataset
+    from bmrl.data.finding import FoundImages, find_images
     from bmrl.data.importers.folder import import_folder
     from bmrl.data.manifest import Manifest, Row
     from bmrl.data.simulated import simulate
 
-__all__ = ["FaceDataset", "Manifest", "Row", "import_folder", "simulate"]
+__all__ = ["FaceDataset", "FoundImages", "Manifest", "Row", "find_images", "import_folder", "simulate"]
 
 _HOMES = {
     "FaceDataset": "dataset",
+    "FoundImages": "finding",
     "Manifest": "manifest",
     "Row": "manifest",
+    "find_images": "finding",
     "import_folder": "importers.folder",
     "simulate": "simulated",
 }
