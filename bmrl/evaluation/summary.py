@@ -8,7 +8,7 @@ import torch
 
 from bmrl.errors import DataError, RangeError
 from bmrl.evaluation import metrics
-from bmrl.evaluation._inputs import check_rate
+from bmrl.evaluation._inputs import check_thresholds
 from bmrl.evaluation.detection import detection_metrics, real_probability
 from bmrl.evaluation.intervals import wilson_interval
 
@@ -48,10 +48,7 @@ def summarise(predictions: Predictions, thresholds: Sequence[float]) -> dict[str
     Raises:
         DataError: there is no seen image. RangeError: no threshold is given, or one lies outside 0 .. 1.
     """
-    if not len(thresholds):
-        raise RangeError("thresholds: expected at least one, got none")
-    for threshold in thresholds:
-        check_rate("thresholds", threshold)
+    thresholds = check_thresholds(thresholds)
     if not predictions.seen.any():
         raise DataError("predictions: expected at least one image of a seen generator, got unseen ones only")
     return {

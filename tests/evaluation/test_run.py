@@ -7,7 +7,7 @@ import torch
 
 from bmrl import __version__
 from bmrl.data.manifest import Manifest
-from bmrl.errors import DataError, MissingFileError
+from bmrl.errors import DataError, MissingFileError, OutputError
 from bmrl.evaluation.run import evaluate
 from bmrl.models import build_model, save_model
 
@@ -98,7 +98,7 @@ def test_failure_leaves_existing_files_alone(model, manifest, tmp_path):
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     (out / "report.html").unlink()
     (out / "report.html").mkdir()  # the report can't be written over a folder
-    with pytest.raises(OSError, match=r"report\.html"):
+    with pytest.raises(OutputError, match=r"out: expected a file, got the folder .*report\.html"):
         evaluate(model, manifest, out, shortcut=False)
     assert sorted(path.name for path in out.iterdir()) == sorted(before)
     torch.nn.init.constant_(model.sharpness, float("nan"))
