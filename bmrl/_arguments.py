@@ -16,13 +16,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import NoReturn
 
-__all__ = ["CommandParser", "Inputs", "device", "images_of", "path"]
+__all__ = ["CommandParser", "Inputs", "Parser", "device", "images_of", "path"]
 
 MOST_REMARKS = 20
 
 
-class CommandParser(argparse.ArgumentParser):
-    """Takes options anywhere among the other arguments, and writes its errors on one printable line."""
+class Parser(argparse.ArgumentParser):
+    """Writes its errors on one printable line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the error, and exit with 2."""
+        super().error(printable(message))
+
+
+class CommandParser(Parser):
+    """Takes options anywhere among the other arguments."""
 
     _intermixing = False
 
@@ -35,10 +43,6 @@ class CommandParser(argparse.ArgumentParser):
             return self.parse_known_intermixed_args(args, namespace)
         finally:
             self._intermixing = False
-
-    def error(self, message: str) -> NoReturn:
-        """Print the usage and the error, and exit with 2."""
-        super().error(printable(message))
 
 
 def path(text: str) -> str:
@@ -76,7 +80,7 @@ def images_of(paths: Iterable[str]) -> Inputs:
     unsupported: Counter[str] = Counter()
     for given in paths:
         if not os.path.isdir(given):
-            items.append(given)
+            items.append(given or Unanswered("", "path: expected an image or a folder of images, got ''"))
             continue
         try:
             found = find_images(given)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmrl import __version__
-from bmrl._arguments import CommandParser, device, path
+from bmrl._arguments import CommandParser, Parser, device, path
 from bmrl._extras import missing_extra
 from bmrl._files import check_out_file, check_out_folder
 from bmrl._signals import stopping_signals
@@ -78,6 +78,7 @@ def _run(arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
             _parser().parse_args(arguments, options)
         finally:
             write("")  # of --help, whose writer passes over errors
+        os.getcwd()  # PyTorch's libraries would end the process where it was removed
         _quiet(verbose=options.verbose)
         from bmrl.export._runtime import keep_freed_memory
 
@@ -117,13 +118,13 @@ def _quiet(*, verbose: bool) -> None:
 
 
 def _described(error: OSError) -> str:
-    if error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror or error}"
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        return "working folder: expected an existing one, got one that was removed"
-    return error.strerror or str(error)
+    if error.filename is None:
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            return "current folder: expected an existing one, got one that was removed"
+        return error.strerror or str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror or error}"
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -386,8 +387,8 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="bmrl",
         description="Attribute face images to the generators that made them (BMRL, arXiv:2504.14129).",
         epilog=_EPILOG,
