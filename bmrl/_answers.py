@@ -8,7 +8,8 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bmrl._signals import uninterrupted
-from bmrl._terminal import printable, write
+from bmrl._terminal import write
+from bmrl._text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

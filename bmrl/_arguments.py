@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bmrl._answers import Unanswered
-from bmrl._terminal import printable
+from bmrl._text import printable
 from bmrl.errors import BMRLError
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
+def missing_extra(error: ImportError) -> MissingExtraError | None:
     """Return the error that names the extra to install; None if no extra brings the module."""
     found = EXTRAS.get((error.name or "").split(".")[0])
     return MissingExtraError(*found) if found else None

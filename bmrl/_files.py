@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bmrl.errors import FolderInUseError, MissingFileError, OutputError
+from bmrl.errors import DTypeError, FolderInUseError, MissingFileError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -190,6 +190,8 @@ def check_out_folder(name: str, path: str | os.PathLike[str]) -> None:
     Raises:
         OutputError: it is something else, can't be made, or can't be written into.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise DTypeError(f"{name}: expected a path, got {type(path).__name__}")
     place = Path(path)
     if not os.fspath(path):
         raise OutputError(f"{name}: expected a folder, got ''")
@@ -219,6 +221,8 @@ def check_out_file(name: str, path: str | os.PathLike[str]) -> None:
         OutputError: it is a folder, or can't be written.
         MissingFileError: the parent folder does not exist.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise DTypeError(f"{name}: expected a path, got {type(path).__name__}")
     file = Path(path)
     if os.path.isdir(file):
         raise OutputError(f"{name}: expected a file, got the folder {path}")

@@ -9,17 +9,14 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from bmrl._text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LineFormatter", "complain", "fill_standard_streams", "mute", "printable", "progress_bar", "say", "write"]
+__all__ = ["LineFormatter", "complain", "fill_standard_streams", "mute", "progress_bar", "say", "write"]
 
 CLEAR_LINE = "\x1b[K"
-
-
-def printable(text: str) -> str:
-    r"""Return a text on one line: line breaks, escapes and the like become ``\n``, ``\x1b`` and so on."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def say(text: str) -> None:

@@ -350,8 +350,10 @@ _SERVING_OPTIONS = (
 
 
 def _serve(options: argparse.Namespace) -> None:
+    from bmrl._checks import check_positive
     from bmrl.export import TritonServer, serve
 
+    check_positive("probe_interval", options.probe_interval)
     server = TritonServer(
         options.repository,
         host=options.host,

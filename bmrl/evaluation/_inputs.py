@@ -6,7 +6,7 @@ is made in the same precision wherever it is made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -14,10 +14,9 @@ from torch import Tensor
 
 from bmrl._checks import check_floating, check_number, check_shape
 from bmrl.errors import DTypeError, RangeError, ShapeError
+from bmrl.models.config import Generator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike
 
     Values: TypeAlias = Tensor | ArrayLike  # whatever torch.as_tensor takes
@@ -78,6 +77,12 @@ def check_rate(name: str, value: float) -> None:
     check_number(name, value)
     if not 0 <= value <= 1:
         raise RangeError(f"{name}: expected 0 .. 1, got {value}")
+
+
+def check_generators(generators: Sequence[Generator]) -> None:
+    """Check for a sequence of :class:`~bmrl.models.Generator`."""
+    if not isinstance(generators, Sequence) or not all(isinstance(entry, Generator) for entry in generators):
+        raise DTypeError(f"generators: expected a list of bmrl.models.Generator, got {type(generators).__name__}")
 
 
 def check_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:

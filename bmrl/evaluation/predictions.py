@@ -13,7 +13,7 @@ from bmrl.data._manifest_rules import SPLITS
 from bmrl.data.manifest import Manifest
 from bmrl.errors import DataError, DTypeError, ShapeError
 from bmrl.evaluation._inference import infer, resolve_model
-from bmrl.evaluation._inputs import as_probabilities
+from bmrl.evaluation._inputs import as_probabilities, check_generators
 from bmrl.evaluation._rows import Computed, Skipped, compute_rows
 from bmrl.images import read_image
 
@@ -51,6 +51,7 @@ class Predictions:
     skipped: tuple[Skipped, ...] = ()
 
     def __post_init__(self) -> None:
+        check_generators(self.generators)
         shape = tuple(as_probabilities("probabilities", self.probabilities).shape)
         if shape != (len(self.rows), len(self.generators)):
             raise ShapeError(f"probabilities: expected {(len(self.rows), len(self.generators))}, got {shape}")
@@ -135,6 +136,8 @@ def predict_and_describe(
     """
     check_choice("split", split, SPLITS)
     check_integer("batch_size", batch_size, least=1)
+    if not callable(read):
+        raise DTypeError(f"read: expected a function, got {type(read).__name__}")
     if not isinstance(manifest, Manifest):
         raise DTypeError(f"manifest: expected a Manifest, got {type(manifest).__name__}")
     rows = manifest.select(split=split)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from bmrl._extras import require
 from bmrl._files import check_out_file, check_out_folder, claimed, new_file
 from bmrl.data._manifest_rules import SPLITS
 from bmrl.data.manifest import Manifest
-from bmrl.errors import DataError
+from bmrl.errors import DataError, DTypeError
 from bmrl.evaluation._inference import resolve_model
 from bmrl.evaluation._inputs import check_thresholds
 from bmrl.evaluation.predictions import predict_and_describe
@@ -25,7 +26,7 @@ from bmrl.evaluation.shortcuts import shortcut_baseline, statistics_of
 from bmrl.evaluation.summary import headline, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import torch
 
@@ -90,11 +91,15 @@ def evaluate(
     check_choice("split", split, SPLITS)
     check_integer("batch_size", batch_size, least=1)
     check_switch("shortcut", shortcut)
+    if baselines is not None and not isinstance(baselines, Mapping):
+        raise DTypeError(f"baselines: expected a mapping by name, got {type(baselines).__name__}")
     for name, baseline in (baselines or {}).items():
         _check_baseline(name, baseline)
+    check_out_folder("out", out)
     target = Path(out)
-    check_out_folder("out", target)
     require("jinja2", "matplotlib", "sklearn")
+    if not isinstance(data, Manifest | str | os.PathLike):
+        raise DTypeError(f"data: expected a Manifest or its folder, got {type(data).__name__}")
     manifest = data if isinstance(data, Manifest) else Manifest.read(data)
     network = resolve_model(model, device)
     with _claimed(target):
@@ -168,8 +173,9 @@ def _shortcut(
 def _check_baseline(name: str, figures: Mapping[str, Any]) -> None:
     try:
         headline(figures)
-    except (KeyError, TypeError) as error:
-        raise DataError(f"baselines: expected the result of evaluate for {name!r}, got one without {error}") from error
+    except DataError as error:
+        cause = error.__cause__
+        raise DataError(f"baselines: expected the result of evaluate for {name!r}, got one without {cause}") from error
 
 
 @contextlib.contextmanager

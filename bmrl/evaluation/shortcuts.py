@@ -15,6 +15,7 @@ from bmrl._checks import check_choice, check_integer
 from bmrl.data._manifest_rules import SPLITS
 from bmrl.data.manifest import Manifest
 from bmrl.errors import DataError, DTypeError, MissingExtraError
+from bmrl.evaluation._inputs import check_generators
 from bmrl.evaluation._rows import Computed, compute_rows
 from bmrl.evaluation.image_statistics import colour_spectrum_statistics
 from bmrl.evaluation.predictions import Predictions, check_roles
@@ -76,6 +77,7 @@ def shortcut_baseline(
     if not isinstance(manifest, Manifest):
         raise DTypeError(f"manifest: expected a Manifest, got {type(manifest).__name__}")
     classes = tuple(manifest.generators(role="seen") if generators is None else generators)
+    check_generators(classes)
     label_of = {generator.name: label for label, generator in enumerate(classes)}
     train = _evenly(manifest.select(split="train", role="seen"), max_per_generator)
     check_roles(tuple(train), classes)

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from bmrl.cli import main
+from bmrl.errors import ServerUnavailableError
 from bmrl.evaluation.attributor import Attributor
 
 
@@ -187,3 +188,35 @@ def test_stays_quiet_about_odd_files(model, image, capfd, recwarn):
     main(["attribute", str(model), str(odd)])
     assert all("odd.tif" in line for line in capfd.readouterr().err.splitlines())
     assert not [warning for warning in recwarn if "PIL" in warning.filename]
+
+
+def test_a_server_that_dies_leaves_the_rest_with_its_error(monkeypatch, image, capsys):
+    import bmrl.remote
+
+    class Dying:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        class model:  # noqa: N801
+            generators = ()
+
+    def answers(client, sources, *, threshold):
+        yield Attributor(small)([sources[0]])[0]
+        raise ServerUnavailableError("server: expected an answer, got none")
+
+    from bmrl.models import build_model, presets
+
+    small = build_model(presets.tiny(num_generators=2, image_size=64))
+    monkeypatch.setattr(bmrl.remote, "connect", lambda server: Dying())
+    monkeypatch.setattr(bmrl.remote, "attribute_remotely", answers)
+    assert main(["attribute", "--server", "h:1", "a.png", "a.png", "b.png", "empty", "--json"]) == 1
+    out, err = capsys.readouterr()
+    first, *rest = json.loads(out)
+    assert "error" not in first
+    assert rest == [
+        {"source": name, "error": "server: expected an answer, got none"} for name in ("a.png", "b.png", "empty")
+    ]
+    assert err == "bmrl: error: server: expected an answer, got none\n"

@@ -105,10 +105,10 @@ model = bmrl.build_model(bmrl.models.presets.tiny(num_generators=2, **sizes))
 bmrl.save_model(model, "model")
 bmrl.load_model("model")
 images = torch.rand(2, 3, 32, 32)
-assert bmrl.ops.views(images) is not None
+assert bmrl.ops.sobel(images).shape == (2, 1, 32, 32)
 loss = bmrl.losses.DFACCLoss(num_generators=2, embed_dim=16)
 loss(model(images).embedding, torch.tensor([0, 1])).backward()
-assert bmrl.encoders.NoiseEncoder(56)(torch.rand(1, 3, 56, 56)).shape[0] == 1
+assert bmrl.encoders.NoiseEncoder(32, embed_dim=16, mlp_dim=16)(images).shape == (2, 16)
 Path("faces").mkdir()
 Image.new("RGB", (40, 40), "red").save("faces/a.png")
 assert main(["attribute", "model", "faces", "--json"]) == 0
@@ -205,7 +205,7 @@ def test_every_error_names_the_extra_that_pyproject_does():
     assert seen
 
 
-@pytest.mark.parametrize("path", [*PACKAGE.rglob("*.py"), PACKAGE.parent / "README.md"], ids=lambda path: path.name)
-def test_nobody_is_told_to_install_a_distribution_of_that_name(path):
+def test_nobody_is_told_to_install_a_distribution_of_that_name():
     """The name on the package index is nobody's yet."""
-    assert not re.search(r"pip install [^.\n]*\bbmrl\b", path.read_text())
+    for path in (*PACKAGE.rglob("*.py"), PACKAGE.parent / "README.md"):
+        assert not re.search(r"pip install [^.\n]*\bbmrl\b", path.read_text()), path

@@ -36,7 +36,8 @@ def test_what_is_being_written_is_finished_first():
                 written.append("whole")
             written.append("never")
 
-    pytest.raises(Stopped, work)
+    with pytest.raises(Stopped):
+        work()
     assert written == ["whole"]
 
 
@@ -52,7 +53,8 @@ def test_a_burst_is_one_signal():
                 signal.raise_signal(signal.SIGHUP)
                 finished.append(True)
 
-    pytest.raises(Stopped, work)
+    with pytest.raises(Stopped):
+        work()
     assert finished == [True]
 
 
