@@ -594,3 +594,7 @@ def _trainer(parser: argparse.ArgumentParser) -> None:
         choices=["auto", "cpu", "cuda", "gpu"],
         help="auto: a GPU if there is one; gpu: a GPU of any maker (default: %(default)s)",
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -174,8 +174,7 @@ def _check_baseline(name: str, figures: Mapping[str, Any]) -> None:
     try:
         headline(figures)
     except DataError as error:
-        cause = error.__cause__
-        raise DataError(f"baselines: expected the result of evaluate for {name!r}, got one without {cause}") from error
+        raise DataError(f"baselines: of {name!r}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from bmrl.evaluation.intervals import wilson_interval
 from bmrl.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -69,6 +70,8 @@ def headline(figures: Mapping[str, Any]) -> dict[str, float | None]:
     Raises:
         DataError: ``figures`` is something else.
     """
+    if not isinstance(figures, Mapping):
+        raise DataError(f"figures: expected the result of evaluate or summarise, got {type(figures).__name__}")
     try:
         return _headline(figures)
     except (LookupError, TypeError, AttributeError) as error:

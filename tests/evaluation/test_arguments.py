@@ -137,7 +137,7 @@ def cases(table):
                 yield pytest.param(function, good, name, value, id=f"{function.__name__}-{name}-{value!r}"[:70])
 
 
-@pytest.mark.parametrize(("function", "good", "name", "value"), cases(METRICS))
+@pytest.mark.parametrize(("function", "good", "name", "value"), list(cases(METRICS)))
 def test_figures_refuse_nonsense(function, good, name, value):
     refuses(function, good, name, value)
 

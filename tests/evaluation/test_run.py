@@ -171,7 +171,11 @@ def test_what_is_wrong_is_said_before_the_work(model, manifest, tmp_path, monkey
         ("out", tmp_path / "file", "out: expected a folder, got "),
         ("out", "/proc/none", "out: expected a folder that can be written, got /proc/none"),
         ("thresholds", [7], "thresholds: expected 0 .. 1, got 7"),
-        ("baselines", {"x": {}}, "baselines: expected the result of evaluate for 'x', got one without 'unseen'"),
+        (
+            "baselines",
+            {"x": {}},
+            "baselines: of 'x': figures: expected the result of evaluate or summarise, got one without 'unseen'",
+        ),
     ):
         arguments = {"model": model, "data": manifest, "out": tmp_path / "out"} | {name: value}
         with pytest.raises(BMRLError) as raised:
@@ -203,7 +207,8 @@ def test_names_that_are_no_unicode(model, manifest, tmp_path):
 
 def test_rejects(model, manifest, tmp_path):
     with pytest.raises(
-        DataError, match=r"baselines: expected the result of evaluate for 'x', got one without 'unseen'"
+        DataError,
+        match=r"baselines: of 'x': figures: expected the result of evaluate or summarise, got one without 'unseen'",
     ):
         evaluate(model, manifest, tmp_path / "out", baselines={"x": {"seen": {"accuracy": 1.0}}})
     with pytest.raises(MissingFileError, match="nowhere"):
