@@ -14,22 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bmrl.errors import DTypeError, FolderInUseError, MissingFileError, OutputError
+from bmrl.errors import FolderInUseError, MissingFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = [
-    "check_out_file",
-    "check_out_folder",
-    "claimed",
-    "flush",
-    "locked",
-    "new_file",
-    "new_folder",
-    "scratch_beside",
-    "write_text",
-]
+__all__ = ["claimed", "flush", "locked", "new_file", "new_folder", "scratch_beside", "write_text"]
 
 CLAIM = ".bmrl-in-use"
 """The file in a folder that its writer holds a lock on; after a kill it stays behind, but the lock does not."""
@@ -178,61 +168,3 @@ def new_folder(path: Path, finish: Callable[[Path], None] = lambda folder: None)
                     os.replace(old, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def check_out_folder(name: str, path: str | os.PathLike[str]) -> None:
-    """Check, before the work for it begins, that files can be written into a folder, which may still have to be made.
-
-    Args:
-        name: of the argument.
-        path: the folder.
-
-    Raises:
-        OutputError: it is something else, can't be made, or can't be written into.
-    """
-    if not isinstance(path, str | os.PathLike):
-        raise DTypeError(f"{name}: expected a path, got {type(path).__name__}")
-    place = Path(path)
-    if not os.fspath(path):
-        raise OutputError(f"{name}: expected a folder, got ''")
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            place.lstat()  # among others, notices names that are too long
-        while not os.path.lexists(place.absolute()):
-            place = place.absolute().parent
-        if not place.is_dir():
-            raise OutputError(f"{name}: expected a folder, got {place}, which is none")
-        tempfile.TemporaryFile(dir=place).close()
-    except (OSError, ValueError) as error:
-        if isinstance(error, OutputError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"{name}: expected a folder that can be written, got {path} ({reason})") from error
-
-
-def check_out_file(name: str, path: str | os.PathLike[str]) -> None:
-    """Check, before the work for it begins, that a file can be written, or replaced, beside what is there.
-
-    Args:
-        name: of the argument.
-        path: the file; its parent folder must exist.
-
-    Raises:
-        OutputError: it is a folder, or can't be written.
-        MissingFileError: the parent folder does not exist.
-    """
-    if not isinstance(path, str | os.PathLike):
-        raise DTypeError(f"{name}: expected a path, got {type(path).__name__}")
-    file = Path(path)
-    if os.path.isdir(file):
-        raise OutputError(f"{name}: expected a file, got the folder {path}")
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            file.lstat()
-        parent = _parent(file)
-    except MissingFileError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"{name}: expected a file that can be written, got {path} ({reason})") from error
-    check_out_folder(name, parent)

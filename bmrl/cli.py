@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bmrl import __version__
 from bmrl._arguments import CommandParser, Parser, device, path
 from bmrl._extras import missing_extra
-from bmrl._files import check_out_file, check_out_folder
+from bmrl._outputs import check_out_file, check_out_folder
 from bmrl._signals import stopping_signals
 from bmrl._terminal import LineFormatter, complain, fill_standard_streams, mute, progress_bar, say, write
 from bmrl.errors import BMRLError

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from bmrl import __version__
 from bmrl._checks import check_choice, check_integer, check_switch
 from bmrl._extras import require
-from bmrl._files import check_out_file, check_out_folder, claimed, new_file
+from bmrl._files import claimed, new_file
+from bmrl._outputs import check_out_file, check_out_folder
 from bmrl.data._manifest_rules import SPLITS
 from bmrl.data.manifest import Manifest
 from bmrl.errors import DataError, DTypeError

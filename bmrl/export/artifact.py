@@ -18,7 +18,6 @@ import safetensors.torch
 import torch
 
 from bmrl import __version__
-from bmrl._extras import missing_extra
 from bmrl._files import locked, new_file
 from bmrl.errors import MissingExtraError, MissingFileError, ModelFolderError
 from bmrl.export import _runtime
@@ -69,7 +68,7 @@ def load_artifact(
     except ValueError as error:
         raise ModelFolderError(str(error)) from error
     except ImportError as error:
-        raise (missing_extra(error) or MissingExtraError(error.name or "onnxruntime", "export")) from error
+        raise MissingExtraError(error.name or "onnxruntime", "export") from error
 
 
 def read_artifact(path: str | os.PathLike[str]) -> dict[str, Any]:

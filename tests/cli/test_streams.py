@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import shutil
 import subprocess
+import time
 
 import pytest
+
+from bmrl._terminal import LineFormatter, complain, progress_bar
 
 
 @pytest.fixture
@@ -90,3 +95,32 @@ def test_help_loads_no_pytorch(environment):
             [sys.executable, "-c", script, *arguments], env=environment, capture_output=True, text=True, check=False
         )
         assert not {"torch", "numpy", "PIL"} & set(shown.stdout.split())
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_progress_bar_is_for_a_terminal(monkeypatch):
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    assert progress_bar("images") is None
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    draw = progress_bar("images")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for done in range(1, 5):
+        now += 0.15
+        draw(done, 4)
+    drawn = screen.getvalue().split("\r")
+    assert len(drawn) == 3  # the second image, the last, and what follows
+    assert drawn[0].startswith("[###############...............] 2 of 4 images, 0 s left")
+    assert drawn[1].replace("\x1b[K", "") == drawn[2] == ""
+    complain("bmrl: error: x")
+    assert screen.getvalue().split("\r")[-1] == "\x1b[Kbmrl: error: x\n"
+
+
+def test_a_log_message_is_one_line(caplog):
+    record = logging.LogRecord("bmrl", logging.INFO, "f", 1, "%s: no maps", ("a\x1b[1m\nb",), None)
+    assert LineFormatter("bmrl: %(message)s").format(record) == "bmrl: a\\x1b[1m\\nb: no maps"
