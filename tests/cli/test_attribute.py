@@ -147,7 +147,7 @@ def test_usage_errors_are_printable(capsys):
     assert "\x1b" not in err
 
 
-def test_a_folder_that_may_not_be_read_is_an_error(image):
+def test_a_folder_that_may_not_be_read_is_an_error(image, environment):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -165,13 +165,35 @@ if os.geteuid() == 0:
 for item in images_of({names!r}).items:
     print(item if isinstance(item, str) else f"{{item.source}} | {{item.error}}")
 """
-        found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
         error = f"{closed} | {closed}: expected a readable folder, got: Permission denied"
         assert found.stdout.splitlines() == [f"{folder}/a.png", error, error, f"{folder}/a.png"]
 
 
-def test_a_second_model_decision(model, image, capsys):
-    """The threshold of the command line decides, else the first of the model's."""
+def test_a_folder_with_a_broken_manifest_loses_no_other_answer(model, image, capsys):
+    (broken := image.parent / "data").mkdir()
+    (broken / "manifest.csv").write_text("path,generator\n")
+    assert main(["attribute", str(model), "a.png", "data", "a.png", "--json"]) == 1
+    out, err = capsys.readouterr()
+    first, second, third = json.loads(out)
+    assert first == third
+    assert second["source"] == "data"
+    assert "expected one column manipulation" in second["error"]
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["nowhere", "a.png"], ["--server", "h", "a.png"]])
+def test_json_is_valid_when_nothing_could_be_asked(image, capsys, arguments):
+    assert main(["attribute", *arguments, "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out) == []
+    assert len(err.splitlines()) == 1
+
+
+def test_the_threshold_of_the_command_line_decides(model, image, capsys):
+    """Without one, the first of the model decides."""
     for options, limit in (([], 0.25), (["--threshold", "0.99"], 0.99)):
         main(["attribute", str(model), "a.png", "--json", *options])
         (entry,) = json.loads(capsys.readouterr().out)

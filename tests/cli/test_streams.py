@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -87,8 +88,6 @@ def test_the_module_is_the_command(run):
 
 
 def test_help_loads_no_pytorch(environment):
-    import sys
-
     script = "import sys\nfrom bmrl.cli import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules)"
     for arguments in (["--help"], ["attribute", "--help"], ["train", "--data"]):
         shown = subprocess.run(
@@ -124,3 +123,15 @@ def test_a_progress_bar_is_for_a_terminal(monkeypatch):
 def test_a_log_message_is_one_line(caplog):
     record = logging.LogRecord("bmrl", logging.INFO, "f", 1, "%s: no maps", ("a\x1b[1m\nb",), None)
     assert LineFormatter("bmrl: %(message)s").format(record) == "bmrl: a\\x1b[1m\\nb: no maps"
+
+
+def test_no_file_takes_the_place_of_a_closed_stderr(shell, tmp_path):
+    """What a library prints to stderr would go into it."""
+    program = (
+        "import os; from bmrl.cli import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit: pass\n"
+        "open('taken', 'w').write(os.readlink('/proc/self/fd/2'))"
+    )
+    assert shell(f'{sys.executable} -c "{program}" 2>&-').returncode == 0
+    assert (tmp_path / "taken").read_text() == "/dev/null"
