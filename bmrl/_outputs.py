@@ -32,12 +32,8 @@ def check_out_folder(name: str, path: str | os.PathLike[str]) -> None:
             place.lstat()  # among others, notices names that are too long
         while not os.path.lexists(place.absolute()):
             place = place.absolute().parent
-        if not place.is_dir():
-            raise OutputError(f"{name}: expected a folder, got {place}, which is none")
         tempfile.TemporaryFile(dir=place).close()
     except (OSError, ValueError) as error:
-        if isinstance(error, OutputError):
-            raise
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{name}: expected a folder that can be written, got {path} ({reason})") from error
 

@@ -168,7 +168,7 @@ def test_what_is_wrong_is_said_before_the_work(model, manifest, tmp_path, monkey
     model.forward = work
     (tmp_path / "file").touch()
     for name, value, message in (
-        ("out", tmp_path / "file", "out: expected a folder, got "),
+        ("out", tmp_path / "file", "out: expected a folder that can be written, got "),
         ("out", "/proc/none", "out: expected a folder that can be written, got /proc/none"),
         ("thresholds", [7], "thresholds: expected 0 .. 1, got 7"),
         (
