@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bmrl.errors import MissingExtraError
+from bmrl._extras import missing_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -13,17 +13,16 @@ if TYPE_CHECKING:
 __all__ = ["lazy_names"]
 
 
-def lazy_names(package: str, homes: Mapping[str, str], *, extra: str | None = None) -> Callable[[str], Any]:
+def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """Return a ``__getattr__`` for a package.
 
     Args:
         package: its ``__name__``.
         homes: for each public name, the module below the package that defines it.
-        extra: what to install if a package that is not ours is missing; None lets the import error through.
 
     Raises:
         AttributeError: (when called) the package has no such name.
-        MissingExtraError: (when called) a package of the extra is not installed.
+        MissingExtraError: (when called) a package of an extra is not installed.
     """
 
     def load(name: str) -> Any:
@@ -32,8 +31,9 @@ def lazy_names(package: str, homes: Mapping[str, str], *, extra: str | None = No
         try:
             return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
         except ModuleNotFoundError as error:
-            if extra is None or error.name is None or error.name.split(".")[0] in ("bmrl", "torch"):
+            missing = missing_extra(error)
+            if missing is None:
                 raise
-            raise MissingExtraError(error.name, extra) from error
+            raise missing from error
 
     return load

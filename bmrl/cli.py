@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
+import shlex
+import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmrl import __version__
-from bmrl.errors import BMRLError, DataError, MissingExtraError
+from bmrl._arguments import CommandParser, Parser, device, path
+from bmrl._extras import missing_extra
+from bmrl._outputs import check_out_file, check_out_folder
+from bmrl._signals import stopping_signals
+from bmrl._terminal import LineFormatter, complain, fill_standard_streams, mute, progress_bar, say, write
+from bmrl.errors import BMRLError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["main"]
 
 SUCCESS, FAILURE = 0, 1  # argparse exits with 2 on wrong usage
+
+_EPILOG = """\
+exit codes: 0 all was done, 1 something failed or was not answered, 2 wrong usage, 128 + N stopped by signal N.
+A command that fails says so on one line of stderr that begins with "bmrl: error: ".
+"""
 
 # The names of bmrl.export.FORMATS, whose module needs PyTorch: a command line should answer --help at once.
 _FORMATS = (
@@ -36,34 +50,106 @@ _FORMATS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 success, 1 failure; wrong usage exits with 2."""
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="bmrl: %(message)s")
-    logging.getLogger("bmrl").setLevel(logging.INFO)
+    """Run one command and return its exit code.
+
+    0: all was done. 1: something failed or was not answered; stderr says what. 128 + n: stopped by signal n. Wrong
+    usage exits with 2.
+    """
+    fill_standard_streams()
+    options = argparse.Namespace(command=None)
     try:
+        with stopping_signals(), warnings.catch_warnings():
+            return _run(arguments, options)
+    except KeyboardInterrupt as stop:
+        signum = getattr(stop, "signum", signal.SIGINT)
+        complain(f"bmrl: stopped by {signal.Signals(signum).name}{_after_a_stop(options)}")
+        return 128 + signum
+
+
+def _run(arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
+    """Run one command; everything that a user may meet becomes one line, and what is left a traceback: a bug."""
+    try:
+        if sys.stdout is None:
+            complain("bmrl: error: stdout: expected an open output, got a closed one")
+            return FAILURE
+        with contextlib.suppress(AttributeError):  # a stand-in for stdout
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        try:
+            _parser().parse_args(arguments, options)
+        finally:
+            write("")  # of --help, whose writer passes over errors
+        os.getcwd()  # PyTorch's libraries would end the process where it was removed
+        _quiet(verbose=options.verbose)
         from bmrl.export._runtime import keep_freed_memory
 
         keep_freed_memory()
         command: Callable[[argparse.Namespace], int | None] = options.command
         return command(options) or SUCCESS
     except BMRLError as error:
-        print(f"bmrl: error: {error}", file=sys.stderr)
-        for note in getattr(error, "__notes__", ()):
-            print(note, file=sys.stderr)
+        complain(f"bmrl: error: {error}", *getattr(error, "__notes__", ()))
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] in ("bmrl", "torch"):
+        missing = missing_extra(error)
+        if missing is None:
             raise
-        print(f"bmrl: error: {MissingExtraError(error.name, 'train,serve')}", file=sys.stderr)
+        complain(f"bmrl: error: {missing}")
     except BrokenPipeError:  # the reader of our output, such as head, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mute(1)
     except OSError as error:
-        print(f"bmrl: error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("bmrl: interrupted", file=sys.stderr)
+        complain(f"bmrl: error: {_described(error)}")
+        if error.filename == "stdout":
+            mute(1)
+    except (UnicodeError, RecursionError) as error:  # names and nested data of a user
+        complain(f"bmrl: error: {error}")
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        complain(f"bmrl: error: memory: expected enough for this, got: {str(error).strip() or 'no more'}")
     return FAILURE
 
 
+def _quiet(*, verbose: bool) -> None:
+    """Show what bmrl logs, and of what the libraries log and warn of, only what concerns the user."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("bmrl: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    logging.getLogger("bmrl").setLevel(logging.INFO)
+    if not verbose:
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd files, whose names they don't tell
+
+
+def _described(error: OSError) -> str:
+    if error.filename is None:
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            return "current folder: expected an existing one, got one that was removed"
+        return error.strerror or str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror or error}"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; PyTorch says so in a RuntimeError."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("out of memory", "not enough memory", "can't allocate memory")
+    )
+
+
+def _after_a_stop(options: argparse.Namespace) -> str:
+    """Say what a command that was stopped has left, and how to go on."""
+    if options.command is _train and Path(options.out, "training.json").is_file():
+        again = ["bmrl", "train", "--data", options.data, "--out", options.out, "--resume"]
+        return f"; go on with: {shlex.join(again)}"
+    if options.command is _compare and Path(options.out, "comparison.json").is_file():
+        return f"; {options.out}/comparison.json holds the contenders that were finished"
+    if options.command is _attribute:
+        return "; the images after the last answer are not attributed"
+    if options.command in (_train, _evaluate, _compare):
+        return f"; nothing was written to {options.out}"
+    return "" if options.command in (None, _serve) else "; run the same command again to begin anew"
+
+
 def _simulate(options: argparse.Namespace) -> None:
+    check_out_folder("folder", options.folder)
     from bmrl.data.simulated import simulate
 
     manifest = simulate(
@@ -72,10 +158,11 @@ def _simulate(options: argparse.Namespace) -> None:
         images_per_generator=options.images_per_generator,
         image_size=options.image_size,
     )
-    print(f"{len(manifest.rows)} simulated images in {options.folder}; see contact_sheet.png")
+    say(f"{len(manifest.rows)} simulated images in {options.folder}; see contact_sheet.png")
 
 
 def _import_folder(options: argparse.Namespace) -> None:
+    check_out_folder("out", options.out)
     from bmrl.data.importers.folder import import_folder
 
     _, report = import_folder(
@@ -88,13 +175,14 @@ def _import_folder(options: argparse.Namespace) -> None:
         test=options.test,
         symlink=options.symlink,
     )
-    print(report.summary())
-    for path, reason in report.skipped[:20]:
-        print(f"skipped {path}: {reason}", file=sys.stderr)
-    print(f"wrote {options.out}/manifest.csv and import_report.json")
+    say(report.summary())
+    for name, reason in report.skipped[:20]:
+        complain(f"skipped {name}: {reason}")
+    say(f"wrote {options.out}/manifest.csv and import_report.json")
 
 
 def _train(options: argparse.Namespace) -> None:
+    check_out_folder("out", options.out)
     from bmrl.training import train
 
     recipe = _given(options, "epochs", "batch_size", "learning_rate", "seed", "precision")
@@ -108,12 +196,12 @@ def _train(options: argparse.Namespace) -> None:
         resume=options.resume,
         recipe_changes=recipe | more,
         model_changes=model,
-        device=options.device,
+        device=_accelerator(options.device),
     )
-    for path, reason in run.skipped:
-        print(f"skipped {path}: {reason}", file=sys.stderr)
+    for name, reason in run.skipped:
+        complain(f"skipped {name}: {reason}")
     branch = "on" if run.parsing else "off (no parsing maps)"
-    print(f"model in {run.folder}; {len(run.skipped)} images skipped; parsing branch {branch}")
+    say(f"model in {run.folder}; {len(run.skipped)} images skipped; parsing branch {branch}")
 
 
 def _split_settings(settings: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -145,19 +233,34 @@ def _split_settings(settings: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any]
     return model, recipe
 
 
+def _accelerator(name: str) -> str:
+    """Return the word of Lightning, which trains, for a device of PyTorch."""
+    return "gpu" if name == "cuda" else name
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from bmrl.evaluation.run import evaluate
     from bmrl.evaluation.table import format_figures
 
-    metrics = evaluate(options.model, options.data, options.out, split=options.split, thresholds=options.thresholds)
+    metrics = evaluate(
+        options.model,
+        options.data,
+        options.out,
+        split=options.split,
+        thresholds=options.thresholds,
+        batch_size=options.batch_size,
+        device=None if options.device == "auto" else options.device,
+        progress=progress_bar("images"),
+    )
     columns = {"model": metrics} | ({"shortcut": metrics["shortcut"]} if metrics["shortcut"] else {})
-    print(format_figures(columns))
+    say(format_figures(columns))
     for entry in metrics["skipped"]:
-        print(f"skipped {entry['path']}: {entry['reason']}", file=sys.stderr)
-    print(f"wrote {options.out}/report.html and metrics.json")
+        complain(f"skipped {entry['path']}: {entry['reason']}")
+    say(f"wrote {options.out}/report.html and metrics.json")
 
 
 def _compare(options: argparse.Namespace) -> None:
+    check_out_folder("out", options.out)
     from bmrl.training.comparison import compare, format_comparison
 
     results = compare(
@@ -168,50 +271,30 @@ def _compare(options: argparse.Namespace) -> None:
         folds=options.folds,
         max_epochs=options.max_epochs,
         contenders=options.contenders,
-        device=options.device,
+        device=_accelerator(options.device),
     )
-    print(format_comparison(results))
+    say(format_comparison(results))
 
 
 def _attribute(options: argparse.Namespace) -> int:
-    from bmrl.evaluation.attributor import Attribution, format_table
+    model, paths = (None, options.inputs) if options.server else (options.inputs[0], options.inputs[1:])
+    if not paths or model == "":
+        options.usage_error("expected MODEL and at least one PATH (or --server URL)")
+    from bmrl._attributing import attribute
 
-    attributions, failures = [], 0
-    try:
-        for answer in _attributions(options):
-            if isinstance(answer, Attribution):
-                attributions.append(answer)
-            else:
-                failures += 1
-                print(f"bmrl: error: {answer}", file=sys.stderr)
-    finally:  # what was answered before the server died or somebody lost patience
-        if options.json:
-            print(json.dumps([entry.to_dict() for entry in attributions], indent=2))
-        elif attributions:
-            print(format_table(attributions))
+    failures = attribute(
+        paths,
+        model=model,
+        server=options.server,
+        threshold=options.threshold,
+        batch_size=options.batch_size,
+        device=options.device,
+        form=options.format,
+    )
     return FAILURE if failures else SUCCESS
 
 
-def _attributions(options: argparse.Namespace) -> Iterator[Any]:
-    """Yield an attribution or an error for each image, from the model or from the server."""
-    if options.server:
-        from bmrl.remote import attribute_remotely, connect
-
-        with connect(options.server) as client:
-            yield from attribute_remotely(client, _files(options.inputs), threshold=options.threshold)
-    else:
-        from bmrl.evaluation.attributor import Attributor
-
-        model, *paths = options.inputs
-        if not paths:
-            options.usage_error("expected MODEL and at least one PATH (or --server URL)")
-        yield from Attributor.load(model, threshold=options.threshold).attribute_each(_files(paths))
-
-
 def _export(options: argparse.Namespace) -> int:
-    from bmrl.export import export, export_all, write_triton_repository
-    from bmrl.models import load_model
-
     serving = _given(options, *_SERVING_OPTIONS)
     if serving and options.format != "triton":
         option = "threads" if "num_threads" in serving else next(iter(serving)).replace("_", "-")
@@ -220,11 +303,18 @@ def _export(options: argparse.Namespace) -> int:
         options.usage_error("--device: expected cpu with --all")
     if options.all and options.images is None:
         options.usage_error("--all: expected --images too, to verify and calibrate with")
+    if options.all or options.format == "triton":
+        check_out_folder("out", options.out)
+    else:
+        check_out_file("out", options.out)
+    from bmrl.export import export, export_all, write_triton_repository
+    from bmrl.models import load_model
+
     if options.format == "triton" and Path(options.model).is_file():
         if options.artifact or options.images:
             options.usage_error("--artifact, --images: expected neither with a file that is exported and verified")
         write_triton_repository(options.model, options.out, device=options.device, **serving)
-        print(f"wrote {options.out}")
+        say(f"wrote {options.out}")
         return SUCCESS
     model = load_model(options.model)
     images: dict[str, Any] = {}
@@ -240,14 +330,14 @@ def _export(options: argparse.Namespace) -> int:
         from bmrl.export.every_format import format_exports
 
         rows = export_all(model, options.out, **images)
-        print(format_exports(rows))
+        say(format_exports(rows))
         failed = any(row["error"] for row in rows)
     elif options.format == "triton":
         serving["format"] = serving.pop("artifact", None)
         write_triton_repository(model, options.out, device=options.device, **images, **serving)
     else:
         export(model, options.out, options.format, device=options.device, **images)
-    print(f"wrote {options.out}")
+    say(f"wrote {options.out}")
     return FAILURE if failed else SUCCESS
 
 
@@ -268,8 +358,10 @@ _SERVING_OPTIONS = (
 
 
 def _serve(options: argparse.Namespace) -> None:
+    from bmrl._checks import check_positive
     from bmrl.export import TritonServer, serve
 
+    check_positive("probe_interval", options.probe_interval)
     server = TritonServer(
         options.repository,
         host=options.host,
@@ -286,6 +378,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
+    check_out_folder("out", options.out)
     from bmrl.demo import run_demo
 
     run_demo(options.out, seed=options.seed)
@@ -294,20 +387,6 @@ def _demo(options: argparse.Namespace) -> None:
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     """Return the options that were given."""
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-
-
-def _files(paths: Iterable[str]) -> Iterator[str]:
-    """Yield files; a folder stands for the images below it."""
-    from bmrl.images import SUFFIXES
-
-    for path in paths:
-        if Path(path).is_dir():
-            found = sorted(str(file) for file in Path(path).rglob("*") if file.suffix.lower() in SUFFIXES)
-            if not found:
-                raise DataError(f"{path}: expected images in this folder, got none")
-            yield from found
-        else:
-            yield path
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -324,34 +403,43 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bmrl", description="Attribute face images to the generators that made them (BMRL, arXiv:2504.14129)."
+def _parser() -> Parser:
+    parser = Parser(
+        prog="bmrl",
+        description="Attribute face images to the generators that made them (BMRL, arXiv:2504.14129).",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"bmrl {__version__}")
-    parser.add_argument("--verbose", action="store_true", help="also show what the libraries log")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    verbose = "also show what the libraries log"
+    parser.add_argument("--verbose", action="store_true", help=verbose)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=CommandParser)
 
     def command(name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        made.set_defaults(command=run)
+        made.set_defaults(command=run, usage_error=made.error)
+        made.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=verbose)
         return made
 
     demo = command("demo", _demo, "simulate, train, evaluate, export, serve and attribute, from nothing")
-    demo.add_argument("--out", default="demo", help="folder for all results (default: %(default)s)")
+    demo.add_argument("--out", type=path, default="demo", help="folder for all results (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=0)
 
     simulated = command("simulate", _simulate, "draw the simulated data set")
-    simulated.add_argument("folder", metavar="DIR")
+    simulated.add_argument("folder", type=path, metavar="DIR")
     simulated.add_argument("--seed", type=int, default=0)
     simulated.add_argument("--images-per-generator", type=int, default=200, help="default: %(default)s")
     simulated.add_argument("--image-size", type=int, default=128, help="pixels (default: %(default)s)")
 
     imports = command("import", _import_folder, "turn images of your own into a data folder")
     imports.add_argument("kind", choices=["folder"], help="folder: SRC holds one folder a generator")
-    imports.add_argument("source", metavar="SRC")
-    imports.add_argument("--out", required=True, metavar="DIR", help="new folder for the images and manifest.csv")
-    imports.add_argument("--families", metavar="YAML", help="manipulation, architecture, role and groups by generator")
+    imports.add_argument("source", type=path, metavar="SRC")
+    imports.add_argument(
+        "--out", type=path, required=True, metavar="DIR", help="new folder for the images and manifest.csv"
+    )
+    imports.add_argument(
+        "--families", type=path, metavar="YAML", help="manipulation, architecture, role and groups by generator"
+    )
     imports.add_argument("--unseen", nargs="+", default=[], metavar="NAME", help="generators to keep for testing")
     imports.add_argument("--val", type=float, default=0.1, help="share for validation (default: %(default)s)")
     imports.add_argument("--test", type=float, default=0.2, help="share for testing (default: %(default)s)")
@@ -359,8 +447,8 @@ def _parser() -> argparse.ArgumentParser:
     imports.add_argument("--symlink", action="store_true", help="link to the images instead of copying them")
 
     training = command("train", _train, "train a model on the seen images of a data folder")
-    training.add_argument("--data", required=True, metavar="DIR")
-    training.add_argument("--out", required=True, metavar="DIR", help="new folder; becomes the model")
+    training.add_argument("--data", type=path, required=True, metavar="DIR")
+    training.add_argument("--out", type=path, required=True, metavar="DIR", help="new folder; becomes the model")
     training.add_argument("--preset", choices=["tiny", "paper"], help="default: tiny")
     training.add_argument("--resume", action="store_true", help="continue the interrupted run in --out")
     training.add_argument("--epochs", type=int)
@@ -377,19 +465,20 @@ def _parser() -> argparse.ArgumentParser:
         help="change a field of the model's configuration or of the recipe, such as edge=false, weight_decay=0.01 or "
         "objective.margin=0.5; may be repeated",
     )
-    training.set_defaults(usage_error=training.error)
-    _device(training)
+    _trainer(training)
 
     evaluation = command("evaluate", _evaluate, "test a model and write report.html and metrics.json")
-    evaluation.add_argument("model", metavar="MODEL")
-    evaluation.add_argument("--data", required=True, metavar="DIR")
-    evaluation.add_argument("--out", required=True, metavar="DIR")
+    evaluation.add_argument("model", type=path, metavar="MODEL")
+    evaluation.add_argument("--data", type=path, required=True, metavar="DIR")
+    evaluation.add_argument("--out", type=path, required=True, metavar="DIR")
     evaluation.add_argument("--split", default="test", choices=["train", "val", "test"], help="default: %(default)s")
     evaluation.add_argument("--thresholds", type=float, nargs="+", metavar="T", help="default: the model's")
+    evaluation.add_argument("--batch-size", type=int, default=32, metavar="N", help="images a step (default: 32)")
+    _device(evaluation)
 
     comparison = command("compare", _compare, "train BMRL and ResNet-18 on the same data, several seeds each")
-    comparison.add_argument("--data", required=True, metavar="DIR")
-    comparison.add_argument("--out", required=True, metavar="DIR", help="folder for comparison.json")
+    comparison.add_argument("--data", type=path, required=True, metavar="DIR")
+    comparison.add_argument("--out", type=path, required=True, metavar="DIR", help="folder for comparison.json")
     comparison.add_argument("--preset", default="tiny", choices=["tiny", "paper"], help="default: %(default)s")
     comparison.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     comparison.add_argument("--folds", type=int, default=3, help="folds that choose the epochs (default: %(default)s)")
@@ -397,7 +486,7 @@ def _parser() -> argparse.ArgumentParser:
     comparison.add_argument(
         "--contenders", nargs="+", default=["bmrl", "resnet18"], choices=["bmrl", "resnet18"], help="default: both"
     )
-    _device(comparison)
+    _trainer(comparison)
 
     attribution = command("attribute", _attribute, "say which generator made each image, or that none known did")
     attribution.add_argument(
@@ -409,9 +498,17 @@ def _parser() -> argparse.ArgumentParser:
     attribution.usage = (
         "%(prog)s [options] MODEL PATH [PATH ...]\n       %(prog)s [options] --server URL PATH [PATH ...]"
     )
-    attribution.set_defaults(usage_error=attribution.error)
     attribution.add_argument("--threshold", type=float, help="call images below it unseen (default: the model's first)")
-    attribution.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    attribution.add_argument("--batch-size", type=int, default=32, metavar="N", help="images a step (default: 32)")
+    form = attribution.add_mutually_exclusive_group()
+    form.add_argument(
+        "--format",
+        choices=["table", "json", "jsonl", "csv"],
+        default="table",
+        help="all but the table hold an entry for each image, in order, with its error where it has no answer",
+    )
+    form.add_argument("--json", dest="format", action="store_const", const="json", help="short for --format json")
+    _device(attribution)
     attribution.add_argument(
         "--server",
         metavar="URL",
@@ -421,7 +518,7 @@ def _parser() -> argparse.ArgumentParser:
     _export_options(command("export", _export, "write a model for use without bmrl, and verify it"))
 
     serving = command("serve", _serve, "serve a repository with a real Triton Inference Server on this machine")
-    serving.add_argument("repository", metavar="REPOSITORY", help="what bmrl export --format triton wrote")
+    serving.add_argument("repository", type=path, metavar="REPOSITORY", help="what bmrl export --format triton wrote")
     serving.add_argument(
         "--host",
         default="127.0.0.1",
@@ -468,15 +565,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a model folder; for triton, an exported file too")
+    parser.add_argument("model", type=path, metavar="MODEL", help="a model folder; for triton, an exported file too")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--format", choices=[*_FORMATS, "triton"], metavar="FORMAT", help=", ".join([*_FORMATS, "triton"])
     )
     what.add_argument("--all", action="store_true", help="every format, with a table of size, speed and fidelity")
-    parser.add_argument("--out", required=True, metavar="PATH", help="a file; for triton and --all, a folder")
+    parser.add_argument(
+        "--out", type=path, required=True, metavar="PATH", help="a file; for triton and --all, a folder"
+    )
     parser.add_argument(
         "--images",
+        type=path,
         metavar="DIR",
         help="verify with these, and calibrate int8: a data folder (its test and training splits) or any folder of "
         "images (default: patterns)",
@@ -484,7 +584,6 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=["cpu", "cuda"], default="cpu", help="what aoti is compiled for, and served on"
     )
-    parser.set_defaults(usage_error=parser.error)
     triton = parser.add_argument_group("with --format triton")
     triton.add_argument("--backend", choices=["python", "pytorch", "torch_aoti", "onnxruntime"])
     triton.add_argument("--artifact", choices=_FORMATS, metavar="FORMAT", help="what the backend runs")
@@ -506,7 +605,22 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "gpu"], help="default: %(default)s")
+    parser.add_argument(
+        "--device",
+        type=device,
+        default="auto",
+        metavar="DEVICE",
+        help="auto (a GPU if there is one), cpu, cuda, cuda:N or mps (default: %(default)s)",
+    )
+
+
+def _trainer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=["auto", "cpu", "cuda", "gpu"],
+        help="auto: a GPU if there is one; gpu: a GPU of any maker (default: %(default)s)",
+    )
 
 
 if __name__ == "__main__":

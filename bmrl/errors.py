@@ -21,6 +21,7 @@ __all__ = [
     "MissingExtraError",
     "MissingFileError",
     "ModelFolderError",
+    "OutputError",
     "RangeError",
     "RepositoryError",
     "RequestRefusedError",
@@ -45,7 +46,7 @@ class DTypeError(BMRLError, TypeError):
 
 
 class DeviceError(BMRLError, ValueError):
-    """Tensors that must share a device do not."""
+    """A device is not there, or tensors that must share one do not."""
 
 
 class RangeError(BMRLError, ValueError):
@@ -70,6 +71,10 @@ class MissingFileError(BMRLError, FileNotFoundError):
 
 class ModelFolderError(BMRLError, ValueError):
     """A model folder is incomplete, damaged or of another version."""
+
+
+class OutputError(BMRLError, OSError):
+    """A file or folder can't be written at the place that was named."""
 
 
 class FolderInUseError(BMRLError, RuntimeError):

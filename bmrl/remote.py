@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bmrl.errors import RangeError
+from bmrl.errors import DTypeError, RangeError
 from bmrl.evaluation._batches import name_sources, read_batches, read_named
 from bmrl.evaluation._inputs import check_rate
 from bmrl.evaluation.attribution import Attribution, attributions_from_probabilities
@@ -35,6 +35,8 @@ def connect(server: str) -> TritonClient:
     """
     from bmrl.export import TritonClient
 
+    if not isinstance(server, str):
+        raise DTypeError(f"server: expected text, got {type(server).__name__}")
     match = ADDRESS.fullmatch(server)
     if match is None:
         raise RangeError(f"server: expected host:port, grpc://host:port or http://host:port, got {server!r}")
@@ -44,7 +46,7 @@ def connect(server: str) -> TritonClient:
 def attribute_remotely(
     client: TritonClient, sources: Iterable[Any], *, threshold: float | None = None
 ) -> Iterator[Attribution | ImageError | MissingFileError]:
-    """Yield, for each image in order, its attribution or the error that reading it raised.
+    """Return an iterator over the images in order: of each, its attribution or the error that reading it raised.
 
     Images are decoded and resized here, as :class:`~bmrl.Attributor` does, and sent as uint8 pixels.
 
@@ -55,13 +57,20 @@ def attribute_remotely(
             served model's.
 
     Raises:
-        ServerError: the server does not answer, or answers with an error.
-        RangeError: the threshold is out of range.
+        RangeError, DTypeError: the threshold is none. DTypeError: ``sources`` is no list of images.
+        ServerError: (of the iterator) the server does not answer, or answers with an error.
     """
+    if threshold is not None:
+        check_rate("threshold", threshold)
+    return _answers(client, name_sources(sources), threshold)
+
+
+def _answers(
+    client: TritonClient, named: Iterator[tuple[Any, str]], threshold: float | None
+) -> Iterator[Attribution | ImageError | MissingFileError]:
     served = client.model
     limit = served.thresholds[0] if threshold is None else threshold
-    check_rate("threshold", limit)
-    for batch in read_batches(name_sources(sources), served.image_size, served.max_batch_size, read=read_named):
+    for batch in read_batches(named, served.image_size, served.max_batch_size, read=read_named):
         attributions: list[Attribution] = []
         if batch.images is not None:
             pairs = zip(batch.sources, batch.items, strict=True)

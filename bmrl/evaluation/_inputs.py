@@ -6,13 +6,15 @@ is made in the same precision wherever it is made.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 
-from bmrl._checks import check_floating, check_shape
+from bmrl._checks import check_floating, check_number, check_shape
 from bmrl.errors import DTypeError, RangeError, ShapeError
+from bmrl.models.config import Generator
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -25,7 +27,7 @@ DEFAULT_SUM_TOLERANCE = 1e-4
 
 def as_probabilities(name: str, values: Values) -> Tensor:
     """Return ``(n, x)`` float64, n and x >= 1; raise unless every row is finite, >= 0 and sums to 1."""
-    tensor = torch.as_tensor(values).detach()
+    tensor = _as_tensor(name, values)
     check_shape(name, tensor, "images generators")
     check_floating(name, tensor)
     if not tensor.numel():
@@ -46,7 +48,7 @@ def as_probabilities(name: str, values: Values) -> Tensor:
 
 def as_labels(name: str, values: Values, num_images: int, num_generators: int) -> Tensor:
     """Return ``(n,)`` int64; raise unless there is one label in 0 .. ``num_generators`` - 1 an image."""
-    tensor = torch.as_tensor(values)
+    tensor = _as_tensor(name, values)
     check_shape(name, tensor, "images", images=num_images)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise DTypeError(f"{name}: expected integers, got {tensor.dtype}")
@@ -60,7 +62,7 @@ def as_labels(name: str, values: Values, num_images: int, num_generators: int) -
 
 def as_scores(name: str, values: Values) -> Tensor:
     """Return ``(n,)`` float64, n >= 1; raise unless every score is finite."""
-    tensor = torch.as_tensor(values).detach()
+    tensor = _as_tensor(name, values)
     check_shape(name, tensor, "images")
     check_floating(name, tensor)
     if not tensor.numel():
@@ -72,8 +74,35 @@ def as_scores(name: str, values: Values) -> Tensor:
 
 def check_rate(name: str, value: float) -> None:
     """Check that a number is in 0 .. 1 (NaN is not)."""
+    check_number(name, value)
     if not 0 <= value <= 1:
         raise RangeError(f"{name}: expected 0 .. 1, got {value}")
+
+
+def check_generators(generators: Sequence[Generator]) -> None:
+    """Check for a sequence of :class:`~bmrl.models.Generator`."""
+    if not isinstance(generators, Sequence) or not all(isinstance(entry, Generator) for entry in generators):
+        raise DTypeError(f"generators: expected a list of bmrl.models.Generator, got {type(generators).__name__}")
+
+
+def check_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
+    """Return one or more thresholds, each in 0 .. 1."""
+    if isinstance(thresholds, str | bytes) or not isinstance(thresholds, Iterable):
+        raise DTypeError(f"thresholds: expected a list of numbers, got {type(thresholds).__name__}")
+    checked = tuple(thresholds)
+    if not checked:
+        raise RangeError("thresholds: expected at least one, got none")
+    for threshold in checked:
+        check_rate("thresholds", threshold)
+    return checked
+
+
+def _as_tensor(name: str, values: Values) -> Tensor:
+    try:
+        return torch.as_tensor(values).detach()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise DTypeError(f"{name}: expected numbers in an array of one shape, got: {reason}") from error
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:

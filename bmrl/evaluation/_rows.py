@@ -44,6 +44,7 @@ def compute_rows(
     *,
     batch_size: int,
     read: Callable[[Any, int], Tensor],
+    progress: Callable[[int, int], None] | None = None,
 ) -> Computed:
     """Read images in batches and join the results of ``compute`` on the CPU, in the order of ``rows``.
 
@@ -54,6 +55,7 @@ def compute_rows(
         compute: uint8 ``(batch, 3, S, S)`` to a tuple of tensors with ``batch`` rows each.
         batch_size: images a step, > 0.
         read: turns a path and S into uint8 ``(3, S, S)``.
+        progress: called after each step with the number of images done and of all.
 
     Raises:
         DataError: there is no row, or no image can be read.
@@ -75,6 +77,8 @@ def compute_rows(
                 skipped.append(Skipped(row, str(item)))
         if batch.images is not None:
             results.append(tuple(result.cpu() for result in compute(batch.images)))
+        if progress is not None:
+            progress(len(readable) + len(skipped), len(rows))
     if not readable:
         raise DataError(f"manifest: expected readable images, got {len(rows)} unreadable; first: {skipped[0].reason}")
     return Computed(tuple(readable), tuple(map(torch.cat, zip(*results, strict=True))), tuple(skipped))

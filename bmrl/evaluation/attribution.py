@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
 from bmrl._checks import check_shape
-from bmrl.errors import ShapeError
-from bmrl.evaluation._inputs import as_probabilities, check_rate
+from bmrl._text import printable
+from bmrl.errors import DTypeError, ShapeError
+from bmrl.evaluation._inputs import as_probabilities, check_generators, check_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from bmrl.evaluation._inputs import Values
     from bmrl.models import Generator
@@ -74,9 +76,12 @@ def attributions_from_probabilities(
         >>> first.generator, first.seen, second.generator, second.seen, second.manipulation
         ('ddpm', True, None, False, 'FS')
     """
+    check_generators(generators)
+    check_rate("threshold", threshold)
     checked = as_probabilities("probabilities", probabilities)
     check_shape("probabilities", checked, "images generators", generators=len(generators))
-    check_rate("threshold", threshold)
+    if isinstance(sources, str) or not isinstance(sources, Sequence):
+        raise DTypeError(f"sources: expected a list of names, got {type(sources).__name__}")
     if len(sources) != len(checked):
         raise ShapeError(f"sources: expected {len(checked)} names, got {len(sources)}")
     return [
@@ -101,8 +106,8 @@ def format_table(attributions: Iterable[Attribution]) -> str:
     lines = [("image", "generator", "probability", "seen", "manipulation", "architecture")]
     lines += [
         (
-            _printable(entry.source),
-            _printable(entry.generator or "-"),
+            printable(entry.source),
+            printable(entry.generator or "-"),
             f"{entry.probability:.3f}",
             "seen" if entry.seen else "unseen",
             entry.manipulation,
@@ -135,10 +140,6 @@ def _attribute(row: list[float], generators: Sequence[Generator], threshold: flo
         architecture=generators[best].architecture if seen else max(architectures, key=architectures.__getitem__),
         probabilities={generator.name: value for generator, value in zip(generators, row, strict=True)},
     )
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _width(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bmrl._checks import check_positive
+from bmrl._checks import check_integer
 from bmrl.errors import BMRLError
 from bmrl.evaluation._batches import name_sources, read_batches, read_named
 from bmrl.evaluation._inference import infer, resolve_model
@@ -27,14 +27,19 @@ class Attributor:
     """Says of face images which generator made them, or that none of the seen ones did.
 
     Args:
-        model: any model of bmrl; used in evaluation mode, its own mode is put back after each batch.
+        model: any model of bmrl, or the folder of one; used in evaluation mode, its own mode is put back after each
+            batch.
         threshold: images whose maximum probability is below it are called unseen; 0 .. 1. None: the first of the
             model's ``config.thresholds``.
-        batch_size: images a step, > 0.
-        device: the model is moved there; None leaves it where it is.
+        batch_size: images a step, >= 1.
+        device: the model is moved there; None leaves it where it is, and takes one from a folder to the GPU if there
+            is one.
 
     Raises:
         RangeError: ``threshold`` or ``batch_size`` is out of range.
+        DTypeError: an argument has the wrong type.
+        DeviceError: there is no such device.
+        MissingFileError, ModelFolderError: the folder holds no usable model.
 
     Example:
         >>> from PIL import Image
@@ -47,17 +52,18 @@ class Attributor:
 
     def __init__(
         self,
-        model: BMRL,
+        model: BMRL | str | os.PathLike[str],
         *,
         threshold: float | None = None,
         batch_size: int = 32,
         device: str | torch.device | None = None,
     ) -> None:
-        self.threshold = float(model.config.thresholds[0] if threshold is None else threshold)
-        check_rate("threshold", self.threshold)
-        check_positive("batch_size", batch_size)
+        if threshold is not None:
+            check_rate("threshold", threshold)
+        check_integer("batch_size", batch_size, least=1)
         self.batch_size = batch_size
         self.model = resolve_model(model, device)
+        self.threshold = float(self.model.config.thresholds[0] if threshold is None else threshold)
 
     @classmethod
     def load(
@@ -70,10 +76,9 @@ class Attributor:
     ) -> Attributor:
         """Load a saved model; with ``device`` None it goes to the GPU if there is one.
 
-        Raises:
-            MissingFileError, ModelFolderError: the folder holds no usable model.
+        Arguments and errors as of the class.
         """
-        return cls(resolve_model(folder, device), threshold=threshold, batch_size=batch_size)
+        return cls(folder, threshold=threshold, batch_size=batch_size, device=device)
 
     def __call__(self, sources: Iterable[Any] | str | os.PathLike[str]) -> list[Attribution]:
         """Attribute images, all or none.

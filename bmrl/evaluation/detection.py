@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bmrl._checks import check_shape
+from bmrl._checks import check_dtype, check_shape
 from bmrl.errors import RangeError
-from bmrl.evaluation._inputs import as_probabilities
+from bmrl.evaluation._inputs import as_probabilities, as_scores, check_generators
 from bmrl.evaluation.metrics import accuracy, auroc, balanced_accuracy
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def real_probability(probabilities: Values, generators: Sequence[Generator]) -> 
     Raises:
         RangeError: no class is a photograph, or all are: the sum would not depend on the image.
     """
+    check_generators(generators)
     real = torch.tensor([generator.is_real for generator in generators])
     checked = as_probabilities("probabilities", probabilities)
     check_shape("probabilities", checked, "images generators", generators=len(generators))
@@ -54,7 +55,14 @@ def detection_metrics(probability_real: Tensor, is_real: Tensor) -> dict[str, An
     Returns:
         ``num_real``, ``num_fake``, ``accuracy``, ``balanced_accuracy`` (both in 0 .. 1) and ``auroc`` (the chance
         that a fake image looks less real than a real one); the last two are None unless both kinds occur.
+
+    Raises:
+        ShapeError, DTypeError, RangeError: an argument is none of these.
     """
+    probability_real = as_scores("probability_real", probability_real)
+    check_shape("is_real", is_real, "images", images=len(probability_real))
+    check_dtype("is_real", is_real, torch.bool)
+    is_real = is_real.cpu()
     num_real = int(is_real.sum())
     num_fake = len(is_real) - num_real
     both = num_real > 0 and num_fake > 0

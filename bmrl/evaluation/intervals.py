@@ -6,7 +6,7 @@ from math import sqrt
 from statistics import NormalDist
 from typing import NamedTuple
 
-from bmrl._checks import check_positive
+from bmrl._checks import check_integer, check_number
 from bmrl.errors import RangeError
 
 __all__ = ["Interval", "wilson_interval"]
@@ -31,16 +31,18 @@ def wilson_interval(successes: int, total: int, *, confidence: float = 0.95) -> 
         confidence: strictly between 0 and 1.
 
     Raises:
-        RangeError: a number lies outside its range.
+        RangeError: a number lies outside its range. DTypeError: it is none, or no integer.
 
     Example:
         >>> low, high = wilson_interval(8, 10)
         >>> round(low, 3), round(high, 3)
         (0.49, 0.943)
     """
-    check_positive("total", total)
+    check_integer("total", total, least=1)
+    check_integer("successes", successes)
     if not 0 <= successes <= total:
         raise RangeError(f"successes: expected 0 .. {total}, got {successes}")
+    check_number("confidence", confidence)
     if not 0 < confidence < 1:
         raise RangeError(f"confidence: expected between 0 and 1, got {confidence}")
     z = NormalDist().inv_cdf((1 + confidence) / 2)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from bmrl.errors import MissingExtraError
+from bmrl._checks import check_integer, check_shape
+from bmrl.errors import MissingExtraError, ShapeError
+from bmrl.evaluation._inputs import check_rate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +42,8 @@ class Marker(NamedTuple):
 
 def markers(num_seen: int, num_unseen: int) -> list[Marker]:
     """Return a marker each: coloured discs for seen generators, then dark shapes for unseen ones."""
+    check_integer("num_seen", num_seen, least=0)
+    check_integer("num_unseen", num_unseen, least=0)
     colours = PALETTE if num_seen <= len(PALETTE) else [_hue(index, num_seen) for index in range(num_seen)]
     seen = [Marker(colours[index], "o", "●") for index in range(num_seen)]
     unseen = [
@@ -56,6 +60,7 @@ def score_histogram(seen: Tensor, unseen: Tensor, thresholds: Sequence[float]) -
         unseen: ``(m,)``, m may be 0.
         thresholds: each in 0 .. 1.
     """
+    _check_scores(seen, unseen, thresholds)
     figure, axes = _figure(3.1)
     edges = torch.linspace(0, 1, 26).tolist()
     for scores, colour, label in ((seen, SEEN, "seen generators"), (unseen, UNSEEN, "unseen generators")):
@@ -73,6 +78,7 @@ def threshold_curves(seen: Tensor, unseen: Tensor, thresholds: Sequence[float]) 
 
     Arguments as for :func:`score_histogram`.
     """
+    _check_scores(seen, unseen, thresholds)
     figure, axes = _figure(3.1)
     grid = torch.linspace(0, 1, 501, dtype=torch.float64)
     for scores, colour, label in ((seen, SEEN, "seen images accepted"), (unseen, UNSEEN, "unseen images rejected")):
@@ -94,6 +100,9 @@ def embedding_map(points: Tensor, kinds: Sequence[int], styles: Sequence[Marker]
         kinds: n indices into ``styles``.
         styles: see :func:`markers`.
     """
+    check_shape("points", points, "images coordinates", coordinates=2)
+    if len(kinds) != len(points):
+        raise ShapeError(f"kinds: expected {len(points)} indices, got {len(kinds)}")
     figure, axes = _figure(4.4)
     index = torch.as_tensor(kinds)
     for kind, style in enumerate(styles):
@@ -114,6 +123,13 @@ def embedding_map(points: Tensor, kinds: Sequence[int], styles: Sequence[Marker]
         side.set_visible(True)
         side.set_color("#d5d9de")
     return _png(figure)
+
+
+def _check_scores(seen: Tensor, unseen: Tensor, thresholds: Sequence[float]) -> None:
+    check_shape("seen", seen, "images")
+    check_shape("unseen", unseen, "images")
+    for threshold in thresholds:
+        check_rate("thresholds", threshold)
 
 
 def _hue(index: int, total: int) -> str:

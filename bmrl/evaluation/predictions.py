@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bmrl.errors import DataError, ShapeError
+from bmrl._checks import check_choice, check_integer, check_shape
+from bmrl.data._manifest_rules import SPLITS
+from bmrl.data.manifest import Manifest
+from bmrl.errors import DataError, DTypeError, ShapeError
 from bmrl.evaluation._inference import infer, resolve_model
-from bmrl.evaluation._inputs import as_probabilities
-from bmrl.evaluation._rows import Skipped, compute_rows
+from bmrl.evaluation._inputs import as_probabilities, check_generators
+from bmrl.evaluation._rows import Computed, Skipped, compute_rows
 from bmrl.images import read_image
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-    from bmrl.data.manifest import Manifest, Row
+    from bmrl.data.manifest import Row
     from bmrl.models import BMRL, Generator
 
 __all__ = ["Predictions", "Skipped", "predict"]
@@ -48,10 +51,12 @@ class Predictions:
     skipped: tuple[Skipped, ...] = ()
 
     def __post_init__(self) -> None:
+        check_generators(self.generators)
         shape = tuple(as_probabilities("probabilities", self.probabilities).shape)
         if shape != (len(self.rows), len(self.generators)):
             raise ShapeError(f"probabilities: expected {(len(self.rows), len(self.generators))}, got {shape}")
-        if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.rows):
+        check_shape("embeddings", self.embeddings, "images dim")
+        if len(self.embeddings) != len(self.rows):
             raise ShapeError(f"embeddings: expected ({len(self.rows)}, dim), got {tuple(self.embeddings.shape)}")
         check_roles(self.rows, self.generators)
 
@@ -84,6 +89,7 @@ def predict(
     batch_size: int = 32,
     device: str | torch.device | None = None,
     read: Callable[[Any, int], Tensor] = read_image,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
     """Run a model over one split of a manifest, seen and unseen images alike, in the manifest's order.
 
@@ -95,6 +101,7 @@ def predict(
         device: where to run; None: where the model is (from a folder: the GPU if there is one).
         read: turns a path and the model's image size S into uint8 ``(3, S, S)``; another function here tests the
             model on altered images.
+        progress: called now and then with the number of images done and of all.
 
     Returns:
         The predictions; images that can't be read are in ``.skipped``.
@@ -102,19 +109,55 @@ def predict(
     Raises:
         DataError: the split is empty, none of its images can be read, or its roles contradict the model's classes.
     """
+    predictions, _ = predict_and_describe(
+        model, manifest, None, split=split, batch_size=batch_size, device=device, read=read, progress=progress
+    )
+    return predictions
+
+
+def predict_and_describe(
+    model: BMRL | str | os.PathLike[str],
+    manifest: Manifest,
+    describe: Callable[[Tensor], Tensor] | None,
+    *,
+    split: str,
+    batch_size: int,
+    device: str | torch.device | None,
+    read: Callable[[Any, int], Tensor] = read_image,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Predictions, Computed | None]:
+    """Predict, and compute something else of the same images, so that each is decoded once.
+
+    ``describe`` turns uint8 ``(batch, 3, S, S)`` into a tensor with ``batch`` rows; None is for predictions alone. All
+    other arguments, and what is raised, are those of :func:`predict`.
+
+    Returns:
+        The predictions, and what ``describe`` returned for their rows.
+    """
+    check_choice("split", split, SPLITS)
+    check_integer("batch_size", batch_size, least=1)
+    if not callable(read):
+        raise DTypeError(f"read: expected a function, got {type(read).__name__}")
+    if not isinstance(manifest, Manifest):
+        raise DTypeError(f"manifest: expected a Manifest, got {type(manifest).__name__}")
     rows = manifest.select(split=split)
     if not rows:
         raise DataError(f"split: expected images in the {split} split of {manifest.root}, got none")
     network = resolve_model(model, device)
-    check_roles(tuple(rows), network.config.generators)
+    generators = network.config.generators
+    check_roles(tuple(rows), generators)
 
-    def compute(images: Tensor) -> tuple[Tensor, Tensor]:
+    def compute(images: Tensor) -> tuple[Tensor, ...]:
         output = infer(network, images)
-        return output.probabilities, output.embedding.float()
+        answers = output.probabilities, output.embedding.float()
+        return answers if describe is None else (*answers, describe(images))
 
-    computed = compute_rows(manifest, rows, network.config.image_size, compute, batch_size=batch_size, read=read)
-    probabilities, embeddings = computed.tensors
-    return Predictions(network.config.generators, computed.rows, probabilities, embeddings, computed.skipped)
+    computed = compute_rows(
+        manifest, rows, network.config.image_size, compute, batch_size=batch_size, read=read, progress=progress
+    )
+    probabilities, embeddings, *described = computed.tensors
+    predictions = Predictions(generators, computed.rows, probabilities, embeddings, computed.skipped)
+    return predictions, Computed(computed.rows, tuple(described), computed.skipped) if described else None
 
 
 def check_roles(rows: tuple[Row, ...], generators: tuple[Generator, ...]) -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bmrl._checks import check_floating, check_shape
-from bmrl.errors import MissingExtraError, ShapeError
+from bmrl._checks import check_floating, check_integer, check_shape
+from bmrl.errors import MissingExtraError, RangeError, ShapeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,16 +26,20 @@ def project(embeddings: Tensor, *, seed: int = 0) -> Tensor:
 
     Args:
         embeddings: ``(n, d)`` floating point, finite, n >= 5.
-        seed: of the optimisation.
+        seed: of the optimisation, 0 .. 2^32 - 1.
 
     Returns:
         ``(n, 2)`` float32 on the CPU; only nearness has a meaning, axes and scale have none.
 
     Raises:
-        ShapeError: there are too few images. MissingExtraError: scikit-learn is not installed.
+        ShapeError: there are too few images. RangeError: a number is not finite. DTypeError: an argument has another
+            type. MissingExtraError: scikit-learn is not installed.
     """
     check_shape("embeddings", embeddings, "images dim")
     check_floating("embeddings", embeddings)
+    check_integer("seed", seed, least=0, most=2**32 - 1)
+    if not embeddings.isfinite().all():
+        raise RangeError("embeddings: expected finite numbers, got infinity or NaN")
     if len(embeddings) < MIN_IMAGES:
         raise ShapeError(f"embeddings: expected at least {MIN_IMAGES} images, got {len(embeddings)}")
     try:

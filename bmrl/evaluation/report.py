@@ -5,16 +5,15 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
-from bmrl.errors import MissingExtraError
+from bmrl.errors import DTypeError, MissingExtraError
 from bmrl.evaluation import plots
 from bmrl.evaluation.metrics import max_probability
+from bmrl.evaluation.predictions import Predictions
 from bmrl.evaluation.projection import MIN_IMAGES, project
 from bmrl.evaluation.summary import headline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from bmrl.evaluation.predictions import Predictions
 
 __all__ = ["render_report"]
 
@@ -71,6 +70,9 @@ def render_report(metrics: Mapping[str, Any], predictions: Predictions) -> str:
     Raises:
         MissingExtraError: Jinja2, matplotlib or scikit-learn is not installed.
     """
+    headline(metrics)
+    if not isinstance(predictions, Predictions):
+        raise DTypeError(f"predictions: expected Predictions, got {type(predictions).__name__}")
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmrl import __version__
+from bmrl._checks import check_choice, check_integer, check_switch
+from bmrl._extras import require
+from bmrl._files import claimed, new_file
+from bmrl._outputs import check_out_file, check_out_folder
+from bmrl.data._manifest_rules import SPLITS
 from bmrl.data.manifest import Manifest
-from bmrl.errors import DataError
+from bmrl.errors import DataError, DTypeError
 from bmrl.evaluation._inference import resolve_model
-from bmrl.evaluation.predictions import predict
+from bmrl.evaluation._inputs import check_thresholds
+from bmrl.evaluation.predictions import predict_and_describe
 from bmrl.evaluation.report import render_report
-from bmrl.evaluation.shortcuts import shortcut_baseline
+from bmrl.evaluation.shortcuts import shortcut_baseline, statistics_of
 from bmrl.evaluation.summary import headline, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import torch
 
+    from bmrl.evaluation._rows import Computed
+    from bmrl.evaluation.predictions import Predictions
     from bmrl.models import BMRL, BMRLConfig
 
 __all__ = ["FORMAT", "evaluate"]
 
+METRICS, REPORT = "metrics.json", "report.html"
 FORMAT = 1  # of metrics.json; raised when a key changes its meaning or goes
 
 
@@ -42,6 +52,7 @@ def evaluate(
     device: str | torch.device | None = None,
     baselines: Mapping[str, Mapping[str, Any]] | None = None,
     shortcut: bool = True,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model on one split and write ``metrics.json`` and ``report.html`` to ``out``.
 
@@ -57,6 +68,7 @@ def evaluate(
         device: where to run; None: where the model is (from a folder: the GPU if there is one).
         baselines: by name, what :func:`evaluate` returned for other models on the same split, to be shown beside.
         shortcut: also fit and show the shortcut baseline (needs seen train images of two generators).
+        progress: called now and then with the number of images done and of all.
 
     Returns:
         The content of ``metrics.json``: what :func:`~bmrl.evaluation.summary.summarise` returns, and
@@ -72,17 +84,56 @@ def evaluate(
     Raises:
         DataError: there is nothing to evaluate, roles contradict the model's classes, or a baseline lacks figures.
         MissingFileError: there is no such model or manifest. MissingExtraError: the extra ``train`` is missing.
-        RangeError: a threshold or the batch size is out of range, or the model returns NaN.
+        OutputError: ``out`` can't be written. FolderInUseError: another evaluation or training writes into it.
+        RangeError, DTypeError: another argument is out of range or of the wrong type, or the model returns NaN.
+        All but NaN is noticed before the work begins.
     """
+    limits = None if thresholds is None else check_thresholds(thresholds)
+    check_choice("split", split, SPLITS)
+    check_integer("batch_size", batch_size, least=1)
+    check_switch("shortcut", shortcut)
+    if baselines is not None and not isinstance(baselines, Mapping):
+        raise DTypeError(f"baselines: expected a mapping by name, got {type(baselines).__name__}")
     for name, baseline in (baselines or {}).items():
         _check_baseline(name, baseline)
+    check_out_folder("out", out)
+    target = Path(out)
+    require("jinja2", "matplotlib", "sklearn")
+    if not isinstance(data, Manifest | str | os.PathLike):
+        raise DTypeError(f"data: expected a Manifest or its folder, got {type(data).__name__}")
     manifest = data if isinstance(data, Manifest) else Manifest.read(data)
     network = resolve_model(model, device)
-    limits = tuple(network.config.thresholds if thresholds is None else thresholds)
-    predictions = predict(network, manifest, split=split, batch_size=batch_size)
-    figures, reason = _shortcut(manifest, network.config, split, limits) if shortcut else (None, "not asked for")
+    with _claimed(target):
+        for file in (METRICS, REPORT):
+            check_out_file("out", target / file)
+        predictions, statistics = predict_and_describe(
+            network,
+            manifest,
+            statistics_of if shortcut else None,
+            split=split,
+            batch_size=batch_size,
+            device=None,
+            progress=progress,
+        )
+        limits = limits or network.config.thresholds
+        figures, reason = _shortcut(manifest, network.config, split, limits, statistics)
+        metrics = _metrics(model, network, manifest, split, predictions, limits)
+        metrics |= {"shortcut": figures, "shortcut_reason": reason}
+        metrics["baselines"] = {name: dict(baseline) for name, baseline in (baselines or {}).items()}
+        _write(target, metrics, render_report(metrics, predictions))
+    return metrics
+
+
+def _metrics(
+    model: BMRL | str | os.PathLike[str],
+    network: BMRL,
+    manifest: Manifest,
+    split: str,
+    predictions: Predictions,
+    thresholds: Sequence[float],
+) -> dict[str, Any]:
     folder = str(model) if isinstance(model, str | os.PathLike) else None
-    metrics = {
+    return {
         "format": FORMAT,
         "bmrl_version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -98,25 +149,23 @@ def evaluate(
             "num_images": len(predictions.rows),
             "num_skipped": len(predictions.skipped),
         },
-        **summarise(predictions, limits),
+        **summarise(predictions, thresholds),
         "skipped": [
             {"path": entry.row.path, "generator": entry.row.generator, "reason": entry.reason}
             for entry in predictions.skipped
         ],
-        "shortcut": figures,
-        "shortcut_reason": reason,
-        "baselines": {name: dict(baseline) for name, baseline in (baselines or {}).items()},
     }
-    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _write_together(Path(out), {"metrics.json": text, "report.html": render_report(metrics, predictions)})
-    return metrics
 
 
 def _shortcut(
-    manifest: Manifest, config: BMRLConfig, split: str, thresholds: Sequence[float]
+    manifest: Manifest, config: BMRLConfig, split: str, thresholds: Sequence[float], statistics: Computed | None
 ) -> tuple[dict[str, Any] | None, str | None]:
+    if statistics is None:
+        return None, "not asked for"
     try:
-        predictions = shortcut_baseline(manifest, config.generators, split=split, image_size=config.image_size)
+        predictions = shortcut_baseline(
+            manifest, config.generators, split=split, image_size=config.image_size, known=statistics
+        )
     except DataError as error:
         return None, str(error)
     return summarise(predictions, thresholds), None
@@ -125,15 +174,27 @@ def _shortcut(
 def _check_baseline(name: str, figures: Mapping[str, Any]) -> None:
     try:
         headline(figures)
-    except (KeyError, TypeError) as error:
-        raise DataError(f"baselines: expected the result of evaluate for {name!r}, got one without {error}") from error
+    except DataError as error:
+        raise DataError(f"baselines: of {name!r}: {error}") from error
 
 
-def _write_together(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write all files beside their places first and then move each there, so that no reader sees half a file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-        for name, text in texts.items():
-            Path(scratch, name).write_text(text, encoding="utf-8", errors="backslashreplace")
-        for name in texts:
-            os.replace(Path(scratch, name), folder / name)
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Keep the folder for this process; one that was made for nothing goes again."""
+    is_new = not folder.exists()
+    try:
+        with claimed(folder):
+            yield
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _write(folder: Path, metrics: Mapping[str, Any], report: str) -> None:
+    """Write both files beside their places first, so that a full disk leaves both old ones."""
+    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with new_file(folder / METRICS) as first, new_file(folder / REPORT) as second:
+        for path, content in ((first, text), (second, report)):
+            path.write_text(content, encoding="utf-8", errors="backslashreplace")  # of names that are no Unicode

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bmrl._checks import check_positive
-from bmrl.errors import DataError, MissingExtraError
+from bmrl._checks import check_choice, check_integer
+from bmrl.data._manifest_rules import SPLITS
+from bmrl.data.manifest import Manifest
+from bmrl.errors import DataError, DTypeError, MissingExtraError
+from bmrl.evaluation._inputs import check_generators
 from bmrl.evaluation._rows import Computed, compute_rows
 from bmrl.evaluation.image_statistics import colour_spectrum_statistics
 from bmrl.evaluation.predictions import Predictions, check_roles
@@ -21,7 +24,9 @@ from bmrl.images import read_image
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bmrl.data.manifest import Manifest, Row
+    from torch import Tensor
+
+    from bmrl.data.manifest import Row
     from bmrl.models import Generator
 
 __all__ = ["shortcut_baseline"]
@@ -36,6 +41,7 @@ def shortcut_baseline(
     split: str = "test",
     image_size: int = 224,
     max_per_generator: int = 500,
+    known: Computed | None = None,
 ) -> Predictions:
     """Fit a logistic regression on 26 statistics of the seen train images and return its predictions.
 
@@ -49,6 +55,7 @@ def shortcut_baseline(
         split: what to predict.
         image_size: side that images are resized to first, in pixels; take the model's, so that both see the same.
         max_per_generator: at most so many train images of one generator, evenly spaced, > 0.
+        known: statistics at ``image_size`` of images that were decoded before, which are not decoded again.
 
     Returns:
         Predictions for every image of ``split``, its embeddings being the ``(n, 26)`` standardised statistics:
@@ -64,16 +71,21 @@ def shortcut_baseline(
         from sklearn.preprocessing import StandardScaler
     except ImportError as error:
         raise MissingExtraError("scikit-learn", "train") from error
-    check_positive("max_per_generator", max_per_generator)
+    check_choice("split", split, SPLITS)
+    check_integer("image_size", image_size, least=1)
+    check_integer("max_per_generator", max_per_generator, least=1)
+    if not isinstance(manifest, Manifest):
+        raise DTypeError(f"manifest: expected a Manifest, got {type(manifest).__name__}")
     classes = tuple(manifest.generators(role="seen") if generators is None else generators)
+    check_generators(classes)
     label_of = {generator.name: label for label, generator in enumerate(classes)}
     train = _evenly(manifest.select(split="train", role="seen"), max_per_generator)
     check_roles(tuple(train), classes)
     _check_two_generators(train)
-    fitted_on = _statistics(manifest, train, image_size)
+    fitted_on = _statistics(manifest, train, image_size, known)
     labels = [label_of[row.generator] for row in fitted_on.rows]
     _check_two_generators(fitted_on.rows)
-    predicted = _statistics(manifest, manifest.select(split=split), image_size)
+    predicted = _statistics(manifest, manifest.select(split=split), image_size, known)
     regression = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
     regression.fit(fitted_on.tensors[0].numpy(), labels)
     features = predicted.tensors[0].numpy()
@@ -83,16 +95,27 @@ def shortcut_baseline(
     return Predictions(classes, predicted.rows, probabilities, standardised, predicted.skipped)
 
 
-def _statistics(manifest: Manifest, rows: list[Row], image_size: int) -> Computed:
+def statistics_of(images: Tensor) -> Tensor:
+    """Return ``(batch, 26)`` float64: what the regression knows of images."""
+    return colour_spectrum_statistics(images).double()
+
+
+def _statistics(manifest: Manifest, rows: list[Row], image_size: int, known: Computed | None) -> Computed:
     """Return the readable rows and their ``(n, 26)`` float64 statistics."""
-    return compute_rows(
-        manifest,
-        rows,
-        image_size,
-        lambda images: (colour_spectrum_statistics(images).double(),),
-        batch_size=BATCH_SIZE,
-        read=read_image,
-    )
+    wanted = set(rows)
+    if known is None or not wanted <= {*known.rows, *(entry.row for entry in known.skipped)}:
+        return compute_rows(
+            manifest,
+            rows,
+            image_size,
+            lambda images: (statistics_of(images),),
+            batch_size=BATCH_SIZE,
+            read=read_image,
+        )
+    places = {row: place for place, row in enumerate(known.rows)}
+    readable = tuple(row for row in rows if row in places)
+    skipped = tuple(entry for entry in known.skipped if entry.row in wanted)
+    return Computed(readable, (known.tensors[0][[places[row] for row in readable]],), skipped)
 
 
 def _check_two_generators(rows: Sequence[Row]) -> None:

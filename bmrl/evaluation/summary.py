@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bmrl.errors import DataError, RangeError
+from bmrl.errors import DataError, DTypeError, RangeError
 from bmrl.evaluation import metrics
-from bmrl.evaluation._inputs import check_rate
+from bmrl.evaluation._inputs import check_thresholds
 from bmrl.evaluation.detection import detection_metrics, real_probability
 from bmrl.evaluation.intervals import wilson_interval
+from bmrl.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
-
-    from bmrl.evaluation.predictions import Predictions
 
 __all__ = ["headline", "summarise"]
 
@@ -48,10 +48,9 @@ def summarise(predictions: Predictions, thresholds: Sequence[float]) -> dict[str
     Raises:
         DataError: there is no seen image. RangeError: no threshold is given, or one lies outside 0 .. 1.
     """
-    if not len(thresholds):
-        raise RangeError("thresholds: expected at least one, got none")
-    for threshold in thresholds:
-        check_rate("thresholds", threshold)
+    thresholds = check_thresholds(thresholds)
+    if not isinstance(predictions, Predictions):
+        raise DTypeError(f"predictions: expected Predictions, got {type(predictions).__name__}")
     if not predictions.seen.any():
         raise DataError("predictions: expected at least one image of a seen generator, got unseen ones only")
     return {
@@ -67,7 +66,19 @@ def headline(figures: Mapping[str, Any]) -> dict[str, float | None]:
 
     ``accuracy``, ``balanced_accuracy``, ``auroc``, ``fpr95``, ``aupr_seen``, ``aupr_unseen``, ``oscr`` and, for every
     threshold t, ``acceptance@t`` (of seen images) and ``rejection@t`` (of unseen ones). None where there is no figure.
+
+    Raises:
+        DataError: ``figures`` is something else.
     """
+    if not isinstance(figures, Mapping):
+        raise DataError(f"figures: expected the result of evaluate or summarise, got {type(figures).__name__}")
+    try:
+        return _headline(figures)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"figures: expected the result of evaluate or summarise, got one without {error}") from error
+
+
+def _headline(figures: Mapping[str, Any]) -> dict[str, float | None]:
     names = ("auroc", "fpr95", "aupr_seen", "aupr_unseen", "oscr")
     unseen = figures["unseen"] or {}
     found: dict[str, float | None] = {name: figures["seen"][name] for name in ("accuracy", "balanced_accuracy")}

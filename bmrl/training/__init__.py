@@ -20,4 +20,4 @@ _HOMES = {
     "train": "run",
 }
 
-__getattr__ = lazy_names(__name__, _HOMES, extra="train")
+__getattr__ = lazy_names(__name__, _HOMES)

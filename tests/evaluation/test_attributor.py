@@ -12,7 +12,7 @@ from PIL import Image
 import bmrl
 from bmrl.errors import BMRLError, DTypeError, ImageError, MissingFileError, RangeError
 from bmrl.evaluation.attributor import Attribution, Attributor
-from bmrl.models import build_model, save_model
+from bmrl.models import build_model, load_model, save_model
 
 
 def png(colour):
@@ -115,6 +115,18 @@ def test_load_and_public_names(tmp_path, small_config):
         bmrl.Attributor.load(tmp_path / "nowhere")
 
 
+def test_a_folder_stands_for_its_model(tmp_path, small_config):
+    folder = save_model(build_model(small_config()), tmp_path)
+    image = [Image.new("RGB", (64, 48), (1, 2, 3))]
+    expected = Attributor(load_model(folder))(image)
+    for source in (folder, str(folder)):
+        assert Attributor(source, device="cpu")(image) == expected
+        assert Attributor.load(source, device="cpu")(image) == expected
+        assert Attributor(source, device=torch.device("cpu"), threshold=1)(image)[0].threshold == 1.0
+    with pytest.raises(MissingFileError, match="nowhere"):
+        Attributor("nowhere")
+
+
 def test_mode_of_the_model_is_put_back(model):
     model.train()
     Attributor(model)([Image.new("RGB", (4, 4))])
@@ -122,9 +134,9 @@ def test_mode_of_the_model_is_put_back(model):
 
 
 def test_rejects(model):
-    with pytest.raises(RangeError, match=r"threshold: expected 0 .. 1, got 7.0"):
+    with pytest.raises(RangeError, match=r"threshold: expected 0 .. 1, got 7"):
         Attributor(model, threshold=7)
-    with pytest.raises(RangeError, match=r"batch_size: expected > 0, got 0"):
+    with pytest.raises(RangeError, match=r"batch_size: expected an integer >= 1, got 0"):
         Attributor(model, batch_size=0)
     for source, kind in ((b"abc", "bytes"), (Image.new("RGB", (2, 2)), "Image"), (io.BytesIO(), "BytesIO")):
         with pytest.raises(DTypeError, match=rf"sources: expected a list of images or one path, got {kind}"):

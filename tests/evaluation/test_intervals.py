@@ -24,7 +24,7 @@ def test_equals_scipy(total, data, confidence):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((0, 0), {}, r"total: expected > 0, got 0"),
+        ((0, 0), {}, r"total: expected an integer >= 1, got 0"),
         ((3, 2), {}, r"successes: expected 0 .. 2, got 3"),
         ((-1, 2), {}, r"successes: expected 0 .. 2, got -1"),
         ((1, 2), {"confidence": 1.0}, r"confidence: expected between 0 and 1, got 1.0"),

@@ -192,5 +192,5 @@ def test_many_images_are_thinned_on_the_map():
 def test_needs_jinja(monkeypatch):
     metrics, predictions = make()
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(MissingExtraError, match=r"Jinja2: not installed; run: pip install 'bmrl\[train\]'"):
+    with pytest.raises(MissingExtraError, match=r"Jinja2: not installed; it comes with the extra \[train\]"):
         render_report(metrics, predictions)

@@ -1,14 +1,27 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from bmrl import __version__
+from bmrl._files import claimed
 from bmrl.data.manifest import Manifest
-from bmrl.errors import DataError, MissingFileError
+from bmrl.errors import (
+    BMRLError,
+    DataError,
+    FolderInUseError,
+    MissingExtraError,
+    MissingFileError,
+    OutputError,
+    RangeError,
+)
 from bmrl.evaluation.run import evaluate
+from bmrl.evaluation.shortcuts import shortcut_baseline
+from bmrl.evaluation.summary import summarise
 from bmrl.models import build_model, save_model
 
 
@@ -98,9 +111,10 @@ def test_failure_leaves_existing_files_alone(model, manifest, tmp_path):
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     (out / "report.html").unlink()
     (out / "report.html").mkdir()  # the report can't be written over a folder
-    with pytest.raises(OSError, match=r"report\.html"):
+    with pytest.raises(OutputError, match=r"out: expected a file, got the folder .*report\.html"):
         evaluate(model, manifest, out, shortcut=False)
     assert sorted(path.name for path in out.iterdir()) == sorted(before)
+    (out / "report.html").rmdir()
     torch.nn.init.constant_(model.sharpness, float("nan"))
     changed = (out / "metrics.json").read_bytes()
     with pytest.raises(ValueError, match="expected finite numbers"):
@@ -108,9 +122,93 @@ def test_failure_leaves_existing_files_alone(model, manifest, tmp_path):
     assert (out / "metrics.json").read_bytes() == changed
 
 
+def test_each_image_is_opened_once(model, manifest, tmp_path, monkeypatch):
+    opened = []
+
+    def watch(event, arguments):
+        if event == "open" and watching and str(arguments[0]).startswith(str(manifest.root)):
+            opened.append(Path(str(arguments[0])).relative_to(manifest.root).as_posix())
+
+    watching = True
+    sys.addaudithook(watch)
+    try:
+        metrics = evaluate(model, manifest, tmp_path / "out")
+        assert metrics["shortcut"] is not None
+        assert sorted(opened) == sorted(row.path for row in manifest.rows)
+        opened.clear()
+        trained_on = evaluate(model, manifest, tmp_path / "out", split="train")
+        assert sorted(opened) == sorted(row.path for row in manifest.select(split="train"))
+    finally:
+        watching = False  # a hook stays for the life of the process
+    alone = summarise(shortcut_baseline(manifest, model.config.generators, image_size=32), (0.7, 0.9))
+    assert metrics["shortcut"] == alone
+    alone = summarise(shortcut_baseline(manifest, model.config.generators, image_size=32, split="train"), (0.7, 0.9))
+    assert trained_on["shortcut"] == alone
+
+
+def test_one_evaluation_a_folder(model, manifest, tmp_path):
+    out = tmp_path / "out"
+    with claimed(out), pytest.raises(FolderInUseError, match="out: expected a folder that nobody else writes into"):
+        evaluate(model, manifest, out)
+    assert list(out.iterdir()) == []
+    evaluate(model, manifest, out, shortcut=False)
+
+
+def test_a_failed_evaluation_leaves_no_folder(model, manifest, tmp_path):
+    torch.nn.init.constant_(model.sharpness, float("nan"))
+    with pytest.raises(RangeError):
+        evaluate(model, manifest, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_wrong_is_said_before_the_work(model, manifest, tmp_path, monkeypatch):
+    def work(images):
+        raise AssertionError("the model ran")
+
+    model.forward = work
+    (tmp_path / "file").touch()
+    for name, value, message in (
+        ("out", tmp_path / "file", "out: expected a folder that can be written, got "),
+        ("out", "/proc/none", "out: expected a folder that can be written, got /proc/none"),
+        ("thresholds", [7], "thresholds: expected 0 .. 1, got 7"),
+        (
+            "baselines",
+            {"x": {}},
+            "baselines: of 'x': figures: expected the result of evaluate or summarise, got one without 'unseen'",
+        ),
+    ):
+        arguments = {"model": model, "data": manifest, "out": tmp_path / "out"} | {name: value}
+        with pytest.raises(BMRLError) as raised:
+            evaluate(**arguments)
+        assert str(raised.value).startswith(message)
+    for module, package in (("jinja2", "Jinja2"), ("matplotlib", "matplotlib"), ("sklearn", "scikit-learn")):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, module, None)
+            with pytest.raises(MissingExtraError, match=f"{package}: not installed"):
+                evaluate(model, manifest, tmp_path / "out")
+
+
+def test_progress_counts_what_could_not_be_read_too(model, manifest, tmp_path):
+    (manifest.root / "red/test1.png").write_bytes(b"no picture")
+    seen = []
+    evaluate(
+        model, manifest, tmp_path / "o", batch_size=4, shortcut=False, progress=lambda *counts: seen.append(counts)
+    )
+    assert seen == [(4, 9), (8, 9), (9, 9)]
+
+
+def test_names_that_are_no_unicode(model, manifest, tmp_path):
+    root = manifest.root.with_name("d\udcff")
+    manifest.root.rename(root)
+    metrics = evaluate(model, root, tmp_path / "o", shortcut=False)
+    assert metrics["data"]["num_images"] == 9
+    assert json.loads((tmp_path / "o" / "metrics.json").read_text(encoding="utf-8")) == metrics
+
+
 def test_rejects(model, manifest, tmp_path):
     with pytest.raises(
-        DataError, match=r"baselines: expected the result of evaluate for 'x', got one without 'unseen'"
+        DataError,
+        match=r"baselines: of 'x': figures: expected the result of evaluate or summarise, got one without 'unseen'",
     ):
         evaluate(model, manifest, tmp_path / "out", baselines={"x": {"seen": {"accuracy": 1.0}}})
     with pytest.raises(MissingFileError, match="nowhere"):

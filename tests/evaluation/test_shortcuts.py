@@ -102,8 +102,8 @@ def test_rejects(noisy, monkeypatch):
         shortcut_baseline(test_only, image_size=32)
     with pytest.raises(DataError, match=r"manifest: expected images to read in .*, got none"):
         shortcut_baseline(noisy, image_size=32, split="val")
-    with pytest.raises(RangeError, match=r"max_per_generator: expected > 0, got 0"):
+    with pytest.raises(RangeError, match=r"max_per_generator: expected an integer >= 1, got 0"):
         shortcut_baseline(noisy, max_per_generator=0)
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
-    with pytest.raises(MissingExtraError, match=r"scikit-learn: not installed; run: pip install 'bmrl\[train\]'"):
+    with pytest.raises(MissingExtraError, match=r"scikit-learn: not installed; it comes with the extra \[train\]"):
         shortcut_baseline(noisy)
