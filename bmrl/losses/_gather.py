@@ -47,7 +47,6 @@ class GroupReference:
         return self
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def gather_rows(rows: Mapping[str, Any], *, group: ProcessGroup | None, same: Mapping[str, object]) -> list[Any]:
     """Concatenate tensors over all processes of a group, in the order of their ranks.
 
