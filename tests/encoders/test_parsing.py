@@ -39,6 +39,8 @@ def test_rejects_bad_input():
     encoder = ParsingEncoder(16, **SMALL)
     with pytest.raises(RangeError, match=r"parsing: expected class indices 0..18, got 0..19"):
         encoder(torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16) % 20)
+    with pytest.raises(RangeError, match=r"parsing: expected class indices 0..18, got -1..-1"):
+        encoder(torch.full((1, 16, 16), -1))
     with pytest.raises(ShapeError, match=r"parsing: expected shape \(batch, height, width\), got \(1, 3, 16, 16\)"):
         encoder(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
     with pytest.raises(DTypeError, match=r"parsing: expected torch.uint8 or torch.int64, got torch.float32"):
