@@ -46,6 +46,14 @@ def test_shift_moves_pixels_unchanged_and_the_map_with_them(seed, pixels):
         assert torch.equal(moved[:, channel].flatten(1), images[:, channel].flatten(1).gather(1, source))
 
 
+def test_shift_reaches_every_place():
+    coordinates = torch.arange(64, dtype=torch.uint8).reshape(1, 8, 8)
+    images = coordinates[:, None].expand(1, 3, 8, 8)
+    rng = torch.Generator().manual_seed(0)
+    centers = {int(shift(images, coordinates, pixels=2, rng=rng)[1][0, 4, 4]) for _ in range(400)}
+    assert centers == {8 * y + x for y in range(2, 7) for x in range(2, 7)}
+
+
 def test_same_rng_same_result_and_arguments_are_left_alone():
     images, parsing = batch()
     before = images.clone(), parsing.clone()

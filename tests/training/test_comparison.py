@@ -6,7 +6,7 @@ import json
 import pytest
 
 from bmrl.data.manifest import Manifest
-from bmrl.errors import ConfigError, DataError, RangeError
+from bmrl.errors import ConfigError, DataError, MissingExtraError, RangeError
 from bmrl.models.presets import tiny
 from bmrl.training import comparison
 from bmrl.training.comparison import FIGURES, _fold, compare, format_comparison
@@ -105,6 +105,23 @@ def test_an_earlier_comparison_is_replaced_after_each_contender(data, tmp_path, 
     assert list(written["contenders"]) == ["resnet18"]
     assert written["data"] == str(data)
     assert {path.name for path in tmp_path.iterdir()} == {"comparison.json", "notes.txt"}
+
+
+def test_each_group_is_held_out_once(data):
+    manifest = Manifest.read(data)
+    splits = comparison._folds(manifest, 3)
+    held_out = [row.path for split in splits for row in split.rows if row.split == "val"]
+    assert sorted(held_out) == sorted(row.path for row in manifest.select(split="train", role="seen"))
+
+
+def test_a_package_that_is_missing_is_noticed_first(data, tmp_path, monkeypatch):
+    def missing(config):
+        raise MissingExtraError("torchvision", "train")
+
+    monkeypatch.setattr(comparison, "ResNet18", missing)
+    monkeypatch.setattr(comparison, "fit", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(MissingExtraError, match="torchvision: not installed"):
+        compare(data, tmp_path / "out", device="cpu")
 
 
 def test_writes_what_it_returns(data, tmp_path):

@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from bmrl.data.manifest import Manifest
 from bmrl.errors import ConfigError, DivergenceError
@@ -150,6 +151,19 @@ def test_the_baseline_diverges_alike(data, steps):
     config = tiny(generators=manifest.generators("seen"), image_size=32)
     recipe = resnet18_recipe(epochs=1, learning_rate=1e30, batch_size=24 // steps, precision="32-true")
     with pytest.raises(DivergenceError, match=rf"in epoch 1 of 1, step . of {steps}, at a rate of 1e\+30"):
+        train_resnet18(manifest, config, recipe, device="cpu", progress=False)
+
+
+def test_an_average_that_is_not_finite_is_kept_by_nobody(data, monkeypatch):
+    def spoil(self, trainer, task):
+        for parameter in task.parameters():
+            parameter.data.fill_(float("nan"))
+
+    monkeypatch.setattr(EMAWeightAveraging, "on_train_end", spoil)
+    manifest = Manifest.read(data)
+    config = tiny(generators=manifest.generators("seen"), image_size=32)
+    recipe = resnet18_recipe(epochs=1, ema_decay=0.5, precision="32-true")
+    with pytest.raises(DivergenceError, match="got a weight of nan in epoch 1 of 1"):
         train_resnet18(manifest, config, recipe, device="cpu", progress=False)
 
 

@@ -248,10 +248,12 @@ def test_the_baseline_takes_the_same_steps(config, train_set, monkeypatch):
         ResNet18Task, "objective_step", lambda self, batch: (batches.append(batch), step(self, batch))[1]
     )
     fit(task, train_set, None, device="cpu", progress=False)
+    assert not any(module.training for module in task.modules())
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.2, fused=True)
     for batch in batches:
         optimizer.zero_grad()
-        F.cross_entropy(model(batch["image"]).logits, batch["label"]).backward()
+        features = model.network(batch["image"].float() / 255)
+        F.cross_entropy(model.head(features), batch["label"]).backward()
         optimizer.step()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(task.model.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)

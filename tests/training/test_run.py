@@ -96,6 +96,23 @@ def test_each_start_has_its_log(data, runs, tmp_path):
     assert load_model(out).config.image_size == 64
 
 
+def test_validation_figures_are_those_of_the_kept_weights(data, runs, tmp_path):
+    recipe = runs.brisk | {"epochs": 2, "keep": "last"}
+    out = tmp_path / "run"
+    train(data, out, model_changes=runs.plain, recipe_changes=recipe, device="cpu", progress=False)
+    rows = csv.DictReader((out / "log" / "version_0" / "metrics.csv").open())
+    logged = [row for row in rows if row["val_loss"]][-1]
+    model = load_model(out)
+    samples = load_split(Manifest.read(data), model.config, "val")
+    assert samples.num_parsing == 0  # the maps of validation images are not read
+    batch = default_collate([samples[index] for index in range(len(samples))])
+    with torch.no_grad():
+        logits = model(batch["image"]).logits
+    right = -logits.log_softmax(dim=1)[torch.arange(len(samples)), batch["label"]].mean()
+    assert float(logged["val_loss"]) == pytest.approx(float(right), rel=1e-4)
+    assert float(logged["val_accuracy"]) == pytest.approx(float((logits.argmax(1) == batch["label"]).float().mean()))
+
+
 def test_parsing_maps_missing(data_without_parsing, small, tmp_path, caplog):
     run = train(
         data_without_parsing, tmp_path / "run", model_changes=small, recipe_changes=FAST, device="cpu", progress=False

@@ -37,6 +37,21 @@ def test_images_are_never_moved_further_than_their_size(config):
     BMRLTask(build_model(config), TrainingConfig(shift=63))
 
 
+def test_each_image_is_paired_with_the_prompts_of_its_generator(data, config, monkeypatch):
+    task = BMRLTask(build_model(config), TrainingConfig()).eval()
+    samples = load_split(Manifest.read(data), config, "train")
+    batch = default_collate([samples[index] for index in (20, 0, 9)])
+    given = []
+    monkeypatch.setattr(
+        task.objective, "forward", lambda output, labels: given.append(output) or original(output, labels)
+    )
+    original = type(task.objective).forward.__get__(task.objective)
+    task.objective_step(batch)
+    for row, label in enumerate(batch["label"]):
+        alone = task.model.language_encoder(prompt_tokens([config.generators[int(label)]]))
+        torch.testing.assert_close(given[0].language[row], alone[0])
+
+
 DISTRIBUTED = """
 import json, os, torch
 from torch import nn
