@@ -353,6 +353,10 @@ def with_field(**fields):
         with_field(output=[entry | {"data_type": "TYPE_FP64"} for entry in config_of()["output"]]),
         with_field(output=[entry | {"name": "same"} for entry in config_of()["output"]]),
         with_field(parameters={}),
+        lambda: (
+            config_of(image_size=2**20)
+            | {"input": [{"name": "images", "data_type": "TYPE_UINT8", "dims": [3, 2**20, 2**20]}]}
+        ),
         lambda: config_of(generators=json.loads(DEEP[:500] + DEEP[-500:])),
         lambda: (
             config_of() | {"parameters": config_of()["parameters"] | {"generators": {"string_value": DEEP.decode()}}}
