@@ -298,6 +298,17 @@ def test_rejects_values_out_of_range(folder):
         dataset(folder, split="dev")
 
 
+def test_a_map_of_a_turned_image_passes_before_it_is_decoded(folder):
+    """The header gives the size as stored, the map has that of the upright image."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 12)).save(folder / "0.png", exif=exif)
+    save(folder / "parsing" / "0.png", classes(12, 8, 0))
+    data = dataset(folder, cache=False)
+    assert data.num_parsing == 2
+    assert data[0]["has_parsing"]
+
+
 OFFICIAL = (  # CelebAMask-HQ's g_mask.py, as names
     *("background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear"),
     *("mouth", "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth"),
