@@ -68,9 +68,12 @@ def test_a_folder_that_is_gone(shell):
     assert shell("mkdir gone; cd gone; rmdir ../gone; B --version").returncode == 0
 
 
-def test_names_in_a_locale_without_them(shell, model, image):
+ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+
+
+@pytest.mark.parametrize("ascii_only", [ASCII, {"PYTHONUTF8": "1", "PYTHONIOENCODING": "ascii"}])
+def test_names_in_a_locale_without_them(shell, model, image, ascii_only):
     shutil.copy(image, os.fsencode(image.parent) + b"/\xc3\xa4\xff.png")
-    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     result = shell(f"B attribute '{model}' $'\\xc3\\xa4\\xff.png' missing_$'\\xc3\\xa4' --format csv", **ascii_only)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
