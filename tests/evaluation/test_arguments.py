@@ -92,12 +92,12 @@ METRICS = {
     },
     project: {
         "embeddings": (
-            torch.rand(6, 3),
+            torch.full((6, 3), 0.25),
             (
                 None,
                 "x",
-                torch.rand(4, 3),
-                torch.rand(6),
+                torch.full((4, 3), 0.25),
+                torch.full((6,), 0.25),
                 torch.ones(6, 3, dtype=torch.int64),
                 torch.full((6, 3), torch.nan),
             ),
@@ -116,7 +116,7 @@ METRICS = {
         "thresholds": ([0.5], ([7], ["a"])),
     },
     embedding_map: {
-        "points": (torch.rand(2, 2), (None, "x", torch.rand(2, 3))),
+        "points": (torch.full((2, 2), 0.25), (None, "x", torch.full((2, 3), 0.25))),
         "kinds": ([0, 1], ([0],)),
         "styles": (markers(1, 1), ()),
     },
