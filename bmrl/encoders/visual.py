@@ -11,6 +11,7 @@ from bmrl._checks import check_choice, check_integer, check_positive, check_shap
 from bmrl.encoders.conv_transformer import ConvTransformer
 from bmrl.errors import ConfigError
 from bmrl.ops import views
+from bmrl.ops._ranges import check_unit_range
 
 __all__ = ["AppearanceEncoder", "EdgeEncoder", "MultiPerspectiveVisualEncoder", "NoiseEncoder"]
 
@@ -28,6 +29,18 @@ class AppearanceEncoder(ConvTransformer):
     def __init__(self, image_size: int = 224, **options: Any) -> None:
         check_integer("image_size", image_size, least=1)
         super().__init__(3, image_size, **options)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the class token, ``(batch, embed_dim)``, of ``(batch, 3, image_size, image_size)``.
+
+        Raises:
+            ShapeError: another shape.
+            DTypeError: not floating point.
+            RangeError: values beyond -0.45..1.45, such as those of normalized images (on the CPU, uncompiled).
+        """
+        check_shape("images", images, "batch channels height width")
+        check_unit_range("images", images)
+        return super().forward(images)
 
 
 class EdgeEncoder(ConvTransformer):
@@ -137,6 +150,7 @@ class MultiPerspectiveVisualEncoder(nn.Module):
         Raises:
             ShapeError: another shape.
             DTypeError: neither uint8 nor floating point.
+            RangeError: floating point images beyond -0.45..1.45, such as normalized ones (on the CPU, uncompiled).
         """
         size = self.image_size
         check_shape("images", images, "batch channels height width", channels=3, height=size, width=size)

@@ -64,6 +64,7 @@ class _DistancesWithin(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         points, distances = ctx.saved_tensors
+        points = points.contiguous()  # PyTorch's backward takes no other, its forward any
         if not torch.is_grad_enabled():
             return torch.ops.aten._pdist_backward(gradient, points, 2.0, distances)
         rows, columns = torch.triu_indices(len(points), len(points), 1, device=points.device)

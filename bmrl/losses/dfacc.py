@@ -132,6 +132,7 @@ def _pairs_in_chunks(
     y: Tensor, labels: Tensor, related: Tensor, margin: float, chunk_size: int, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """Sum of L_uv over the pairs u < v, and its gradient, a square of pairs at a time."""
+    y = y.contiguous()  # PyTorch's backward passes of distances take no other
     total = y.new_zeros(())
     gradient = torch.zeros_like(y) if with_gradient else y.new_empty((0,))
     squares = list(chunks(y.shape[0], chunk_size))

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 __all__ = ["check_contrast", "check_unit_range"]
 
-_OVERSHOOT = 0.25
+_OVERSHOOT = 0.45
 """How far a value may lie beyond [0, 1].
 
-Bicubic and Lanczos resampling overshoot by up to about .2 beside hard edges. What was normalized by a mean and a
-deviation, or only shifted to [-0.5, 0.5], goes further, and so does what counts to 255.
+No bicubic resampling overshoots further, whatever it resamples: the absolute weights of the sharpest in use (a = -0.75)
+sum to at most 1.375 along an axis, and (1.375 ** 2 - 1) / 2 = .445. Dark pixels of what was normalized by a mean and a
+deviation, or only shifted to [-0.5, 0.5], lie further out, and so does what counts to 255.
 """
 
 

@@ -73,7 +73,9 @@ def grey_levels(images: Tensor) -> Tensor:
             return images[:, 0].float()
         red, green, blue = images.unbind(dim=1)
         # Whole numbers below 2**24 are exact in float32, and rounding cannot carry 0.999 to 1.
-        return red.float().mul_(299).add_(green, alpha=587).add_(blue, alpha=114).mul_(0.001).floor_()
+        # As floats before they are weighted: compiled by PyTorch 2.11, ``add_`` multiplies whole bytes by ``alpha``.
+        weighted = red.float().mul_(299).add_(green.float(), alpha=587).add_(blue.float(), alpha=114)
+        return weighted.mul_(0.001).floor_()
     return levels_of_luma(luma(unit_range(images)))
 
 

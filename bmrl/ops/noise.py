@@ -25,7 +25,7 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
             [0, 1]. NaN propagates. A brightness that is added to all pixels leaves residuals away from the border as
-            they are, but the truncation presumes the contrast of [0, 1]: floats that span more than 1.5 (1 and what
+            they are, but the truncation presumes the contrast of [0, 1]: floats that span more than 1.9 (1 and what
             resampling overshoots) are refused on the CPU, where values can be looked at.
         truncation: > 0; residuals are clamped to [-truncation, truncation], infinity clamps nothing. Residuals of
             images in [0, 1] rarely leave ±1, so that the default clamps nothing; the 3 grey levels of classical
@@ -38,7 +38,7 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
     Raises:
         ShapeError: not four axes, or not 1 or 3 channels.
         DTypeError: images neither uint8 nor floating point, or ``truncation`` no number.
-        RangeError: ``truncation`` is not positive, or floating point images span more than 1.5, such as normalized
+        RangeError: ``truncation`` is not positive, or floating point images span more than 1.9, such as normalized
             ones or those that count to 255 (on the CPU, uncompiled).
 
     Source: Fridrich and Kodovsky, 2012; the noise view of arXiv:2504.14129, section 3.3.

@@ -27,7 +27,7 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
             [0, 1]; a float32 or float64 image that was uint8 before gives the same result. NaN propagates. Floats
-            beyond -0.25..1.25, which resampling does not reach, are refused on the CPU, where values can be looked at.
+            beyond -0.45..1.45, which resampling does not reach, are refused on the CPU, where values can be looked at.
         patch_size: side of a patch in pixels, at least 2 and at most height and width; a remainder at the right
             or bottom is ignored.
 
@@ -37,7 +37,7 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
     Raises:
         ShapeError: not four axes, not 1 or 3 channels, or the patch does not fit.
         DTypeError: images neither uint8 nor floating point, or ``patch_size`` no integer.
-        RangeError: floating point images beyond -0.25..1.25, such as normalized ones (on the CPU, uncompiled).
+        RangeError: floating point images beyond -0.45..1.45, such as normalized ones (on the CPU, uncompiled).
 
     Example:
         >>> import torch

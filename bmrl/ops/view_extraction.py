@@ -40,7 +40,7 @@ def views(
 
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
-            [0, 1]; height and width at least 2. NaN propagates. Floats beyond -0.25..1.25, which resampling does not
+            [0, 1]; height and width at least 2. NaN propagates. Floats beyond -0.45..1.45, which resampling does not
             reach, are refused on the CPU, where values can be looked at.
         patch_size: side of the patch that the noise view shows, at most height and width.
         truncation: > 0, as in :func:`~bmrl.ops.srm`.
@@ -54,7 +54,7 @@ def views(
         ShapeError: not four axes, not 1 or 3 channels, a side below 2, or the patch does not fit.
         DTypeError: images neither uint8 nor floating point, ``dtype`` not a floating one, ``patch_size`` no integer,
             or ``truncation`` no number.
-        RangeError: ``truncation`` is not positive, or floating point images beyond -0.25..1.25, such as normalized
+        RangeError: ``truncation`` is not positive, or floating point images beyond -0.45..1.45, such as normalized
             ones or those that count to 255 (on the CPU, uncompiled).
 
     Source: arXiv:2504.14129, section 3.3.

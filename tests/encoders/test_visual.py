@@ -60,6 +60,32 @@ def test_rejects_bad_input():
         EdgeEncoder(16, **SMALL)(torch.zeros(1, 3, 16, 16))
 
 
+@pytest.mark.parametrize(
+    "encoder",
+    [AppearanceEncoder(16, **SMALL), MultiPerspectiveVisualEncoder(16, edge=False, noise=False, **SMALL)],
+    ids=["alone", "as the only view"],
+)
+def test_appearance_takes_pictures_alone(encoder):
+    pictures = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    encoder(pictures)
+    encoder(pictures * 1.9 - 0.45)  # as far as resampling goes
+    mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    for others in ((pictures - mean) / deviation, pictures * 255, pictures * 2 - 1, pictures - 0.5):
+        with pytest.raises(RangeError, match=r"^images: expected floating point values in \[0, 1\], got \S+$"):
+            encoder(others)
+
+
+def test_appearance_alone_rejects_what_is_no_batch_of_images():
+    encoder = AppearanceEncoder(16, **SMALL)
+    for bad, error in (
+        ([[0.5]], DTypeError),
+        (torch.rand(3, 16, 16), ShapeError),
+        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), DTypeError),
+    ):
+        with pytest.raises(error, match=r"^images: expected"):
+            encoder(bad)
+
+
 def test_rejects_bad_settings():
     with pytest.raises(ConfigError, match=r"appearance, edge, noise: expected at least one True, got none"):
         MultiPerspectiveVisualEncoder(16, appearance=False, edge=False, noise=False, **SMALL)

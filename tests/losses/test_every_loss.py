@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from bmrl.losses import (
     BMRLObjective,
@@ -234,3 +234,35 @@ def test_no_tensor_grows_with_the_square_of_a_large_batch(loss):
 
     assert largest(1000) >= 1000 * 999 / 2  # all pairs at once, and this test sees them
     assert largest(4096) <= 2**20
+
+
+LAYOUTS = {
+    "transposed": lambda rows: rows.mT.contiguous().mT,
+    "columns of wider rows": lambda rows: torch.cat([rows, rows], 1)[:, : rows.shape[1]],
+    "every other column": lambda rows: rows.repeat_interleave(2, 1)[:, ::2],
+    "every other row": lambda rows: rows.repeat_interleave(2, 0)[::2],
+    "one row for all": lambda rows: rows[:1].expand_as(rows),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", CASES)
+def test_rows_lie_in_memory_as_they_like(name, layout):
+    make, arguments = CASES[name]
+    loss = make()
+
+    def value_and_gradients(arrange):
+        net = nn.Linear(4, WIDTH)
+        with torch.no_grad():
+            net.weight.copy_(torch.arange(4.0 * WIDTH).sin().reshape(WIDTH, 4))
+            net.bias.zero_()
+        images = torch.arange(4.0 * BATCH).cos().reshape(BATCH, 4)
+        taken = arguments(net, images)
+        taken = tree_map(lambda t: arrange(t) if t.ndim == 2 else t, taken)
+        value = loss(*taken)
+        value = value.total if isinstance(loss, BMRLObjective) else value
+        return value, *torch.autograd.grad(value, [net.weight, *loss.parameters()])
+
+    expected = value_and_gradients(lambda rows: LAYOUTS[layout](rows).contiguous())
+    for actual, wanted in zip(value_and_gradients(LAYOUTS[layout]), expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-6)

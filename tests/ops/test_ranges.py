@@ -78,6 +78,18 @@ def test_takes_the_overshoot_of_resampling(operator, mode):
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
+def test_takes_the_furthest_overshoot_of_bicubic_resampling(operator):
+    # Half a pixel between the samples, black where the weights are negative and white elsewhere, and the reverse.
+    signs = torch.tensor([-1.0, 1, 1, -1], dtype=torch.float64).repeat(4)[:, None]
+    white = (signs * signs.mT).gt(0).double().roll((1, 1), (0, 1))
+    pair = torch.stack([white, 1 - white])[:, None]
+    resized = torch.nn.functional.interpolate(pair, scale_factor=0.5, mode="bicubic")
+    assert resized.amin() == pytest.approx((1 - 1.375**2) / 2)
+    assert resized.amax() == pytest.approx((1 + 1.375**2) / 2)
+    OPERATORS[operator](resized)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
 def test_takes_pictures_and_integers_and_what_has_no_pixels(operator):
     run = OPERATORS[operator]
     run(PICTURES)
@@ -87,13 +99,13 @@ def test_takes_pictures_and_integers_and_what_has_no_pixels(operator):
 
 
 def test_the_bounds():
-    edges = torch.tensor([-0.25, 1.25]).repeat(32).reshape(1, 1, 8, 8)
+    edges = torch.tensor([-0.45, 1.45], dtype=torch.float64).repeat(32).reshape(1, 1, 8, 8)
     views(edges, patch_size=4)
-    srm(edges)
+    srm(edges * 0.999)
     for beyond in (edges - 2**-6, edges + 2**-6):
         with pytest.raises(RangeError):
             views(beyond, patch_size=4)
-        srm(beyond)
+        srm(beyond * 0.999)
     with pytest.raises(RangeError):
         srm(edges * 1.01)
 
