@@ -188,6 +188,10 @@ def _train(options: argparse.Namespace) -> None:
     recipe = _given(options, "epochs", "batch_size", "learning_rate", "seed", "precision")
     if options.resume and (recipe or options.set or options.preset):
         options.usage_error("--resume goes on with the settings of the run; leave the other settings out")
+    names = [*recipe, *(name for name, _ in options.set)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        options.usage_error(f"{twice}: expected one value, got {names.count(twice)} (--set and the options count)")
     model, more = _split_settings(options.set)
     run = train(
         options.data,

@@ -102,6 +102,9 @@ def test_evaluate_asks_first_for_what_the_report_needs(capsys, monkeypatch, modu
         ["attribute", "m", "a.png", "--device", "gpu:x"],
         ["attribute", "m", "a.png", "--json", "--format", "csv"],
         ["train", "--data", "d", "--out", "o", "--device", "tpu"],
+        ["train", "--data", "d", "--out", "o", "--epochs", "3", "--set", "epochs=5"],
+        ["train", "--data", "d", "--out", "o", "--set", "edge=false", "--set", "edge=true"],
+        ["train", "--data", "d", "--out", "o", "--set", "objective.margin=1", "--set", "objective.margin=1"],
     ],
 )
 def test_wrong_usage(capsys, arguments):
