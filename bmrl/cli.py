@@ -284,6 +284,8 @@ def _attribute(options: argparse.Namespace) -> int:
     model, paths = (None, options.inputs) if options.server else (options.inputs[0], options.inputs[1:])
     if not paths or model == "":
         options.usage_error("expected MODEL and at least one PATH (or --server URL)")
+    if options.server and (options.batch_size is not None or options.device != "auto"):
+        options.usage_error("--batch-size, --device: expected neither with --server, which has its own")
     from bmrl._attributing import attribute
 
     failures = attribute(
@@ -291,7 +293,7 @@ def _attribute(options: argparse.Namespace) -> int:
         model=model,
         server=options.server,
         threshold=options.threshold,
-        batch_size=options.batch_size,
+        batch_size=32 if options.batch_size is None else options.batch_size,
         device=options.device,
         form=options.format,
     )
@@ -503,7 +505,7 @@ def _parser() -> Parser:
         "%(prog)s [options] MODEL PATH [PATH ...]\n       %(prog)s [options] --server URL PATH [PATH ...]"
     )
     attribution.add_argument("--threshold", type=float, help="call images below it unseen (default: the model's first)")
-    attribution.add_argument("--batch-size", type=int, default=32, metavar="N", help="images a step (default: 32)")
+    attribution.add_argument("--batch-size", type=int, metavar="N", help="images a step (default: 32)")
     form = attribution.add_mutually_exclusive_group()
     form.add_argument(
         "--format",

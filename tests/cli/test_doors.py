@@ -101,6 +101,8 @@ def test_evaluate_asks_first_for_what_the_report_needs(capsys, monkeypatch, modu
         ["export", "", "--format", "onnx", "--out", "o"],
         ["attribute", "m", "a.png", "--device", "gpu:x"],
         ["attribute", "m", "a.png", "--json", "--format", "csv"],
+        ["attribute", "--server", "127.0.0.1:1", "a.png", "--batch-size", "32"],
+        ["attribute", "--server", "127.0.0.1:1", "a.png", "--device", "cpu"],
         ["train", "--data", "d", "--out", "o", "--device", "tpu"],
         ["train", "--data", "d", "--out", "o", "--epochs", "3", "--set", "epochs=5"],
         ["train", "--data", "d", "--out", "o", "--set", "edge=false", "--set", "edge=true"],

@@ -117,7 +117,8 @@ def read_families(path: Path) -> dict[str, GeneratorRule]:
     except FileNotFoundError as error:
         raise MissingFileError(f"{where}: expected a YAML file, got nothing at this path") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DataError(f"{where}: expected a YAML file, got: {one_line(error)}") from error
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise DataError(f"{where}: expected a YAML file, got: {reason}") from error
     if not isinstance(content, dict) or not content:
         raise DataError(f"{where}: expected a mapping of generator names, got {type(content).__name__}")
     if twice is not None:  # YAML would take the last
