@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bmrl import __version__
 from bmrl._arguments import CommandParser, Parser, device, path
 from bmrl._extras import missing_extra
-from bmrl._outputs import check_out_file, check_out_folder
+from bmrl._outputs import check_out_file, check_out_folder, check_utf8
 from bmrl._signals import stopping_signals
 from bmrl._terminal import LineFormatter, complain, fill_standard_streams, mute, progress_bar, say, write
 from bmrl.errors import BMRLError
@@ -309,6 +309,7 @@ def _export(options: argparse.Namespace) -> int:
         options.usage_error("--device: expected cpu with --all")
     if options.all and options.images is None:
         options.usage_error("--all: expected --images too, to verify and calibrate with")
+    check_utf8("out", options.out)
     if options.all or options.format == "triton":
         check_out_folder("out", options.out)
     else:

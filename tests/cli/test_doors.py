@@ -60,6 +60,11 @@ def test_a_file_that_can_not_be_written(capsys, out):
     assert out.split("/")[0] in line
 
 
+def test_a_file_whose_name_is_no_utf8(capsys):
+    line = failure(capsys, ["export", "nowhere", "--format", "torchscript", "--out", "s\udcff.pt"])
+    assert line == "out: expected a path in UTF-8, got 's\\udcff.pt'"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -36,7 +36,7 @@ def error_of(folder: Path) -> str:
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1).filter(
     lambda name: name == name.strip()
 )
-LABELS = NAMES.filter(str.isprintable)
+LABELS = NAMES.filter(lambda name: name.isprintable() and len(name) <= 100)
 PATHS = st.lists(
     NAMES.filter(lambda name: not set(name) & set("/\\:") and name not in (".", "..")), min_size=1, max_size=3
 )
@@ -254,7 +254,9 @@ def test_rejects_other_bytes_and_broken_quotes(tmp_path):
 
 
 def test_rejects_missing_and_unreadable_files(tmp_path):
-    for path in (tmp_path, tmp_path / "other.csv", tmp_path / "folder"):
+    with pytest.raises(MissingFileError, match=r"got nothing at this path; bmrl import folder makes a data folder of"):
+        Manifest.read(tmp_path)
+    for path in (tmp_path / "other.csv", tmp_path / "folder"):
         with pytest.raises(MissingFileError, match=r": expected a CSV file, got nothing at this path$"):
             Manifest.read(path)
     (tmp_path / "manifest.csv").mkdir()
