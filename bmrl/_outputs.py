@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bmrl.errors import DTypeError, MissingFileError, OutputError
 
-__all__ = ["check_out_file", "check_out_folder"]
+__all__ = ["check_out_file", "check_out_folder", "check_utf8"]
 
 
 def check_out_folder(name: str, path: str | os.PathLike[str]) -> None:
@@ -64,3 +64,15 @@ def check_out_file(name: str, path: str | os.PathLike[str]) -> None:
     if not parent.is_dir():
         raise MissingFileError(f"{name}: expected an existing parent folder, got none at {parent}")
     check_out_folder(name, parent)
+
+
+def check_utf8(name: str, path: str) -> None:
+    """Check that a path is text: PyTorch and ONNX write into no other.
+
+    Raises:
+        OutputError: it holds a stray byte.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise OutputError(f"{name}: expected a path in UTF-8, got {path!r}") from error

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bmrl import __version__
 from bmrl._arguments import CommandParser, Parser, device, path
 from bmrl._extras import missing_extra
-from bmrl._outputs import check_out_file, check_out_folder
+from bmrl._outputs import check_out_file, check_out_folder, check_utf8
 from bmrl._signals import stopping_signals
 from bmrl._terminal import LineFormatter, complain, fill_standard_streams, mute, progress_bar, say, write
 from bmrl.errors import BMRLError
@@ -188,6 +188,10 @@ def _train(options: argparse.Namespace) -> None:
     recipe = _given(options, "epochs", "batch_size", "learning_rate", "seed", "precision")
     if options.resume and (recipe or options.set or options.preset):
         options.usage_error("--resume goes on with the settings of the run; leave the other settings out")
+    names = [*recipe, *(name for name, _ in options.set)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        options.usage_error(f"{twice}: expected one value, got {names.count(twice)} (--set and the options count)")
     model, more = _split_settings(options.set)
     run = train(
         options.data,
@@ -280,6 +284,8 @@ def _attribute(options: argparse.Namespace) -> int:
     model, paths = (None, options.inputs) if options.server else (options.inputs[0], options.inputs[1:])
     if not paths or model == "":
         options.usage_error("expected MODEL and at least one PATH (or --server URL)")
+    if options.server and (options.batch_size is not None or options.device != "auto"):
+        options.usage_error("--batch-size, --device: expected neither with --server, which has its own")
     from bmrl._attributing import attribute
 
     failures = attribute(
@@ -287,7 +293,7 @@ def _attribute(options: argparse.Namespace) -> int:
         model=model,
         server=options.server,
         threshold=options.threshold,
-        batch_size=options.batch_size,
+        batch_size=32 if options.batch_size is None else options.batch_size,
         device=options.device,
         form=options.format,
     )
@@ -303,6 +309,7 @@ def _export(options: argparse.Namespace) -> int:
         options.usage_error("--device: expected cpu with --all")
     if options.all and options.images is None:
         options.usage_error("--all: expected --images too, to verify and calibrate with")
+    check_utf8("out", options.out)
     if options.all or options.format == "triton":
         check_out_folder("out", options.out)
     else:
@@ -499,7 +506,7 @@ def _parser() -> Parser:
         "%(prog)s [options] MODEL PATH [PATH ...]\n       %(prog)s [options] --server URL PATH [PATH ...]"
     )
     attribution.add_argument("--threshold", type=float, help="call images below it unseen (default: the model's first)")
-    attribution.add_argument("--batch-size", type=int, default=32, metavar="N", help="images a step (default: 32)")
+    attribution.add_argument("--batch-size", type=int, metavar="N", help="images a step (default: 32)")
     form = attribution.add_mutually_exclusive_group()
     form.add_argument(
         "--format",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, get_args
-from unicodedata import category
 
+from bmrl._checks import _described
 from bmrl.errors import DataError
-from bmrl.models.config import Architecture, Manipulation
+from bmrl.models.config import NAME_RULE, Architecture, Manipulation, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,9 +18,6 @@ MANIPULATIONS: tuple[str, ...] = get_args(Manipulation)
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 ROLES = ("seen", "unseen")
 SPLITS = ("train", "val", "test")
-
-_CONTROLS = frozenset(("Cc", "Cs", "Zl", "Zp"))
-_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def check_rows(rows: Sequence[Row], place: Callable[[int], str], name: str) -> None:
@@ -79,10 +76,9 @@ def check_rows(rows: Sequence[Row], place: Callable[[int], str], name: str) -> N
 
 
 def _check_label(row: Row, place: Callable[[int], str], index: int) -> None:
-    name = row.generator  # is shown in every answer, so it must not act on a terminal
-    if not name or name != name.strip() or not is_text(name):
-        expected = "a name without outer spaces and control characters"
-        raise DataError(f"{place(index)}, column generator: expected {expected}, got {name!r}")
+    if not is_name(row.generator):
+        got = _described(row.generator)
+        raise DataError(f"{place(index)}, column generator: expected {NAME_RULE}, got {got}")
     for column, value, choices in (
         ("manipulation", row.manipulation, MANIPULATIONS),
         ("architecture", row.architecture, ARCHITECTURES),
@@ -126,11 +122,3 @@ def _is_stored(path: str) -> bool:
     if path.isprintable():
         return True
     return not {"\0", "\r"} & set(path) and path.encode("utf-8", "ignore").decode("utf-8") == path
-
-
-def is_text(value: str) -> bool:
-    r"""Whether ``value`` may be a name: of characters that UTF-8 has, none of which changes how others are shown.
-
-    So there is no NUL, line break, escape, mark of writing direction, or stray byte of a file name.
-    """
-    return value.isprintable() or not any(category(char) in _CONTROLS or char in _DIRECTIONS for char in value)

@@ -96,6 +96,11 @@ class Manifest:
             raise DTypeError(f"folder: expected a path, got {type(folder).__name__}")
         path = Path(folder)
         if os.path.isdir(path):  # False for what no path can be, unlike path.is_dir()
+            if not os.path.lexists(path / FILENAME):
+                raise MissingFileError(
+                    f"{printable(str(path / FILENAME))}: expected a CSV file, got nothing at this path; "
+                    "bmrl import folder makes a data folder of a folder of images"
+                )
             path = path / FILENAME
         lines, rows = _parse(path)
         name = printable(str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -65,7 +66,7 @@ def read_batches(
     with ThreadPoolExecutor(min(MAX_READERS, os.cpu_count() or 1)) as pool:
         try:
             while True:
-                chunk = list(islice(iterator, batch_size))
+                chunk = list(islice(iterator, min(batch_size, sys.maxsize)))
                 if chunk:
                     pending.append((chunk, [pool.submit(read, source, image_size) for source in chunk]))
                 if len(pending) > 1 or (pending and not chunk):

@@ -17,6 +17,12 @@ Manipulation = Literal["none", "EFS", "FS", "AM"]
 Architecture = Literal["none", "GAN", "diffusion"]
 Threshold = Annotated[float, Bounds(above=0, below=1)]
 LONGEST_NAME = 100
+NAME_RULE = f"1 to {LONGEST_NAME} printable characters without outer spaces"
+
+
+def is_name(text: str) -> bool:
+    """Whether a generator may be called so: names stand in terminals, prompts, file names and files of labels."""
+    return text == text.strip() and text.isprintable() and 0 < len(text) <= LONGEST_NAME
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,12 +46,8 @@ class Generator:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        # Names stand in terminals, prompts, files of one label a line, and file names.
-        if self.name != self.name.strip() or not self.name.isprintable() or not 0 < len(self.name) <= LONGEST_NAME:
-            raise ConfigError(
-                f"name: expected 1 to {LONGEST_NAME} printable characters without outer spaces, "
-                f"got {_described(self.name)}"
-            )
+        if not is_name(self.name):
+            raise ConfigError(f"name: expected {NAME_RULE}, got {_described(self.name)}")
         if (self.manipulation == "none") != (self.architecture == "none"):
             raise ConfigError(
                 f"architecture: expected 'none' exactly when manipulation is 'none' (a photograph), got "

@@ -90,6 +90,9 @@ def compare(
         raise ConfigError(f"contenders: expected a sequence of names, got {contenders!r}")
     for name in contenders:
         check_choice("contenders", name, CONTENDERS)
+    for argument, given in (("contenders", contenders), ("seeds", seeds)):
+        if len(set(given)) < len(given):
+            raise ConfigError(f"{argument}: expected each once, got {' '.join(map(str, given))}")
     check_integer("folds", folds, least=2)
     if not seeds:
         raise ConfigError("seeds: expected at least one, got none")

@@ -96,8 +96,8 @@ def _checked_objective(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of BMRLObjective in plain form, each checked as its annotation and its constructor want."""
     if not settings:
         return {}
-    annotations = get_type_hints(BMRLObjective.__init__, localns={"Mapping": Mapping})
-    names = [name for name in annotations if name not in ("config", "return")]
+    annotations = get_type_hints(BMRLObjective.__init__, localns={"Mapping": Mapping, "ProcessGroup": object})
+    names = [name for name in annotations if name not in ("config", "group", "return")]  # a group is no plain data
     for name in settings:
         if name not in names:
             raise unknown_name(name, {BMRLObjective.__name__: names}, prefix="objective.")

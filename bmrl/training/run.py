@@ -137,7 +137,6 @@ def train(
             config = without_missing_maps(config, train_set)
         elif config.parsing and not train_set.num_parsing:
             raise DataError(f"{manifest.root}: expected the parsing maps that the run began with, got none")
-        skipped = (*train_set.skipped, *(val_set.skipped if val_set is not None else ()))
         task = _new_task(config, recipe)
         if not resume:
             write_text(folder / SETTINGS, json.dumps(task.settings(), indent=2) + "\n")
@@ -149,6 +148,8 @@ def train(
             with new_file(folder / OBJECTIVE) as temporary:
                 temporary.write_bytes(safetensors.torch.save(state))
         save_model(task.model, folder)
+    # Images may have been lost during the training too.
+    skipped = (*train_set.skipped, *(val_set.skipped if val_set is not None else ()))
     return TrainingRun(folder, skipped, config.parsing)
 
 

@@ -60,6 +60,11 @@ def test_a_file_that_can_not_be_written(capsys, out):
     assert out.split("/")[0] in line
 
 
+def test_a_file_whose_name_is_no_utf8(capsys):
+    line = failure(capsys, ["export", "nowhere", "--format", "torchscript", "--out", "s\udcff.pt"])
+    assert line == "out: expected a path in UTF-8, got 's\\udcff.pt'"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -101,7 +106,12 @@ def test_evaluate_asks_first_for_what_the_report_needs(capsys, monkeypatch, modu
         ["export", "", "--format", "onnx", "--out", "o"],
         ["attribute", "m", "a.png", "--device", "gpu:x"],
         ["attribute", "m", "a.png", "--json", "--format", "csv"],
+        ["attribute", "--server", "127.0.0.1:1", "a.png", "--batch-size", "32"],
+        ["attribute", "--server", "127.0.0.1:1", "a.png", "--device", "cpu"],
         ["train", "--data", "d", "--out", "o", "--device", "tpu"],
+        ["train", "--data", "d", "--out", "o", "--epochs", "3", "--set", "epochs=5"],
+        ["train", "--data", "d", "--out", "o", "--set", "edge=false", "--set", "edge=true"],
+        ["train", "--data", "d", "--out", "o", "--set", "objective.margin=1", "--set", "objective.margin=1"],
     ],
 )
 def test_wrong_usage(capsys, arguments):

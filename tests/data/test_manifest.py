@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bmrl.data._manifest_rules import is_inside
 from bmrl.data.manifest import Manifest, Row
-from bmrl.errors import DataError, DTypeError, MissingFileError, RangeError
+from bmrl.errors import BMRLError, DataError, DTypeError, MissingFileError, RangeError
 from bmrl.models import Generator
 
 HEADER = "path,generator,manipulation,architecture,role,split,group"
@@ -36,7 +36,7 @@ def error_of(folder: Path) -> str:
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1).filter(
     lambda name: name == name.strip()
 )
-LABELS = NAMES.filter(str.isprintable)
+LABELS = NAMES.filter(lambda name: name.isprintable() and len(name) <= 100)
 PATHS = st.lists(
     NAMES.filter(lambda name: not set(name) & set("/\\:") and name not in (".", "..")), min_size=1, max_size=3
 )
@@ -136,7 +136,7 @@ def test_generators_are_sorted_by_name():
         ("ddpm/1.png,ddpm,EFS,GAN,seen,train,", "column group: expected a name without outer spaces, got ''"),
         (
             "ddpm/1.png, ddpm,EFS,GAN,seen,train,a",
-            "column generator: expected a name without outer spaces and control characters, got ' ddpm'",
+            "column generator: expected 1 to 100 printable characters without outer spaces, got ' ddpm'",
         ),
         ("ddpm/1.png,ddpm,EFS,GAN,unseen,val,a", "column split: expected test for role unseen, got val"),
         (
@@ -254,7 +254,9 @@ def test_rejects_other_bytes_and_broken_quotes(tmp_path):
 
 
 def test_rejects_missing_and_unreadable_files(tmp_path):
-    for path in (tmp_path, tmp_path / "other.csv", tmp_path / "folder"):
+    with pytest.raises(MissingFileError, match=r"got nothing at this path; bmrl import folder makes a data folder of"):
+        Manifest.read(tmp_path)
+    for path in (tmp_path / "other.csv", tmp_path / "folder"):
         with pytest.raises(MissingFileError, match=r": expected a CSV file, got nothing at this path$"):
             Manifest.read(path)
     (tmp_path / "manifest.csv").mkdir()
@@ -277,18 +279,47 @@ def test_says_which_separator_is_expected(tmp_path, separator, called):
     assert error_of(tmp_path) == f", line 1: expected columns separated by commas, got {called}"
 
 
-@pytest.mark.parametrize("name", ["dd\x1b[2Jpm", "dd\npm", "dd\x07pm", "dd\u202epm", "dd\u2028pm", "dd\x9bpm"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dd\x1b[2Jpm",
+        "dd\npm",
+        "dd\x07pm",
+        "dd\u202epm",
+        "dd\u2028pm",
+        "dd\x9bpm",
+        "dd\u200bpm",
+        "dd\u3000pm",
+        "dd\u00adpm",
+    ],
+)
 def test_rejects_generators_that_act_on_a_terminal(tmp_path, name):
     with pytest.raises(DataError) as caught:
         Manifest(tmp_path, (replace(ROW, generator=name),))
-    expected = "expected a name without outer spaces and control characters"
+    expected = "expected 1 to 100 printable characters without outer spaces"
     assert str(caught.value) == f"manifest row 0, column generator: {expected}, got {name!r}"
     assert str(caught.value).isprintable()
 
 
+@given(st.text(st.sampled_from("aé \u200b\u3000\xad\U0001f600"), max_size=4) | st.just("a" * 100) | st.just("a" * 101))
+def test_a_manifest_and_a_model_take_the_same_names(name):
+    assert refusal(lambda: Manifest(Path("faces"), (replace(ROW, generator=name),))) == (
+        refusal(lambda: Generator(name=name, manipulation="EFS", architecture="GAN"))
+    )
+
+
+def refusal(call):
+    """Return what is wrong with a name, without its place."""
+    try:
+        call()
+    except BMRLError as error:
+        return str(error).partition(": ")[2]
+    return ""
+
+
 @given(st.text(st.sampled_from("ab./:\\ C\n"), max_size=8))
 def test_a_path_is_inside_as_pathlib_says(path):
-    assume(not path.startswith("::"))  # a drive to us, none to pathlib
+    assume(path[1:2] != ":" or path[0].isalpha())  # a drive to us, none to pathlib
     drive = PureWindowsPath(path).drive
     inside = bool(PurePosixPath(path).name) and ".." not in PurePosixPath(path).parts
     expected = inside and not PurePosixPath(path).is_absolute() and not drive and "\\" not in path

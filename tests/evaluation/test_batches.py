@@ -68,6 +68,11 @@ def test_other_errors_come_through_and_leave_no_thread():
     assert threading.active_count() == before
 
 
+def test_a_batch_may_be_larger_than_any_list():
+    (batch,) = read_batches([1, 2], 2, 10**30, read=read)
+    assert batch.sources == [1, 2]
+
+
 def test_rejects_batch_size():
     with pytest.raises(RangeError, match=r"batch_size: expected an integer >= 1, got 0"):
         next(read_batches([1], 2, 0, read=read))

@@ -153,6 +153,10 @@ def test_rejects_bad_arguments(data, tmp_path):
         compare(data, tmp_path, seeds=())
     with pytest.raises(RangeError, match="contenders: expected 'bmrl' or 'resnet18', got 'vgg'"):
         compare(data, tmp_path, contenders=("vgg",))
+    with pytest.raises(ConfigError, match="seeds: expected each once, got 1 0 1"):
+        compare(data, tmp_path, seeds=(1, 0, 1))
+    with pytest.raises(ConfigError, match="contenders: expected each once, got bmrl bmrl"):
+        compare(data, tmp_path, contenders=("bmrl", "bmrl"))
     for contenders in ((), "bmrl"):
         with pytest.raises(ConfigError, match="contenders: expected a sequence of names, got"):
             compare(data, tmp_path, contenders=contenders)

@@ -14,6 +14,7 @@ REFUSED = {
     "objective.weights=3": "objective.weights: expected a mapping from names to values, got 3",
     "objective.weights.dfa=3": "objective.weights.dfa: expected a field of BMRLObjective",
     "objective.kl_detach=1": "objective.kl_detach: expected true or false, got 1",
+    "objective.group=3": "objective.group: expected a field of BMRLObjective",
     "objective=3": "objective: expected a mapping from names to values, got 3",
     "dropout=abc": "dropout: expected a finite number >= 0 and < 1, got 'abc'",
     "weight_decay=abc": "weight_decay: expected a finite number >= 0, got 'abc'",

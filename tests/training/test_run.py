@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import functools
 import json
 import os
 import signal
@@ -11,11 +12,13 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from bmrl.data.dataset import FaceDataset
 from bmrl.data.manifest import Manifest
 from bmrl.errors import ConfigError, DataError, MissingFileError, RangeError
 from bmrl.models import build_model, load_model
 from bmrl.models.presets import tiny
 from bmrl.training import BMRLTask, TrainingConfig, train
+from bmrl.training import run as run_module
 from bmrl.training.run import load_split, resolve_precision
 
 if TYPE_CHECKING:
@@ -132,6 +135,16 @@ def test_unreadable_images_are_skipped_and_listed(data_without_parsing, small, t
     assert path == "noise/train_0.png"
     assert reason
     assert "noise/train_0.png" in caplog.text
+
+
+def test_images_that_are_lost_during_the_training_are_listed(data_without_parsing, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "FaceDataset", functools.partial(FaceDataset, cache=False))
+    damaged = data_without_parsing / "noise" / "train_0.png"
+    damaged.write_bytes(damaged.read_bytes()[:-2000])  # its header is read before the training
+    run = train(
+        data_without_parsing, tmp_path / "run", model_changes=small, recipe_changes=FAST, device="cpu", progress=False
+    )
+    assert [path for path, _ in run.skipped] == ["noise/train_0.png"]
 
 
 def test_a_killed_run_resumes_with_the_losses_of_an_uninterrupted_one(data, small, runs, run_code, tmp_path):

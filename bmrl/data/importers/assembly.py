@@ -202,7 +202,6 @@ def _assemble(
         manifest.write()
     except OSError as error:
         raise DataError(f"{out}: expected a folder that can be written into, got: {error.strerror}") from error
-    _logger.info("%s: %s; see %s", out, report.summary(), FILENAME)
     for warning in report.warnings:
         _logger.warning("%s: %s", out, warning)
     return manifest, report

@@ -7,11 +7,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bmrl._checks import _described
 from bmrl._regular_files import open_regular
 from bmrl._text import one_line, printable
 from bmrl.data._manifest_rules import ARCHITECTURES, MANIPULATIONS, ROLES
 from bmrl.errors import DataError, MissingExtraError, MissingFileError
-from bmrl.models.config import Generator
+from bmrl.models.config import NAME_RULE, Generator, is_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,17 +111,33 @@ def read_families(path: Path) -> dict[str, GeneratorRule]:
     where = printable(str(path))
     try:
         with open_regular(path) as file:
-            content = yaml.safe_load(file.read().decode("utf-8"))
+            text = file.read().decode("utf-8")
+        content = yaml.safe_load(text)
+        twice = _given_twice(yaml.compose(text, yaml.SafeLoader))
     except FileNotFoundError as error:
         raise MissingFileError(f"{where}: expected a YAML file, got nothing at this path") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DataError(f"{where}: expected a YAML file, got: {one_line(error)}") from error
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise DataError(f"{where}: expected a YAML file, got: {reason}") from error
     if not isinstance(content, dict) or not content:
         raise DataError(f"{where}: expected a mapping of generator names, got {type(content).__name__}")
+    if twice is not None:  # YAML would take the last
+        raise DataError(f"{where}: expected each name once, got {_described(twice)} twice")
     for name in content:
         if isinstance(name, bool) or not isinstance(name, str | int):
             raise DataError(f"{where}: expected generator names, got {name!r}; put a name that means more in quotes")
+        if not is_name(str(name)):
+            raise DataError(f"{where}: expected generator names of {NAME_RULE}, got {_described(name)}")
     return {str(name): _rule(str(name), entry, f"{where}, {printable(str(name))}") for name, entry in content.items()}
+
+
+def _given_twice(node: Any) -> str | None:
+    """Return the first key that a YAML mapping, or one in it, holds twice."""
+    if not isinstance(getattr(node, "value", None), list) or node.id != "mapping":
+        return None
+    keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    return twice or next(filter(None, (_given_twice(value) for _, value in node.value)), None)
 
 
 def families_entry(name: str) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from bmrl._checks import check_integer, check_switch
 from bmrl._text import printable
-from bmrl.data._manifest_rules import is_text
 from bmrl.data.finding import PARSING
 from bmrl.data.importers.assembly import assemble, check_destination
 from bmrl.data.importers.candidates import Candidate
@@ -121,9 +120,6 @@ def _rules(
 ) -> dict[str, GeneratorRule]:
     """Return the rule of every generator."""
     names = list(layout.images)
-    for name in names:
-        if name != name.strip() or not is_text(name):
-            raise DataError(f"source: expected folders named without outer spaces and control characters, got {name!r}")
     for name, where in [(name, families) for name in said] + [(name, "unseen") for name in unseen]:
         if name not in names:
             raise DataError(f"{where}: expected generators among {', '.join(names)}, got {name!r}")

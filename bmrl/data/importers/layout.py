@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from bmrl._checks import _described
 from bmrl._text import printable
 from bmrl.data.finding import PARSING, UNSUPPORTED, find_files, is_hidden
 from bmrl.data.importers.families import PHOTOGRAPHS, known_family, names_photographs
 from bmrl.errors import DataError, MissingFileError
 from bmrl.images import SUFFIXES
+from bmrl.models.config import NAME_RULE, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -67,7 +69,8 @@ def read_layout(source: Path, named: Collection[str]) -> Layout:
 
     Raises:
         MissingFileError: there is no such folder.
-        DataError: there is no folder in it, some are splits and others not, or photographs have a folder of fakes.
+        DataError: there is no folder in it, one has a name that no generator may have, some are splits and others not,
+            or photographs have a folder of fakes.
     """
     if not os.path.isdir(source):
         raise MissingFileError(
@@ -92,6 +95,9 @@ def read_layout(source: Path, named: Collection[str]) -> Layout:
         raise DataError(f"{source}: expected a folder per generator in {', '.join(splits)}, got no folders")
     if splits:
         layout.warnings.append(f"the splits of the source ({', '.join(splits)}) were not kept: new ones were drawn")
+    for name in sorted(folders):
+        if not is_name(name):
+            raise DataError(f"{printable(str(source))}: expected folders named in {NAME_RULE}, got {_described(name)}")
     for name in sorted(folders):
         layout.images[name] = []
         for folder in folders[name]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from bmrl._files import claimed
 from bmrl.data.manifest import Manifest, Row
 from bmrl.data.simulated.camera import to_bytes
 from bmrl.data.simulated.contact_sheet import write_contact_sheet
-from bmrl.data.simulated.folder import prepare_folder, save_image
+from bmrl.data.simulated.folder import clear_folder, prepare_folder, save_image
 from bmrl.data.simulated.manipulations import Scene
 from bmrl.data.simulated.people import draw_identity, draw_photo
 from bmrl.data.simulated.simulators import SIMULATORS, Simulator
@@ -59,7 +60,7 @@ def simulate(
         RangeError: an argument is outside its range.
         DTypeError: ``folder`` is no path.
         DataError: ``folder`` holds anything that this function did not write, and nothing is changed then; or a file
-            can't be written.
+            can't be written: then nothing that was drawn stays.
         FolderInUseError: another process writes into ``folder`` now.
 
     Example:
@@ -83,13 +84,24 @@ def simulate(
 
     settings = {"seed": seed, "images_per_generator": images_per_generator, "image_size": image_size}
     pictures = _plan(images_per_generator)
-    with claimed(root):
-        prepare_folder(root, settings, [simulator.name for simulator in SIMULATORS])
-        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-            list(pool.map(partial(_write_picture, root, seed, image_size), pictures))
-        manifest = Manifest(root, tuple(picture.row for picture in pictures))
-        write_contact_sheet(manifest, SIMULATORS)
-        manifest.write()  # last: a folder with a manifest is complete
+    missing = not root.exists()
+    try:
+        with claimed(root):
+            prepare_folder(root, settings, [simulator.name for simulator in SIMULATORS])
+            try:
+                with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+                    list(pool.map(partial(_write_picture, root, seed, image_size), pictures))
+                manifest = Manifest(root, tuple(picture.row for picture in pictures))
+                write_contact_sheet(manifest, SIMULATORS)
+                manifest.write()  # last: a folder with a manifest is complete
+            except BaseException:
+                with contextlib.suppress(DataError, OSError):  # the failure is to be told
+                    clear_folder(root)
+                raise
+    finally:
+        if missing:
+            with contextlib.suppress(OSError):
+                root.rmdir()  # only where it is empty
     return manifest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-__all__ = ["CONTACT_SHEET", "MARKER", "prepare_folder", "save_image"]
+__all__ = ["CONTACT_SHEET", "MARKER", "clear_folder", "prepare_folder", "save_image"]
 
 MARKER = "simulated.json"
 CONTACT_SHEET = "contact_sheet.png"
@@ -47,6 +48,16 @@ def prepare_folder(folder: Path, settings: Mapping[str, int], generators: Collec
         (folder / "parsing" / name).mkdir(parents=True, exist_ok=True)
     (folder / MARKER).write_text(json.dumps(dict(settings)) + "\n", encoding="utf-8")
     return folder
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove an unfinished data set, file by file, and the folders that are empty then."""
+    for file in _own_files(folder):
+        file.unlink()
+    for parent, _, _ in os.walk(folder, topdown=False):
+        if Path(parent) != folder:
+            with contextlib.suppress(OSError):
+                os.rmdir(parent)
 
 
 def save_image(image: Image.Image, path: Path) -> None:

@@ -71,6 +71,9 @@ def test_reads_families(tmp_path):
     assert rules["mygan"].group is None
 
 
+NAMES = "1 to 100 printable characters without outer spaces"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -102,6 +105,13 @@ def test_reads_families(tmp_path):
         ("", ": expected a mapping of generator names, got NoneType"),
         ("no: {manipulation: none}", ": expected generator names, got False; put a name that means more in quotes"),
         ("1.5: {manipulation: none}", ": expected generator names, got 1.5; put a name that means more in quotes"),
+        ("'a ': {manipulation: none}", f": expected generator names of {NAMES}, got 'a '"),
+        ('"a\\u200b": {manipulation: none}', f": expected generator names of {NAMES}, got 'a\\u200b'"),
+        (
+            "a: {manipulation: none}\na: {manipulation: FS, architecture: GAN}",
+            ": expected each name once, got 'a' twice",
+        ),
+        ("a: {manipulation: none, role: seen, role: unseen}", ": expected each name once, got 'role' twice"),
     ],
 )
 def test_rejects(tmp_path, text, message):

@@ -12,6 +12,7 @@ from PIL import Image
 from bmrl._files import claimed
 from bmrl.data.manifest import Manifest
 from bmrl.data.simulated import SIMULATORS, simulate
+from bmrl.data.simulated import dataset as dataset_module
 from bmrl.errors import DataError, DTypeError, FolderInUseError, MissingFileError, RangeError
 
 SIZE = 64
@@ -202,7 +203,23 @@ except ValueError as error:
     result = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True, text=True)
     message = r"/.*sim_\w+/\d+\.png: expected a file that can be written, got: File too large\n"
     assert re.fullmatch(message, result.stdout)
-    assert not (tmp_path / "manifest.csv").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch, existed):
+    folder = tmp_path / "faces"
+    if existed:
+        folder.mkdir()
+
+    def interrupted(*arguments):
+        assert (folder / "parsing").is_dir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dataset_module, "write_contact_sheet", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(folder, images_per_generator=3, image_size=64)
+    assert [*tmp_path.rglob("*")] == ([folder] if existed else [])
 
 
 def test_rejects_what_is_no_path():
