@@ -189,6 +189,9 @@ async def refuse_encodings(
         return refusal(415, "Content-Encoding: expected none, got a compressed request")
     try:
         return await handler(request)
+    except web.HTTPRequestEntityTooLarge:
+        most = request.client_max_size
+        return refusal(413, f"request: expected at most {most} bytes, got more")
     except web.HTTPException as error:
         return refusal(error.status, f"request: expected one that this server takes, got: {error.reason}")
 

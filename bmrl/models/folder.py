@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors
@@ -18,14 +17,16 @@ import torch
 from safetensors.torch import save, save_file
 
 from bmrl import __version__
-from bmrl._checks import _described
+from bmrl._checks import _described, check_path
 from bmrl._files import locked, new_file, write_text
 from bmrl._json import parse_json, read_json
-from bmrl.errors import BMRLError, ConfigError, DTypeError, MissingFileError, ModelFolderError, RangeError
+from bmrl.errors import BMRLError, ConfigError, MissingFileError, ModelFolderError
 from bmrl.models._restorable import blueprint, check_tensor, restorable
 from bmrl.models.config import BMRLConfig
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
 
     from bmrl.models.assembly import BMRL
@@ -67,7 +68,7 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
             ``folder`` is a file.
         DTypeError, RangeError: ``folder`` is no path.
     """
-    target = _path(folder)
+    target = check_path("folder", folder)
     config, tensors = restorable(model)
     header = {"format": FORMAT, "bmrl_version": __version__, "model": config.to_dict()}
     try:
@@ -120,7 +121,7 @@ def load_model(folder: str | os.PathLike[str]) -> BMRL:
             weights were saved with, or weights that do not fit it or are not finite.
         DTypeError, RangeError: ``folder`` is no path.
     """
-    source = _path(folder)
+    source = check_path("folder", folder)
     if not source.is_dir():
         raise MissingFileError(f"model: expected a folder with config.json and model.safetensors, got {source}")
     layout, config = _read_config(source / CONFIG)
@@ -128,14 +129,6 @@ def load_model(folder: str | os.PathLike[str]) -> BMRL:
     model = _blueprint_of(config, weights)
     model.load_state_dict(weights.read(model.state_dict()), assign=True)
     return model.eval()
-
-
-def _path(folder: Any) -> Path:
-    if not isinstance(folder, str | os.PathLike) or isinstance(os.fspath(folder), bytes):
-        raise DTypeError(f"folder: expected a path, got {_described(folder)}")
-    if not os.fspath(folder) or "\0" in os.fspath(folder):
-        raise RangeError(f"folder: expected a path, got {_described(os.fspath(folder))}")
-    return Path(folder)
 
 
 def _read_config(path: Path) -> tuple[int, BMRLConfig]:

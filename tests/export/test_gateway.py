@@ -11,6 +11,7 @@ import math
 import os
 import re
 import signal
+import types
 from pathlib import Path
 
 import grpc
@@ -22,8 +23,9 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from bmrl.errors import ServerError
+from bmrl.errors import RequestRefusedError, ServerError
 from bmrl.export import TritonClient, TritonServer, _gateway
+from bmrl.export._failures import Deadline, server_error
 
 SERVER = pytest.mark.server
 PIXELS = [0] * 3072
@@ -255,6 +257,30 @@ def test_what_is_switched_off_is_refused_in_a_line(server):
                 call()
         assert client.is_server_ready()
         assert client.get_model_config("bmrl").config.name == "bmrl"
+
+
+@SERVER
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_client_that_is_refused_is_told_so_once(server, protocol):
+    """Not switched on, and too large: asking again would not help."""
+    url = getattr(server, f"{protocol}_url")
+    with (
+        TritonClient(url, protocol, shared_memory=True) as client,
+        pytest.raises(RequestRefusedError, match=r"a request for shared memory, which is not switched on here$"),
+    ):
+        client.infer(np.zeros((1, 3, 32, 32), np.uint8))
+    with (
+        TritonClient(url, protocol) as client,
+        pytest.raises(RequestRefusedError, match=r"got \[(StatusCode.RESOURCE_EXHAUSTED|413)\] .*\d{7}"),
+    ):
+        client.attribute([bytes(9 * 2**20)])
+
+
+@pytest.mark.parametrize("status", ["StatusCode.UNIMPLEMENTED", "415", "403", "404"])
+def test_what_the_gateway_answers_is_a_refusal(status):
+    error = InferenceServerException("no", status=status)
+    connection = types.SimpleNamespace(url="here:1", lost=ConnectionError)
+    assert isinstance(server_error(connection, "infer", Deadline(1), error), RequestRefusedError)
 
 
 @SERVER

@@ -14,7 +14,7 @@ import torch
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from bmrl.errors import BMRLError, ConfigError, MissingExtraError, MissingFileError, ModelFolderError, RangeError
+from bmrl.errors import BMRLError, ConfigError, MissingExtraError, MissingFileError, RangeError, RepositoryError
 from bmrl.export import (
     ServedModel,
     TritonClient,
@@ -123,7 +123,7 @@ def test_refuses_a_foreign_folder(model, tmp_path, file, text, got):
     path.parent.mkdir(parents=True)
     path.write_text(text)
     with pytest.raises(
-        ModelFolderError, match=f"folder: expected an empty folder or a repository written by bmrl, {got}"
+        RepositoryError, match=f"folder: expected an empty folder or a repository written by bmrl, {got}"
     ):
         write_triton_repository(model, tmp_path / "folder")
     assert path.read_text() == text
@@ -131,7 +131,7 @@ def test_refuses_a_foreign_folder(model, tmp_path, file, text, got):
 
 def test_refuses_a_file_and_a_missing_parent(model, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ModelFolderError, match="file: expected a folder, got a file"):
+    with pytest.raises(RepositoryError, match="file: expected a folder, got a file"):
         write_triton_repository(model, tmp_path / "file")
     with pytest.raises(MissingFileError, match="a/b: expected an existing parent folder"):
         write_triton_repository(model, tmp_path / "a" / "b")
@@ -143,7 +143,7 @@ def test_accepts_an_empty_folder(model, tmp_path):
 
 @pytest.mark.parametrize("option", ["max_batch_size", "num_threads"])
 def test_refuses_numbers_that_are_not_positive(model, tmp_path, option):
-    with pytest.raises(RangeError, match=f"{option}: expected > 0, got 0"):
+    with pytest.raises(RangeError, match=f"{option}: expected an integer >= 1.*, got 0"):
         write_triton_repository(model, tmp_path / "models", **{option: 0})
 
 
@@ -156,12 +156,12 @@ def test_refuses_a_class_name_of_two_lines(model, tmp_path):
 
 
 def test_reading_names_line_and_column_of_an_unknown_field(tmp_path):
-    with pytest.raises(ModelFolderError, match=r"expected a Triton repository, got no bmrl/config.pbtxt"):
+    with pytest.raises(RepositoryError, match=r"expected a Triton repository, got no bmrl/config.pbtxt"):
         read_triton_config(tmp_path)
     (tmp_path / "bmrl").mkdir()
     (tmp_path / "bmrl" / "config.pbtxt").write_text('name: "bmrl"\nmax_bath_size: 3\n')
     with pytest.raises(
-        ModelFolderError, match=r'config.pbtxt: expected a model configuration, got 2:1 : .*max_bath_size"'
+        RepositoryError, match=r'config.pbtxt: expected a model configuration, got 2:1 : .*max_bath_size"'
     ):
         read_triton_config(tmp_path)
 
@@ -234,7 +234,7 @@ def test_two_exports_at_once_and_no_half_written_repository_is_ever_served(model
                 path, _ = check_model(f"/proc/self/fd/{handle}")
                 has_ensemble(path.parents[2], ServedModel.from_config(read_triton_config(path.parents[2])))
                 found[len(load_artifact(path).run(images)[0][0])] += 1
-            except (MissingFileError, ModelFolderError) as error:
+            except (MissingFileError, RepositoryError) as error:
                 if os.path.samestat(os.fstat(handle), folder.stat()):  # or else it has been replaced and removed
                     broken.append(error)
             finally:
