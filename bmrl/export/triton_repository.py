@@ -180,7 +180,7 @@ def write_triton_repository(
     max_bytes = MAX_BYTES if max_bytes is None else max_bytes
     own_pixels = served.image_size**2
     for what, limit, least in (("max_pixels", max_pixels, own_pixels), ("max_bytes", max_bytes, 4 * own_pixels)):
-        check_integer(what, limit, most=MOST)
+        check_integer(what, limit, least=1, most=MOST)
         if limit < least:
             raise RangeError(f"{what}: expected at least {least} for images of {served.image_size}², got {limit}")
     config = model_config(served, backend, name, serving)

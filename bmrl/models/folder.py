@@ -65,7 +65,7 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
     Raises:
         ModelFolderError: :func:`load_model` could not give the model back, such as one whose parts were replaced by
             hand, quantized, sharded or tied, or whose values are not finite; the message names the part. Or
-            ``folder`` is a file.
+            ``folder`` is a file, or one of the two files in it is a folder.
         DTypeError, RangeError: ``folder`` is no path.
     """
     target = check_path("folder", folder)
@@ -75,6 +75,9 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
         target.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ModelFolderError(f"folder: expected a folder or a new path, got a file at {error.filename}") from error
+    for name in (CONFIG, WEIGHTS, PENDING):
+        if (target / name).is_dir():
+            raise ModelFolderError(f"folder: expected a file or none at {target / name}, got a folder")
     with locked(target):
         for stale in (*target.glob(f".{PENDING}.*"), *target.glob(f".{CONFIG}.*"), *target.glob(".saving-*")):
             if stale.is_dir():  # of a process that was killed: nobody else holds the lock
@@ -202,11 +205,11 @@ def _weights_of(source: Path, config: BMRLConfig, layout: int) -> _Weights:
     files = [source / name for name in (WEIGHTS, PENDING) if (source / name).is_file()]
     if not files:
         raise MissingFileError(f"model: expected {source / WEIGHTS}, got no such file")
-    found = [_Weights(path) for path in files]
-    for weights in found:
-        if weights.config is not None and _bound(weights.config) == _bound(config):
-            return weights
-    weights = found[0]
+    weights = _Weights(files[0])
+    for path in files:
+        one = weights if path == files[0] else _Weights(path)  # what is pending is looked at only if it is needed
+        if one.config is not None and _bound(one.config) == _bound(config):
+            return one
     if weights.config is not None:
         field, wanted, got = _difference("", _bound(weights.config), _bound(config))
         raise ModelFolderError(

@@ -10,8 +10,12 @@ import json
 import math
 import os
 import re
+import resource
 import signal
+import socket
+import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -302,3 +306,47 @@ def test_a_lost_gateway_is_noticed_and_restored(repository, images, eager, tmp_p
         with TritonClient(server.grpc_url) as client:
             np.testing.assert_allclose(client.infer(images[:2])[0], eager[0][:2].numpy(), rtol=0, atol=1e-4)
     assert not list(tmp_path.iterdir())
+
+
+@SERVER
+def test_a_gateway_that_hangs_is_noticed_and_restored(repository):
+    with TritonServer(repository) as server:
+        pid, gateway = server.pid, server._process._gateway.pid
+        with ThreadPoolExecutor(1) as pool:
+            supervision = pool.submit(server.supervise, probe_interval=0.2, patience=1.0)
+            try:
+                os.kill(gateway, signal.SIGSTOP)
+                end = time.monotonic() + 60
+                while server._process is None or server._process._gateway.pid == gateway:
+                    assert time.monotonic() < end
+                    time.sleep(0.1)
+                with TritonClient(server._url("grpc"), timeout=60, retries=30) as client:
+                    assert client.labels()
+            finally:
+                server.terminate()
+                supervision.result(60)
+        assert not Path(f"/proc/{pid}").exists()
+        assert not Path(f"/proc/{gateway}").exists()
+
+
+@SERVER
+def test_a_thousand_idle_connections_keep_nobody_out(repository, images, eager):
+    """Where a process may open 1,024 files until it asks for more; some of them have sent half a request."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip("this process may not open 4,096 files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        with TritonServer(repository) as server, contextlib.ExitStack() as stack:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            for number in range(1200):
+                url = (server.http_url, server.grpc_url)[number % 2]
+                connection = stack.enter_context(socket.create_connection(url.split(":"), timeout=30))
+                if number % 4 == 0:
+                    connection.sendall(b"POST /v2/models/bmrl/infer HTTP/1.1\r\nContent-Length: 9\r\n")
+            for protocol, url in (("http", server.http_url), ("grpc", server.grpc_url)):
+                with TritonClient(url, protocol, timeout=60) as client:
+                    np.testing.assert_allclose(client.infer(images[:1])[0], eager[0][:1].numpy(), rtol=0, atol=1e-4)
+            server.check_alive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

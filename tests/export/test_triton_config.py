@@ -249,8 +249,8 @@ def test_what_is_no_text_is_refused_at_once(repository, tmp_path, fault):
         ({"max_queue_delay": "x"}, r"^max_queue_delay: expected a number, got "),
         ({"max_queue_delay": float("nan")}, r"^max_queue_delay: expected 0 to 10 seconds, got nan$"),
         ({"ensemble": "no"}, r"^ensemble: expected True or False, got "),
-        ({"ensemble": True, "max_pixels": 1e6}, r"^max_pixels: expected an integer <= 2147483647, got "),
-        ({"ensemble": True, "max_bytes": 2**31}, r"^max_bytes: expected an integer <= 2147483647, got "),
+        ({"ensemble": True, "max_pixels": 1e6}, r"^max_pixels: expected an integer >= 1 and <= 2147483647, got "),
+        ({"ensemble": True, "max_bytes": 2**31}, r"^max_bytes: expected an integer >= 1 and <= 2147483647, got "),
         ({"format": ""}, r"^format for backend python: expected 'torchscript' or .*, got ''$"),
     ],
 )
