@@ -14,6 +14,7 @@ Triton's other backends need the first four files alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -21,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bmrl._checks import check_choice, check_integer, check_path, check_switch
 from bmrl._files import locked, new_folder
-from bmrl.errors import ArtifactError, MissingFileError, RangeError, RepositoryError
+from bmrl.errors import ArtifactError, BMRLError, MissingFileError, RangeError, RepositoryError
 from bmrl.export._models import as_model
+from bmrl.export._wording import shown
 from bmrl.export.artifact import MAX_BATCH, describe_model, read_artifact, write_entries
 from bmrl.export.formats import FORMATS, export
 from bmrl.export.served_model import ENSEMBLE_NAME, MODEL_NAME, ServedModel
@@ -41,7 +43,7 @@ from bmrl.export.triton_ensemble import DECIDE_NAME, DECODE_NAME, write_ensemble
 from bmrl.export.verification import check_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -111,7 +113,7 @@ def write_triton_repository(
 
     Raises:
         RepositoryError: ``folder`` holds something else, such as ``lost+found``, can't be replaced because it is a
-            mount point, or its other versions do not fit.
+            mount point, its other versions do not fit, or the system does not let it be written.
         ModelFolderError: the model's folder holds no usable model.
         ArtifactError: the exported file is damaged.
         MissingFileError: the parent of ``folder``, or the exported file, does not exist.
@@ -185,7 +187,7 @@ def write_triton_repository(
             raise RangeError(f"{what}: expected at least {least} for images of {served.image_size}², got {limit}")
     config = model_config(served, backend, name, serving)
     if folder.exists():
-        with locked(folder.absolute().parent):  # or another export may replace it half-way through
+        with _writing(folder), locked(folder.absolute().parent):  # or another export may replace it half-way through
             check_replaceable(folder)
             _other_versions(folder, version, config)
 
@@ -195,7 +197,7 @@ def write_triton_repository(
             shutil.copytree(other, temporary / MODEL_NAME / other.name)
         check_model(temporary)
 
-    with new_folder(folder, finish) as temporary:
+    with _writing(folder), new_folder(folder, finish) as temporary:
         home = temporary / MODEL_NAME
         home.mkdir()
         place = home / str(version)
@@ -210,6 +212,18 @@ def write_triton_repository(
         if ensemble:
             write_ensemble(temporary, served, instances=instances, max_pixels=max_pixels, max_bytes=max_bytes)
     return folder
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Name the folder, and not a temporary one, where the system does not let us write."""
+    try:
+        yield
+    except BMRLError:
+        raise
+    except OSError as error:
+        message = f"{folder}: expected a place that can be written, got {shown(error.strerror or error)}"
+        raise RepositoryError(message) from error
 
 
 def check_replaceable(folder: Path) -> None:

@@ -28,8 +28,9 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from bmrl.errors import RequestRefusedError, ServerError
-from bmrl.export import TritonClient, TritonServer, _gateway
+from bmrl.export import TritonClient, TritonServer, _gateway, _supervisor
 from bmrl.export._failures import Deadline, server_error
+from bmrl.export._supervisor import Supervisor
 
 SERVER = pytest.mark.server
 PIXELS = [0] * 3072
@@ -306,6 +307,14 @@ def test_a_lost_gateway_is_noticed_and_restored(repository, images, eager, tmp_p
         with TritonClient(server.grpc_url) as client:
             np.testing.assert_allclose(client.infer(images[:2])[0], eager[0][:2].numpy(), rtol=0, atol=1e-4)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.timeout(25)
+def test_a_server_that_does_not_say_whom_it_answers_is_not_waited_for_as_long_as_a_model(strange_server, monkeypatch):
+    monkeypatch.setattr(_supervisor, "COUNTING", 0.1)
+    with strange_server(lambda connection: None) as (url, _):
+        server = types.SimpleNamespace(grpc_url=url)
+        assert Supervisor(server, probe_interval=1.0, patience=30.0, max_restores=1)._count() == {}
 
 
 @SERVER

@@ -113,6 +113,7 @@ def test_a_failed_export_leaves_the_old_repository(model, tmp_path):
     ("file", "text", "got"),
     [
         ("thesis.txt", "", "got 'thesis.txt' in it"),
+        ("lost+found/thesis.txt", "", r"got 'lost\+found' in it"),
         ("bmrl/notes.txt", "", "got a model of another origin"),
         ("bmrl/config.pbtxt", 'name: "bmrl" backend: "python"', "got a model of another origin"),
         ("bmrl/config.pbtxt", "not a configuration", "got a model of another origin"),
@@ -199,6 +200,24 @@ def test_a_full_disk_leaves_the_old_repository(model, repository, tmp_path):
             assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
             assert list(disk.iterdir()) == [folder]
         check_model(folder)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_place_that_cannot_be_written_is_named(repository, tmp_path):
+    """A file system that is read-only, as a volume of Kubernetes may be."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        with pytest.raises(
+            RepositoryError, match=rf"^{disk}/models: expected a place that can be written, got Read-only file system$"
+        ):
+            write_triton_repository(repository / "bmrl" / "1" / "model.pt", disk / "models")
+        with pytest.raises(RepositoryError, match=r"got a mount point or .*; name a new folder in it$"):
+            write_triton_repository(repository / "bmrl" / "1" / "model.pt", disk)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
