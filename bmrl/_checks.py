@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numbers
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,6 +77,20 @@ def check_integer(name: str, value: Any, *, least: int | None = None, most: int 
         raise DTypeError(f"{name}: expected {wanted}, got {_described(value)}")
     if (least is not None and value < least) or (most is not None and value > most):  # type: ignore[operator]
         raise RangeError(f"{name}: expected {wanted}, got {_described(value)}")
+
+
+def check_path(name: str, value: Any) -> Path:
+    """Return a path of text as a Path; whether it exists is not looked at.
+
+    Raises:
+        DTypeError: it is no path, or one of bytes.
+        RangeError: it is empty, or holds a null character.
+    """
+    if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
+        raise DTypeError(f"{name}: expected a path, got {_described(value)}")
+    if not os.fspath(value) or "\0" in os.fspath(value):
+        raise RangeError(f"{name}: expected a path, got {_described(os.fspath(value))}")
+    return Path(value)
 
 
 def check_switch(name: str, value: Any) -> None:

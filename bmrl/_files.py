@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
@@ -26,6 +27,8 @@ CLAIM = ".bmrl-in-use"
 """The file in a folder that its writer holds a lock on; after a kill it stays behind, but the lock does not."""
 
 
+NEW, OLD = "new", "old"
+"""What :func:`new_folder` writes, and what was there before, in its temporary folder."""
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """Errors of writing: the disk or somebody's share of it is full, the file is too large, the disk is broken."""
 
@@ -163,7 +166,8 @@ def write_text(path: Path, text: str) -> None:
 def new_folder(path: Path, finish: Callable[[Path], None] = lambda folder: None) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``path``; it takes the place of ``path`` if the block succeeds.
 
-    A folder that was there before is moved aside first and put back if the new one can't take its place.
+    A folder that was there before is moved aside first and put back if the new one can't take its place. If the process
+    is killed between the two, the next call for ``path`` puts it back, and removes what kills left behind.
 
     Args:
         path: the folder to be.
@@ -172,21 +176,42 @@ def new_folder(path: Path, finish: Callable[[Path], None] = lambda folder: None)
     Raises:
         MissingFileError: the parent folder does not exist.
     """
-    scratch = Path(tempfile.mkdtemp(dir=_parent(path), prefix=f".{path.name}."))
+    parent, prefix = _parent(path), f".{path.name}."
+    with locked(parent):
+        _recover(path)
+        scratch = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+        handle = os.open(scratch / CLAIM, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
     try:
-        temporary, old = scratch / "new", scratch / "old"
+        temporary, old = scratch / NEW, scratch / OLD
         temporary.mkdir()
         yield temporary
-        with locked(scratch.parent):  # somebody else may be putting another one there
+        with locked(parent):  # somebody else may be putting another one there
             finish(temporary)
             flush(temporary)
             try:
                 if path.exists():
                     os.replace(path, old)
                 os.replace(temporary, path)
-                _flush_one(path.absolute().parent)
+                _flush_one(parent)
             finally:
                 if old.exists() and not path.exists():
                     os.replace(old, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        os.close(handle)
+
+
+def _recover(path: Path) -> None:
+    """Put back what a killed :func:`new_folder` had moved aside, and remove the rest of it; its parent is locked."""
+    for scratch in path.absolute().parent.glob(f".{glob.escape(path.name)}.{'[a-z0-9_]' * 8}"):
+        with contextlib.suppress(OSError):  # it is no folder of ours, or its holder is at work
+            handle = os.open(scratch / CLAIM, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.path.lexists(path) and (scratch / OLD).is_dir():
+                    os.replace(scratch / OLD, path)
+                if {entry.name for entry in scratch.iterdir()} <= {CLAIM, NEW, OLD}:
+                    shutil.rmtree(scratch, ignore_errors=True)
+            finally:
+                os.close(handle)

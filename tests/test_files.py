@@ -125,3 +125,55 @@ def test_a_claim_ends_with_a_killed_holder(tmp_path):
     assert subprocess.run([sys.executable, "-c", code, tmp_path]).returncode == -9
     with claimed(tmp_path):
         pass
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bmrl._files import new_folder
+
+replace, left = os.replace, [int(sys.argv[2])]
+
+def replace_or_die(source, target):
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    replace(source, target)
+
+os.replace = replace_or_die
+with new_folder(Path(sys.argv[1])) as temporary:
+    (temporary / "second").touch()
+"""
+
+
+@pytest.mark.parametrize("moves", [0, 1])
+def test_a_kill_at_a_move_loses_nothing(tmp_path, moves):
+    folder = tmp_path / "[a]"
+    folder.mkdir()
+    (folder / "first").touch()
+    other = tmp_path / ".[a].abcdefgh"
+    other.mkdir()
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(moves)], timeout=60, check=False)
+    assert ended.returncode == -9
+    assert len(list(tmp_path.iterdir())) == 3 - moves
+    with new_folder(folder) as temporary:
+        (temporary / "third").touch()
+        with new_folder(folder) as second:  # whose holder is alive stays
+            (second / "fourth").touch()
+        assert (temporary / "third").exists()
+        assert [entry.name for entry in folder.iterdir()] == ["fourth"]
+    assert [entry.name for entry in folder.iterdir()] == ["third"]
+    assert sorted(tmp_path.iterdir()) == [other, folder]
+
+
+def test_what_was_moved_aside_before_a_kill_is_there_when_the_new_folder_is_finished(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "first").touch()
+    subprocess.run([sys.executable, "-c", KILLED, str(folder), "1"], timeout=60, check=False)
+    assert not folder.exists()
+    found = []
+    with new_folder(folder, lambda temporary: found.extend(entry.name for entry in folder.iterdir())):
+        pass
+    assert found == ["first"]
+    assert list(tmp_path.iterdir()) == [folder]

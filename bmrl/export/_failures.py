@@ -18,10 +18,16 @@ BY_STATUS = {
     "StatusCode.UNAVAILABLE": ServerUnavailableError,
     "503": ServerUnavailableError,
     "StatusCode.DEADLINE_EXCEEDED": ServerTimeoutError,
-    "StatusCode.INVALID_ARGUMENT": RequestRefusedError,
-    "400": RequestRefusedError,
-    "StatusCode.NOT_FOUND": RequestRefusedError,
-    "404": RequestRefusedError,
+    **dict.fromkeys(
+        (
+            *("StatusCode.INVALID_ARGUMENT", "400"),
+            *("StatusCode.NOT_FOUND", "404"),
+            *("StatusCode.PERMISSION_DENIED", "403"),  # what is not switched on
+            *("StatusCode.RESOURCE_EXHAUSTED", "413"),  # too large
+            *("StatusCode.UNIMPLEMENTED", "415"),  # compressed, or nothing that the server offers
+        ),
+        RequestRefusedError,
+    ),
 }
 
 

@@ -19,6 +19,7 @@ import json
 import math
 import os
 import re
+import resource
 import select
 import shutil
 import signal
@@ -189,6 +190,9 @@ async def refuse_encodings(
         return refusal(415, "Content-Encoding: expected none, got a compressed request")
     try:
         return await handler(request)
+    except web.HTTPRequestEntityTooLarge:
+        most = request.client_max_size
+        return refusal(413, f"request: expected at most {most} bytes, got more")
     except web.HTTPException as error:
         return refusal(error.status, f"request: expected one that this server takes, got: {error.reason}")
 
@@ -365,6 +369,8 @@ async def main() -> None:
             signal.pidfd_send_signal(server, signal.SIGTERM)
         stopped.set()
 
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # often only 1,024 until it is asked for
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stopped.set)
     loop.add_reader(0, end)

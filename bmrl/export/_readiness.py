@@ -14,8 +14,8 @@ from PIL import Image
 from bmrl.errors import ServerError, ServerTimeoutError, ServerUnavailableError
 from bmrl.export.client import TritonClient
 from bmrl.export.served_model import ENSEMBLE_NAME, MODEL_NAME, ServedModel, import_tritonclient
-from bmrl.export.triton_config import check_model, read_config, read_triton_config
-from bmrl.export.triton_ensemble import DECODE_NAME, has_ensemble
+from bmrl.export.triton_config import check_model, read_triton_config
+from bmrl.export.triton_ensemble import decoding_limits, has_ensemble
 from bmrl.export.verification import PROBE_TOLERANCES, probe_image
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = ["NoAnswerError", "Probe", "count_answers", "max_request_bytes", "open
 POLL = 0.05
 SAY_EVERY = 5.0  # seconds
 BESIDE_TENSORS = 8 * 2**20  # bytes of a request, as the gateway allows
+LARGEST_MESSAGE = 2**31 - 1  # bytes, of gRPC
 
 logger = logging.getLogger("bmrl.export.server")
 
@@ -82,8 +83,8 @@ def max_request_bytes(folder: Path) -> int:
     served = ServedModel.from_config(read_triton_config(folder))
     largest = max(served.max_batch_size, 1) * 3 * served.image_size**2
     if has_ensemble(folder, served):
-        largest = max(largest, int(read_config(folder, DECODE_NAME).parameters["max_bytes"].string_value))
-    return largest + BESIDE_TENSORS
+        largest = max(largest, decoding_limits(folder)["max_bytes"])
+    return min(largest + BESIDE_TENSORS, LARGEST_MESSAGE)
 
 
 def open_connection(url: str) -> Any:
@@ -115,7 +116,7 @@ class Probe:
         folder: a repository written by :func:`bmrl.export.write_triton_repository`.
 
     Raises:
-        ModelFolderError, MissingFileError: ``folder`` is no such repository, or one that is not whole.
+        RepositoryError, MissingFileError: ``folder`` is no such repository, or one that is not whole.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Supervisor", "check_duration"]
 
 POLL = 0.2
+COUNTING = 5.0  # seconds that a server gets to say whom it has answered, which needs no model
 HEALTHY = 60.0
 LONGEST_WAIT = 30.0
 LONGEST_DURATION = 366 * 24 * 3600
@@ -91,7 +92,7 @@ class Supervisor:
         counts = {}
         for model in (MODEL_NAME, ENSEMBLE_NAME):
             with contextlib.suppress(ServerError):  # it may be about to end, which check_alive tells with the reason
-                counts[model] = count_answers(self._server.grpc_url, self._patience, model)
+                counts[model] = count_answers(self._server.grpc_url, min(self._patience, COUNTING), model)
         return counts
 
     def _restore(self, fault: BMRLError) -> None:

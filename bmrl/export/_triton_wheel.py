@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 import sysconfig
 from pathlib import Path
@@ -12,6 +13,7 @@ from bmrl.errors import ServerError
 
 __all__ = ["link_backends", "link_models", "server_binary", "server_environment"]
 
+STARTED_BY = ("bash", "env")
 INSTALL_COMMAND = "pip install --no-deps nvidia-pytriton==0.7.0"
 
 
@@ -76,9 +78,20 @@ def server_environment() -> dict[str, str]:
     """Return the environment in which the backend's stub runs this interpreter with this environment's packages.
 
     The stub is linked against libpython, and takes its packages from the first ``python3`` on PATH; it ignores
-    PYTHONPATH.
+    PYTHONPATH. It is started by programs of the system: without them the server would wait for it in vain.
+
+    Raises:
+        ServerError: one of those is not there.
     """
     environment = dict(os.environ)
+    for program in STARTED_BY:
+        if shutil.which(program) is None:
+            environment["PATH"] = os.pathsep.join(part for part in (os.environ.get("PATH"), os.defpath) if part)
+            if shutil.which(program, path=environment["PATH"]) is None:
+                raise ServerError(
+                    f"PATH: expected a folder with {program}, with which the server starts its models, "
+                    f"got {environment['PATH']}"
+                )
     first = {"PATH": str(Path(sys.executable).parent), "LD_LIBRARY_PATH": sysconfig.get_config_var("LIBDIR") or ""}
     for name, folder in first.items():
         environment[name] = os.pathsep.join(part for part in (folder, environment.get(name)) if part)

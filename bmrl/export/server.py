@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bmrl._checks import check_choice, check_integer, check_switch
+from bmrl._checks import check_choice, check_integer, check_path, check_switch
 from bmrl.errors import RangeError, ServerError
 from bmrl.export._ports import LOOPBACK, check_host, choose_ports, is_loopback, reachable
 from bmrl.export._readiness import NoAnswerError, Probe, max_request_bytes, open_connection, wait_until_open
@@ -62,7 +61,7 @@ class TritonServer:
         DTypeError: an argument is of another type.
         ServerError: (on entering) the wheel with the server is missing, a port is in use, or the server does not
             become ready. The message gives the reason; the end of the server's log is attached as a note.
-        ModelFolderError: (on entering) ``folder`` is no such repository.
+        RepositoryError: (on entering) ``folder`` is no such repository.
         MissingExtraError: (on entering) tritonclient is not installed.
     """
 
@@ -97,7 +96,7 @@ class TritonServer:
         check_switch("shared_memory", shared_memory)
         check_duration("startup_timeout", startup_timeout)
         check_integer("exit_timeout", exit_timeout, least=1)
-        self.folder = Path(folder)
+        self.folder = check_path("folder", folder)
         self.model_control = model_control
         self._wanted_ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._startup_timeout = startup_timeout
@@ -143,7 +142,7 @@ class TritonServer:
 
         Raises:
             ServerError: the server does not run or refuses, or a model fails to load or answers wrongly.
-            ModelFolderError, MissingFileError: the repository has been damaged.
+            RepositoryError, MissingFileError: the repository has been damaged.
         """
         process, deadline = self._running(), time.monotonic() + self._startup_timeout
         process.check_alive()
@@ -197,7 +196,7 @@ class TritonServer:
 
         Raises:
             ServerError: the server does not run, does not answer in time, or answers with an error or wrongly.
-            ModelFolderError, MissingFileError: the repository has been damaged.
+            RepositoryError, MissingFileError: the repository has been damaged.
         """
         self._running()
         assert self._probe is not None

@@ -6,23 +6,27 @@ are missing, and then answers wrongly. :func:`check_model` finds that before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmrl._checks import check_choice, check_positive
-from bmrl.errors import ConfigError, ModelFolderError, RangeError, ServerError
+from bmrl._checks import check_choice, check_integer, check_number
+from bmrl._regular_files import open_regular
+from bmrl.errors import ConfigError, DTypeError, RangeError, RepositoryError, ServerError
+from bmrl.export._wording import shown
 from bmrl.export.artifact import read_artifact
 from bmrl.export.served_model import MODEL_NAME, ServedModel, import_tritonclient
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
 
 __all__ = ["BACKENDS", "Backend", "ServingOptions", "check_model", "read_config", "read_triton_config", "write_config"]
 
 CONFIG_FILE = "config.pbtxt"
 LABELS_FILE = "labels.txt"
+MOST_BYTES = 16 * 2**20  # of either
+MOST = 2**31 - 1  # of a number in a configuration
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +81,7 @@ class ServingOptions:
 
     Raises:
         RangeError: a number is out of range, or a preferred batch above ``max_batch_size``.
+        DTypeError: a field is of another type.
     """
 
     max_batch_size: int
@@ -88,17 +93,22 @@ class ServingOptions:
     engine: str | None
 
     def __post_init__(self) -> None:
-        check_positive("max_batch_size", self.max_batch_size)
-        for size in self.preferred_batch_sizes:
+        check_integer("max_batch_size", self.max_batch_size, least=1)
+        sizes: Any = self.preferred_batch_sizes
+        if not isinstance(sizes, Sequence):
+            raise DTypeError(f"preferred_batch_sizes: expected a sequence of integers, got {type(sizes).__name__}")
+        for size in sizes:
+            check_integer("preferred_batch_sizes", size)
             if not 1 <= size <= self.max_batch_size:
                 raise RangeError(
                     f"preferred_batch_sizes: expected 1 to max_batch_size {self.max_batch_size}, got {size}"
                 )
+        check_number("max_queue_delay", self.max_queue_delay)
         if not 0 <= self.max_queue_delay <= 10:
             raise RangeError(f"max_queue_delay: expected 0 to 10 seconds, got {self.max_queue_delay}")
         if self.num_threads is not None:
-            check_positive("num_threads", self.num_threads)
-        check_positive("instances", self.instances)
+            check_integer("num_threads", self.num_threads, least=1, most=MOST)
+        check_integer("instances", self.instances, least=1, most=MOST)
         check_choice("device", self.device, ("cpu", "cuda"))
         check_choice("engine", self.engine, (None, "onnxruntime", "openvino"))
 
@@ -159,7 +169,7 @@ def read_config(folder: str | os.PathLike[str], model: str) -> Any:
     """Parse the configuration of a model of a repository strictly into a ``ModelConfig`` message.
 
     Raises:
-        ModelFolderError: the repository holds no such model, or its configuration has an unknown field or a wrong
+        RepositoryError: the repository holds no such model, or its configuration has an unknown field or a wrong
             type; the message gives line and column.
         MissingExtraError: tritonclient is not installed.
     """
@@ -168,11 +178,20 @@ def read_config(folder: str | os.PathLike[str], model: str) -> Any:
 
     path = Path(folder) / model / CONFIG_FILE
     try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), messages.ModelConfig())
-    except OSError as error:
-        raise ModelFolderError(f"{folder}: expected a Triton repository, got no {model}/{CONFIG_FILE}") from error
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise ModelFolderError(f"{path}: expected a model configuration, got {' '.join(str(error).split())}") from error
+        return text_format.Parse(_read_text(path), messages.ModelConfig())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RepositoryError(f"{folder}: expected a Triton repository, got no {model}/{CONFIG_FILE}") from error
+    except (OSError, text_format.ParseError, ValueError) as error:
+        raise RepositoryError(f"{path}: expected a model configuration, got {shown(error)}") from error
+
+
+def _read_text(path: Path) -> str:
+    """Return a short text; OSError if the file can't be read, ValueError if it holds something else."""
+    with open_regular(path) as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES} bytes")
+    return content.decode("utf-8")
 
 
 def read_triton_config(folder: str | os.PathLike[str]) -> Any:
@@ -190,7 +209,7 @@ def check_model(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
         The exported file of the newest version, and its entry in ``artifact.json``.
 
     Raises:
-        ModelFolderError: something does not fit; the message says what was expected and what came.
+        RepositoryError: something does not fit; the message says what was expected and what came.
         MissingFileError: a file is missing.
         MissingExtraError: tritonclient is not installed.
     """
@@ -199,21 +218,21 @@ def check_model(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     try:
         served = ServedModel.from_config(config)
     except ServerError as error:
-        raise ModelFolderError(str(error)) from error
+        raise RepositoryError(str(error)) from error
     versions = sorted(int(entry.name) for entry in home.iterdir() if entry.is_dir() and entry.name.isdecimal())
     versions = [version for version in versions if version > 0]
     if not versions:
-        raise ModelFolderError(f"{home}: expected a folder for a version, such as 1, got none")
+        raise RepositoryError(f"{home}: expected a folder for a version, such as 1, got none")
     version = home / str(versions[-1])
     if "artifact" not in config.parameters:
-        raise ModelFolderError(f"{home / CONFIG_FILE}: parameters: expected artifact, the name of the file, got none")
+        raise RepositoryError(f"{home / CONFIG_FILE}: parameters: expected artifact, the name of the file, got none")
     artifact = version / Path(config.parameters["artifact"].string_value).name
     description = read_artifact(artifact)
     backend = _backend_of(config)
 
     def same(what: str, expected: Any, got: Any) -> None:
         if expected != got:
-            raise ModelFolderError(f"{home / CONFIG_FILE}: {what}: expected {expected}, got {got}")
+            raise RepositoryError(f"{home / CONFIG_FILE}: {what}: expected {expected}, got {got}")
 
     wanted = BACKENDS[backend]
     same("name", MODEL_NAME, config.name)
@@ -222,7 +241,7 @@ def check_model(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     if backend == "python":
         for name in ("model.py", "artifact_runtime.py"):
             if not (version / name).is_file():
-                raise ModelFolderError(f"{version}: expected {name}, got none")
+                raise RepositoryError(f"{version}: expected {name}, got none")
     else:
         same("default_model_filename", artifact.name, config.default_model_filename)
     size, width, classes = description["image_size"], description["embed_dim"], len(description["generators"])
@@ -270,7 +289,7 @@ def _backend_of(config: Any) -> str:
             return name
     known = ", ".join(BACKENDS)
     got = f"backend {config.backend!r} with platform {config.platform!r}"
-    raise ModelFolderError(f"{config.name}: expected a backend of {known}, got {got}")
+    raise RepositoryError(f"{config.name}: expected a backend of {known}, got {got}")
 
 
 def _type_name(config: Any, tensor: Any) -> str:
@@ -278,10 +297,12 @@ def _type_name(config: Any, tensor: Any) -> str:
 
 
 def check_labels(path: Path, names: list[str]) -> None:
-    """Raise ModelFolderError unless a labels file holds these names."""
+    """Raise RepositoryError unless a labels file holds these names."""
     try:
-        labels = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ModelFolderError(f"{path}: expected the class names, got no such file") from error
+        labels = _read_text(path).splitlines()
+    except FileNotFoundError as error:
+        raise RepositoryError(f"{path}: expected the class names, got no such file") from error
+    except (OSError, ValueError) as error:
+        raise RepositoryError(f"{path}: expected the class names, got {shown(error)}") from error
     if labels != names:
-        raise ModelFolderError(f"{path}: expected the classes {names} in this order, got {labels}")
+        raise RepositoryError(f"{path}: expected the classes {names} in this order, got {labels}")

@@ -11,11 +11,13 @@ One request holds one image; the server batches the images of waiting requests f
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-from bmrl.errors import ModelFolderError
+from bmrl.errors import RepositoryError
+from bmrl.export._wording import shown
 from bmrl.export.served_model import (
     EMBEDDING,
     ENCODED_IMAGE,
@@ -29,9 +31,9 @@ from bmrl.export.served_model import (
     ServedModel,
     import_tritonclient,
 )
-from bmrl.export.triton_config import LABELS_FILE, check_labels, read_config, write_config
+from bmrl.export.triton_config import LABELS_FILE, MOST, check_labels, read_config, write_config
 
-__all__ = ["DECIDE_NAME", "DECODE_NAME", "has_ensemble", "write_ensemble"]
+__all__ = ["DECIDE_NAME", "DECODE_NAME", "decoding_limits", "has_ensemble", "write_ensemble"]
 
 DECODE_NAME = "bmrl_decode"
 DECIDE_NAME = "bmrl_decide"
@@ -70,7 +72,7 @@ def has_ensemble(folder: Path, served: ServedModel) -> bool:
     """Return whether a repository has the ensemble, once it is known to fit ``served``, the model it is for.
 
     Raises:
-        ModelFolderError: a part of it is missing, or its tensors, steps or threshold are others.
+        RepositoryError: a part of it is missing, or its tensors, steps or threshold are others.
     """
     if not (folder / ENSEMBLE_NAME).is_dir() or read_config(folder, ENSEMBLE_NAME).platform != "ensemble":
         return False
@@ -78,17 +80,35 @@ def has_ensemble(folder: Path, served: ServedModel) -> bool:
         found = read_config(folder, expected.name)
         for field in ("input", "output", "ensemble_scheduling"):
             if getattr(found, field) != getattr(expected, field):
-                raise ModelFolderError(
+                raise RepositoryError(
                     f"{folder / expected.name}: {field}: expected {_line(getattr(expected, field))}, "
                     f"got {_line(getattr(found, field))}"
                 )
     threshold = read_config(folder, DECIDE_NAME).parameters["threshold"].string_value
     if threshold != repr(served.thresholds[0]):
-        raise ModelFolderError(
+        raise RepositoryError(
             f"{folder / DECIDE_NAME}: parameters.threshold: expected {served.thresholds[0]!r}, got {threshold}"
         )
     check_labels(folder / ENSEMBLE_NAME / LABELS_FILE, list(served.labels))
+    decoding_limits(folder)
     return True
+
+
+def decoding_limits(folder: Path) -> dict[str, int]:
+    """Return ``max_pixels`` and ``max_bytes`` of a repository's ensemble.
+
+    Raises:
+        RepositoryError: one is no integer from 1 to 2³¹ - 1, or there is no ensemble.
+    """
+    parameters, limits = read_config(folder, DECODE_NAME).parameters, {}
+    for name in ("max_pixels", "max_bytes"):
+        text = parameters[name].string_value if name in parameters else "none"
+        limits[name] = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else 0
+        if not 1 <= limits[name] <= MOST:
+            raise RepositoryError(
+                f"{folder / DECODE_NAME}: parameters.{name}: expected an integer from 1 to {MOST}, got {shown(text)}"
+            )
+    return limits
 
 
 def _line(message: Any) -> str:

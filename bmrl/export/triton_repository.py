@@ -14,21 +14,24 @@ Triton's other backends need the first four files alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bmrl._checks import check_choice, check_positive
+from bmrl._checks import check_choice, check_integer, check_path, check_switch
 from bmrl._files import locked, new_folder
-from bmrl.errors import ArtifactError, MissingFileError, ModelFolderError, RangeError
+from bmrl.errors import ArtifactError, BMRLError, MissingFileError, RangeError, RepositoryError
 from bmrl.export._models import as_model
+from bmrl.export._wording import shown
 from bmrl.export.artifact import MAX_BATCH, describe_model, read_artifact, write_entries
 from bmrl.export.formats import FORMATS, export
 from bmrl.export.served_model import ENSEMBLE_NAME, MODEL_NAME, ServedModel
 from bmrl.export.triton_config import (
     BACKENDS,
     LABELS_FILE,
+    MOST,
     ServingOptions,
     check_labels_fit,
     check_model,
@@ -40,7 +43,7 @@ from bmrl.export.triton_ensemble import DECIDE_NAME, DECODE_NAME, write_ensemble
 from bmrl.export.verification import check_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -109,17 +112,21 @@ def write_triton_repository(
             32 MiB.
 
     Raises:
-        ModelFolderError: ``folder`` holds something else, its other versions do not fit, or the exported file is
-            damaged.
+        RepositoryError: ``folder`` holds something else, such as ``lost+found``, can't be replaced because it is a
+            mount point, its other versions do not fit, or the system does not let it be written.
+        ModelFolderError: the model's folder holds no usable model.
+        ArtifactError: the exported file is damaged.
         MissingFileError: the parent of ``folder``, or the exported file, does not exist.
         MissingExtraError: tritonclient, or what the format needs, is not installed.
         ConfigError: a class name does not fit on one line of the labels file.
         RangeError: an option is out of range or of no use here, or the backend does not run the format.
+        DTypeError: an option is of another type.
         BMRLError: the exported graph does not answer as the model does.
     """
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     check_choice("backend", backend, BACKENDS)
-    check_positive("version", version)
+    check_integer("version", version, least=1, most=MOST)
+    check_switch("ensemble", ensemble)
     if isinstance(model, str | os.PathLike) and not Path(model).is_dir():
         exported = Path(model)
         for what, given in (("format", format), ("images", images), ("calibration", calibration)):
@@ -138,7 +145,7 @@ def write_triton_repository(
     else:
         model = as_model(model)
         description = describe_model(model)
-        chosen = format or _DEFAULT_FORMATS[backend]
+        chosen = _DEFAULT_FORMATS[backend] if format is None else format
         runnable = [name for name, entry in FORMATS.items() if entry.kind in BACKENDS[backend].kinds]
         check_choice(f"format for backend {backend}", chosen, runnable)
         kind, name = FORMATS[chosen].kind, f"model{FORMATS[chosen].suffix}"
@@ -148,8 +155,10 @@ def write_triton_repository(
             export(model, path, chosen, images=images, calibration=calibration, device=target, engine=engine)
 
     most = MAX_BATCH if BACKENDS[backend].batches else 1
-    if max_batch_size is not None and max_batch_size > most:
-        raise RangeError(f"max_batch_size: expected at most {most} for backend {backend}, got {max_batch_size}")
+    if max_batch_size is not None:
+        check_integer("max_batch_size", max_batch_size, least=1)
+        if max_batch_size > most:
+            raise RangeError(f"max_batch_size: expected at most {most} for backend {backend}, got {max_batch_size}")
     if device == "cuda" and backend not in ("onnxruntime", "torch_aoti"):
         raise RangeError(f"device: expected 'cpu' for backend {backend}, got 'cuda'")
     if engine is not None and (backend != "python" or kind != "onnx"):
@@ -173,11 +182,12 @@ def write_triton_repository(
     max_bytes = MAX_BYTES if max_bytes is None else max_bytes
     own_pixels = served.image_size**2
     for what, limit, least in (("max_pixels", max_pixels, own_pixels), ("max_bytes", max_bytes, 4 * own_pixels)):
+        check_integer(what, limit, least=1, most=MOST)
         if limit < least:
             raise RangeError(f"{what}: expected at least {least} for images of {served.image_size}², got {limit}")
     config = model_config(served, backend, name, serving)
     if folder.exists():
-        with locked(folder.absolute().parent):  # or another export may replace it half-way through
+        with _writing(folder), locked(folder.absolute().parent):  # or another export may replace it half-way through
             check_replaceable(folder)
             _other_versions(folder, version, config)
 
@@ -187,7 +197,7 @@ def write_triton_repository(
             shutil.copytree(other, temporary / MODEL_NAME / other.name)
         check_model(temporary)
 
-    with new_folder(folder, finish) as temporary:
+    with _writing(folder), new_folder(folder, finish) as temporary:
         home = temporary / MODEL_NAME
         home.mkdir()
         place = home / str(version)
@@ -204,31 +214,44 @@ def write_triton_repository(
     return folder
 
 
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Name the folder, and not a temporary one, where the system does not let us write."""
+    try:
+        yield
+    except BMRLError:
+        raise
+    except OSError as error:
+        message = f"{folder}: expected a place that can be written, got {shown(error.strerror or error)}"
+        raise RepositoryError(message) from error
+
+
 def check_replaceable(folder: Path) -> None:
     """Refuse a folder whose loss someone would regret, or that can't be replaced."""
     if not folder.exists():
         return
     if os.path.ismount(folder) or folder.resolve() == Path.cwd():
-        raise ModelFolderError(
-            f"{folder}: expected a folder that can be replaced, got a mount point or the current folder"
+        raise RepositoryError(
+            f"{folder}: expected a folder that can be replaced, got a mount point or the current folder; "
+            "name a new folder in it"
         )
     if not folder.is_dir():
-        raise ModelFolderError(f"{folder}: expected a folder, got a file")
+        raise RepositoryError(f"{folder}: expected a folder, got a file")
     names = sorted(entry.name for entry in folder.iterdir())
     if not names:
         return
     wanted = f"{folder}: expected an empty folder or a repository written by bmrl"
     for name in names:
         if name not in (MODEL_NAME, DECODE_NAME, DECIDE_NAME, ENSEMBLE_NAME):
-            raise ModelFolderError(f"{wanted}, got {name!r} in it")
+            raise RepositoryError(f"{wanted}, got {name!r} in it")
     try:
         check_model(folder)
-    except (ArtifactError, ModelFolderError, MissingFileError) as error:
-        raise ModelFolderError(f"{wanted}, got a model of another origin") from error
+    except (ArtifactError, RepositoryError, MissingFileError) as error:
+        raise RepositoryError(f"{wanted}, got a model of another origin") from error
 
 
 def _other_versions(folder: Path, version: int, config: Any) -> list[Path]:
-    """Return the other versions of a repository; ModelFolderError if the new configuration does not serve them too."""
+    """Return the other versions of a repository; RepositoryError if the new configuration does not serve them too."""
     home = folder / MODEL_NAME
     others = [entry for entry in home.glob("*") if entry.is_dir() and entry.name != str(version)]
     if not others:
@@ -239,7 +262,7 @@ def _other_versions(folder: Path, version: int, config: Any) -> list[Path]:
         for one in (before, config)
     ]
     if contract[0] != contract[1]:
-        raise ModelFolderError(
+        raise RepositoryError(
             f"{folder}: expected versions of the same backend, classes, sizes and options as version {version}, "
             f"got others; write it to a new folder"
         )

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors
@@ -18,14 +17,16 @@ import torch
 from safetensors.torch import save, save_file
 
 from bmrl import __version__
-from bmrl._checks import _described
+from bmrl._checks import _described, check_path
 from bmrl._files import locked, new_file, write_text
 from bmrl._json import parse_json, read_json
-from bmrl.errors import BMRLError, ConfigError, DTypeError, MissingFileError, ModelFolderError, RangeError
+from bmrl.errors import BMRLError, ConfigError, MissingFileError, ModelFolderError
 from bmrl.models._restorable import blueprint, check_tensor, restorable
 from bmrl.models.config import BMRLConfig
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
 
     from bmrl.models.assembly import BMRL
@@ -64,16 +65,19 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
     Raises:
         ModelFolderError: :func:`load_model` could not give the model back, such as one whose parts were replaced by
             hand, quantized, sharded or tied, or whose values are not finite; the message names the part. Or
-            ``folder`` is a file.
+            ``folder`` is a file, or one of the two files in it is a folder.
         DTypeError, RangeError: ``folder`` is no path.
     """
-    target = _path(folder)
+    target = check_path("folder", folder)
     config, tensors = restorable(model)
     header = {"format": FORMAT, "bmrl_version": __version__, "model": config.to_dict()}
     try:
         target.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ModelFolderError(f"folder: expected a folder or a new path, got a file at {error.filename}") from error
+    for name in (CONFIG, WEIGHTS, PENDING):
+        if (target / name).is_dir():
+            raise ModelFolderError(f"folder: expected a file or none at {target / name}, got a folder")
     with locked(target):
         for stale in (*target.glob(f".{PENDING}.*"), *target.glob(f".{CONFIG}.*"), *target.glob(".saving-*")):
             if stale.is_dir():  # of a process that was killed: nobody else holds the lock
@@ -120,7 +124,7 @@ def load_model(folder: str | os.PathLike[str]) -> BMRL:
             weights were saved with, or weights that do not fit it or are not finite.
         DTypeError, RangeError: ``folder`` is no path.
     """
-    source = _path(folder)
+    source = check_path("folder", folder)
     if not source.is_dir():
         raise MissingFileError(f"model: expected a folder with config.json and model.safetensors, got {source}")
     layout, config = _read_config(source / CONFIG)
@@ -128,14 +132,6 @@ def load_model(folder: str | os.PathLike[str]) -> BMRL:
     model = _blueprint_of(config, weights)
     model.load_state_dict(weights.read(model.state_dict()), assign=True)
     return model.eval()
-
-
-def _path(folder: Any) -> Path:
-    if not isinstance(folder, str | os.PathLike) or isinstance(os.fspath(folder), bytes):
-        raise DTypeError(f"folder: expected a path, got {_described(folder)}")
-    if not os.fspath(folder) or "\0" in os.fspath(folder):
-        raise RangeError(f"folder: expected a path, got {_described(os.fspath(folder))}")
-    return Path(folder)
 
 
 def _read_config(path: Path) -> tuple[int, BMRLConfig]:
@@ -209,11 +205,11 @@ def _weights_of(source: Path, config: BMRLConfig, layout: int) -> _Weights:
     files = [source / name for name in (WEIGHTS, PENDING) if (source / name).is_file()]
     if not files:
         raise MissingFileError(f"model: expected {source / WEIGHTS}, got no such file")
-    found = [_Weights(path) for path in files]
-    for weights in found:
-        if weights.config is not None and _bound(weights.config) == _bound(config):
-            return weights
-    weights = found[0]
+    weights = _Weights(files[0])
+    for path in files:
+        one = weights if path == files[0] else _Weights(path)  # what is pending is looked at only if it is needed
+        if one.config is not None and _bound(one.config) == _bound(config):
+            return one
     if weights.config is not None:
         field, wanted, got = _difference("", _bound(weights.config), _bound(config))
         raise ModelFolderError(

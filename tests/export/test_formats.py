@@ -7,11 +7,13 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -28,7 +30,18 @@ from bmrl.errors import (
     ShapeError,
     VerificationError,
 )
-from bmrl.export import FORMATS, _runtime, export, export_all, export_aoti, load_artifact, load_torchscript
+from bmrl.export import (
+    FORMATS,
+    TritonClient,
+    TritonServer,
+    _runtime,
+    export,
+    export_all,
+    export_aoti,
+    load_artifact,
+    load_torchscript,
+    write_triton_repository,
+)
 from bmrl.export._runtime import sha256_of
 from bmrl.export.artifact import read_entries, write_entries
 from bmrl.export.onnx import OPSET
@@ -432,6 +445,25 @@ def test_a_compiled_file_loads_without_a_compiler(exports, images, eager, tmp_pa
     assert (ended.returncode, ended.stderr) == (0, "")
     torch.testing.assert_close(torch.load(tmp_path / "answer"), eager, rtol=0, atol=1e-4)
     assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.server
+def test_a_compiled_file_is_served_without_a_compiler(exports, images, eager, tmp_path, monkeypatch):
+    """The server starts its models with bash and env; no other program is in reach, and nothing is compiled."""
+    write_triton_repository(exports / "aoti.pt2", tmp_path / "models")
+    cache, programs = tmp_path / "cache", tmp_path / "programs"
+    cache.mkdir()
+    programs.mkdir()
+    for name in ("bash", "env"):
+        (programs / name).symlink_to(shutil.which(name))
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    for name in ("CXX", "CC"):
+        monkeypatch.delenv(name, raising=False)
+    with TritonServer(tmp_path / "models") as server, TritonClient(server.grpc_url) as client:
+        for output, expected in zip(client.infer(images), eager, strict=True):
+            np.testing.assert_allclose(output, expected.numpy(), rtol=0, atol=1e-4)
+    assert not list(cache.iterdir())
 
 
 @pytest.mark.parametrize("change", [1e-3, float("nan")])

@@ -10,7 +10,12 @@ import json
 import math
 import os
 import re
+import resource
 import signal
+import socket
+import time
+import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -22,8 +27,10 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from bmrl.errors import ServerError
-from bmrl.export import TritonClient, TritonServer, _gateway
+from bmrl.errors import RequestRefusedError, ServerError
+from bmrl.export import TritonClient, TritonServer, _gateway, _supervisor
+from bmrl.export._failures import Deadline, server_error
+from bmrl.export._supervisor import Supervisor
 
 SERVER = pytest.mark.server
 PIXELS = [0] * 3072
@@ -258,6 +265,30 @@ def test_what_is_switched_off_is_refused_in_a_line(server):
 
 
 @SERVER
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_client_that_is_refused_is_told_so_once(server, protocol):
+    """Not switched on, and too large: asking again would not help."""
+    url = getattr(server, f"{protocol}_url")
+    with (
+        TritonClient(url, protocol, shared_memory=True) as client,
+        pytest.raises(RequestRefusedError, match=r"a request for shared memory, which is not switched on here$"),
+    ):
+        client.infer(np.zeros((1, 3, 32, 32), np.uint8))
+    with (
+        TritonClient(url, protocol) as client,
+        pytest.raises(RequestRefusedError, match=r"got \[(StatusCode.RESOURCE_EXHAUSTED|413)\] .*\d{7}"),
+    ):
+        client.attribute([bytes(9 * 2**20)])
+
+
+@pytest.mark.parametrize("status", ["StatusCode.UNIMPLEMENTED", "415", "403", "404"])
+def test_what_the_gateway_answers_is_a_refusal(status):
+    error = InferenceServerException("no", status=status)
+    connection = types.SimpleNamespace(url="here:1", lost=ConnectionError)
+    assert isinstance(server_error(connection, "infer", Deadline(1), error), RequestRefusedError)
+
+
+@SERVER
 def test_only_this_user_reaches_the_server_past_its_gateway(server):
     scratch = server._process._scratch.path
     assert scratch.stat().st_mode & 0o077 == 0
@@ -276,3 +307,58 @@ def test_a_lost_gateway_is_noticed_and_restored(repository, images, eager, tmp_p
         with TritonClient(server.grpc_url) as client:
             np.testing.assert_allclose(client.infer(images[:2])[0], eager[0][:2].numpy(), rtol=0, atol=1e-4)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.timeout(25)
+def test_a_server_that_does_not_say_whom_it_answers_is_not_waited_for_as_long_as_a_model(strange_server, monkeypatch):
+    monkeypatch.setattr(_supervisor, "COUNTING", 0.1)
+    with strange_server(lambda connection: None) as (url, _):
+        server = types.SimpleNamespace(grpc_url=url)
+        assert Supervisor(server, probe_interval=1.0, patience=30.0, max_restores=1)._count() == {}
+
+
+@SERVER
+def test_a_gateway_that_hangs_is_noticed_and_restored(repository):
+    with TritonServer(repository) as server:
+        pid, gateway = server.pid, server._process._gateway.pid
+        with ThreadPoolExecutor(1) as pool:
+            supervision = pool.submit(server.supervise, probe_interval=0.2, patience=1.0)
+            try:
+                os.kill(gateway, signal.SIGSTOP)
+                end = time.monotonic() + 60
+                while server._process is None or server._process._gateway.pid == gateway:
+                    assert time.monotonic() < end
+                    time.sleep(0.1)
+                with TritonClient(server._url("grpc"), timeout=60, retries=30) as client:
+                    assert client.labels()
+            finally:
+                server.terminate()
+                supervision.result(60)
+        assert not Path(f"/proc/{pid}").exists()
+        assert not Path(f"/proc/{gateway}").exists()
+
+
+@SERVER
+def test_a_thousand_idle_connections_keep_nobody_out(repository, images, eager):
+    """Where a process may open 1,024 files until it asks for more; some of them have sent half a request.
+
+    gRPC itself ends those that never spoke, after more than the clients' timeout here.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip("this process may not open 4,096 files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        with TritonServer(repository) as server, contextlib.ExitStack() as stack:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            for number in range(1200):
+                url = (server.http_url, server.grpc_url)[number % 2]
+                connection = stack.enter_context(socket.create_connection(url.split(":"), timeout=30))
+                if number % 4 == 0:
+                    connection.sendall(b"POST /v2/models/bmrl/infer HTTP/1.1\r\nContent-Length: 9\r\n")
+            for protocol, url in (("http", server.http_url), ("grpc", server.grpc_url)):
+                with TritonClient(url, protocol, timeout=15) as client:
+                    np.testing.assert_allclose(client.infer(images[:1])[0], eager[0][:1].numpy(), rtol=0, atol=1e-4)
+            server.check_alive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

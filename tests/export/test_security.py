@@ -21,11 +21,12 @@ RUNS_WHAT_IT_READS = {
     *("eval", "exec", "compile", "os.system", "os.popen"),
     *("yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load"),
     *("np.load", "numpy.load", "torch.hub.load", "joblib.load"),
+    "torch._inductor.aoti_load_package",  # compiles test programs, too
 }
 PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNPACKS = {"extract", "extractall", "unpack_archive"}
 LOADS_PROGRAMS = {
-    *("torch.jit.load", "torch.export.load", "torch._inductor.aoti_load_package"),
+    *("torch.jit.load", "torch.export.load", "torch._C._aoti.AOTIModelPackageLoader"),
     *("onnxruntime.InferenceSession", "openvino.Core().compile_model"),
 }
 

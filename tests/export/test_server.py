@@ -20,7 +20,7 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from bmrl.errors import DTypeError, MissingFileError, ModelFolderError, RangeError, ServerError
+from bmrl.errors import DTypeError, MissingFileError, RangeError, RepositoryError, ServerError
 from bmrl.export import TritonClient, TritonServer, serve
 
 pytestmark = pytest.mark.server
@@ -282,7 +282,7 @@ def test_a_broken_repository_is_an_error_with_its_reason(repository, tmp_path, o
 
 def test_names_what_is_missing_in_a_folder(repository, tmp_path):
     with (
-        pytest.raises(ModelFolderError, match=r"expected a Triton repository, got no bmrl/config.pbtxt"),
+        pytest.raises(RepositoryError, match=r"expected a Triton repository, got no bmrl/config.pbtxt"),
         TritonServer(tmp_path),
     ):
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from bmrl.errors import ServerError
 from bmrl.export import _server_folder
 from bmrl.export._server_folder import Scratch, remove_abandoned
-from bmrl.export._triton_wheel import link_models
+from bmrl.export._triton_wheel import link_models, server_environment
 
 
 @pytest.fixture(autouse=True)
@@ -126,3 +127,14 @@ def test_a_model_is_a_folder_with_a_configuration(places):
     assert [(entry.name, Path(os.readlink(entry))) for entry in (places / "models").iterdir()] == [
         ("bmrl", repository / "bmrl")
     ]
+
+
+def test_programs_that_start_a_model_are_found_without_a_path(monkeypatch):
+    """Without them the server waits for its models until the end of its time, and does not say why."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    environment = server_environment()
+    assert shutil.which("bash", path=environment["PATH"])
+    assert environment["PATH"].split(os.pathsep)[:2] == [str(Path(sys.executable).parent), "/nowhere"]
+    monkeypatch.setattr(os, "defpath", "/nowhere/else")
+    with pytest.raises(ServerError, match=r"^PATH: expected a folder with bash, .*, got /nowhere:/nowhere/else$"):
+        server_environment()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import tritonclient.grpc
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from bmrl.errors import BMRLError, ModelFolderError, RangeError
+from bmrl.errors import BMRLError, DTypeError, RangeError, RepositoryError
 from bmrl.export import TritonClient, TritonServer, _session, export, triton_repository, write_triton_repository
 from bmrl.export._runtime import sha256_of
 from bmrl.export.artifact import read_entries, write_entries
@@ -196,13 +197,83 @@ def test_what_triton_would_load_all_the_same_is_refused(repository, tmp_path, fa
     assert len(str(error.value).splitlines()) == 1
 
 
+def as_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+UNREADABLE = {
+    "a pipe for the configuration": (
+        "config.pbtxt",
+        as_pipe,
+        "expected a model configuration, got .*a named pipe",
+    ),
+    "a pipe for the labels": ("labels.txt", as_pipe, "labels.txt: expected the class names, got .*a named pipe"),
+    "other bytes": (
+        "config.pbtxt",
+        lambda path: path.write_bytes(b"\xff"),
+        "a model configuration, got 'utf-8'",
+    ),
+    "other labels": ("labels.txt", lambda path: path.write_bytes(b"\xff"), "expected the class names, got 'utf-8'"),
+    "gigabytes": ("config.pbtxt", lambda path: os.truncate(path, 2**40), "got more than 16777216 bytes"),
+    "gigabytes of labels": ("labels.txt", lambda path: os.truncate(path, 2**40), "got more than 16777216 bytes"),
+    "a loop": ("labels.txt", lambda path: (path.unlink(), path.symlink_to(path)), "names, got .*symbolic links"),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("fault", UNREADABLE)
+def test_what_is_no_text_is_refused_at_once(repository, tmp_path, fault):
+    folder = shutil.copytree(repository, tmp_path / "models")
+    name, spoiling, message = UNREADABLE[fault]
+    spoiling(folder / "bmrl" / name)
+    with pytest.raises(RepositoryError, match=message) as error:
+        check_model(folder)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_batch_size": 2.5}, r"^max_batch_size: expected an integer >= 1, got "),
+        ({"num_threads": 1.5}, r"^num_threads: expected an integer >= 1 and <= 2147483647, got "),
+        ({"num_threads": 2**40}, r"^num_threads: expected an integer >= 1 and <= 2147483647, got "),
+        ({"instances": True}, r"^instances: expected an integer >= 1 and <= 2147483647, got "),
+        ({"instances": 2**31}, r"^instances: expected an integer >= 1 and <= 2147483647, got "),
+        ({"version": 1.5}, r"^version: expected an integer >= 1 and <= 2147483647, got "),
+        ({"version": True}, r"^version: expected an integer >= 1 and <= 2147483647, got "),
+        ({"version": 10**30}, r"^version: expected an integer >= 1 and <= 2147483647, got "),
+        ({"preferred_batch_sizes": 4}, r"^preferred_batch_sizes: expected a sequence of integers, got int$"),
+        ({"preferred_batch_sizes": (1.5,)}, r"^preferred_batch_sizes: expected an integer, got "),
+        ({"preferred_batch_sizes": "4"}, r"^preferred_batch_sizes: expected an integer, got "),
+        ({"max_queue_delay": "x"}, r"^max_queue_delay: expected a number, got "),
+        ({"max_queue_delay": float("nan")}, r"^max_queue_delay: expected 0 to 10 seconds, got nan$"),
+        ({"ensemble": "no"}, r"^ensemble: expected True or False, got "),
+        ({"ensemble": True, "max_pixels": 1e6}, r"^max_pixels: expected an integer >= 1 and <= 2147483647, got "),
+        ({"ensemble": True, "max_bytes": 2**31}, r"^max_bytes: expected an integer >= 1 and <= 2147483647, got "),
+        ({"format": ""}, r"^format for backend python: expected 'torchscript' or .*, got ''$"),
+    ],
+)
+def test_refuses_options_of_other_types(model, tmp_path, options, message):
+    with pytest.raises((DTypeError, RangeError), match=message):
+        write_triton_repository(model, tmp_path / "models", **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", [None, 3, b"models", "", "a\0b"])
+def test_refuses_what_is_no_path(model, folder):
+    for call in (lambda: write_triton_repository(model, folder), lambda: TritonServer(folder)):
+        with pytest.raises((DTypeError, RangeError), match=r"^folder: expected a path, got "):
+            call()
+
+
 def test_batching_of_a_compiled_package_is_refused(foreign, tmp_path):
     folder = shutil.copytree(foreign["torch_aoti"], tmp_path / "models")
     change("max_batch_size: 1", "max_batch_size: 2")(folder)
-    with pytest.raises(ModelFolderError, match="max_batch_size: expected 1 to 1, got 2"):
+    with pytest.raises(RepositoryError, match="max_batch_size: expected 1 to 1, got 2"):
         check_model(folder)
     change("max_batch_size: 2", "max_batch_size: 1 dynamic_batching { }")(folder)
-    with pytest.raises(ModelFolderError, match="dynamic_batching: expected none for torch_aoti, got some"):
+    with pytest.raises(RepositoryError, match="dynamic_batching: expected none for torch_aoti, got some"):
         check_model(folder)
 
 
@@ -221,8 +292,8 @@ def test_batching_of_a_compiled_package_is_refused(foreign, tmp_path):
             r"^preferred_batch_sizes: expected 1 to max_batch_size 8, got 16$",
         ),
         ({"max_queue_delay": 11}, r"^max_queue_delay: expected 0 to 10 seconds, got 11$"),
-        ({"instances": 0}, r"^instances: expected > 0, got 0$"),
-        ({"version": 0}, r"^version: expected > 0, got 0$"),
+        ({"instances": 0}, r"^instances: expected an integer >= 1 and <= 2147483647, got 0$"),
+        ({"version": 0}, r"^version: expected an integer >= 1 and <= 2147483647, got 0$"),
         ({"device": "cuda"}, r"^device: expected 'cpu' for backend python, got 'cuda'$"),
         ({"engine": "openvino"}, r"^engine: expected None unless backend python runs an ONNX file, got 'openvino'$"),
         ({"max_pixels": 9999}, r"^max_pixels, max_bytes: expected None without ensemble, got some$"),
@@ -294,7 +365,7 @@ def test_a_version_that_appears_during_an_export_is_kept(foreign, tmp_path, monk
 
 def test_refuses_a_folder_that_cannot_be_replaced(foreign, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelFolderError, match=r"^\.: expected a folder that can be replaced, got a mount point or"):
+    with pytest.raises(RepositoryError, match=r"^\.: expected a folder that can be replaced, got a mount point or"):
         write_triton_repository(foreign["pytorch"].parent / "model.pt", ".")
 
 
@@ -305,7 +376,7 @@ def test_versions_stay_beside_each_other_if_they_fit(foreign, model, tmp_path):
     assert sorted(path.name for path in (folder / "bmrl").iterdir() if path.is_dir()) == ["1", "12"]
     path, _ = check_model(folder)
     assert path.parent.name == "12"
-    with pytest.raises(ModelFolderError, match=r"expected versions of the same backend, .* as version 13, got others"):
+    with pytest.raises(RepositoryError, match=r"expected versions of the same backend, .* as version 13, got others"):
         write_triton_repository(file, folder, version=13, num_threads=2)
     write_triton_repository(file, folder, version=12)
     assert sorted(path.name for path in (folder / "bmrl").iterdir() if path.is_dir()) == ["1", "12"]

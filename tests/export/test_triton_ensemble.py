@@ -16,7 +16,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from bmrl import Attributor
-from bmrl.errors import ModelFolderError, RequestRefusedError, ServerError
+from bmrl.errors import RepositoryError, RequestRefusedError, ServerError
 from bmrl.export import TritonClient, TritonServer, write_triton_repository
 from bmrl.export._decision_model import decide
 from bmrl.images import read_image
@@ -144,6 +144,26 @@ def test_a_dead_decoder_is_not_taken_for_ready(folder):
         ("bmrl_decode", "dims: 32", "dims: 64", "bmrl_decode: output: expected .*, got .*dims: 64"),
         ("bmrl_decide", '"0.6"', '"0.5"', "bmrl_decide: parameters.threshold: expected 0.6, got 0.5"),
         ("bmrl_attribute", 'value: "pixels"', 'value: "pixel"', "bmrl_attribute: ensemble_scheduling: .*pixel"),
+        (
+            "bmrl_decode",
+            '"40000"',
+            '"1e9"',
+            r"parameters.max_bytes: expected an integer from 1 to 2147483647, got 1",
+        ),
+        ("bmrl_decode", '"40000"', '"2147483648"', r"parameters.max_bytes: expected an integer from 1 to"),
+        (
+            "bmrl_decode",
+            '"40000"',
+            f'"{"9" * 6000}"',
+            r"max_bytes: expected an integer .*, got 9{300}\.\.\.$",
+        ),
+        (
+            "bmrl_decode",
+            '"10000"',
+            '"-1"',
+            r"parameters.max_pixels: expected an integer from 1 .*, got -1",
+        ),
+        ("bmrl_decode", '"max_pixels"', '"pixels"', r"parameters.max_pixels: expected an integer .*, got none"),
         ("bmrl_attribute", "TYPE_BOOL", "TYPE_INT8", "bmrl_attribute: output: expected .*TYPE_BOOL.*, got .*TYPE_INT8"),
     ],
 )
@@ -153,7 +173,7 @@ def test_an_ensemble_that_does_not_fit_is_not_served(folder, tmp_path, part, old
     text = config.read_text()
     assert old in text
     config.write_text(text.replace(old, new, 1))
-    with pytest.raises(ModelFolderError, match=message) as error, TritonServer(copy):
+    with pytest.raises(RepositoryError, match=message) as error, TritonServer(copy):
         pass
     assert "\n" not in str(error.value)
 
@@ -183,5 +203,5 @@ def test_an_ensemble_is_replaced_and_a_foreign_model_beside_it_is_not(folder, re
     write_triton_repository(repository / "bmrl" / "1" / "model.pt", copy)
     assert [entry.name for entry in copy.iterdir()] == ["bmrl"]
     (copy / "thesis").mkdir()
-    with pytest.raises(ModelFolderError, match="got 'thesis' in it"):
+    with pytest.raises(RepositoryError, match="got 'thesis' in it"):
         write_triton_repository(repository / "bmrl" / "1" / "model.pt", copy)

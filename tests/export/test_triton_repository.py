@@ -5,6 +5,7 @@ import collections
 import contextlib
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ import torch
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from bmrl.errors import BMRLError, ConfigError, MissingExtraError, MissingFileError, ModelFolderError, RangeError
+from bmrl.errors import BMRLError, ConfigError, MissingExtraError, MissingFileError, RangeError, RepositoryError
 from bmrl.export import (
     ServedModel,
     TritonClient,
@@ -24,10 +25,10 @@ from bmrl.export import (
     load_torchscript,
     write_triton_repository,
 )
-from bmrl.export.triton_config import check_model
+from bmrl.export.triton_config import check_labels_fit, check_model
 from bmrl.export.triton_ensemble import has_ensemble
 from bmrl.export.triton_repository import read_triton_config
-from bmrl.models import Generator, build_model, save_model
+from bmrl.models import build_model, save_model
 
 
 def files(folder):
@@ -113,6 +114,7 @@ def test_a_failed_export_leaves_the_old_repository(model, tmp_path):
     ("file", "text", "got"),
     [
         ("thesis.txt", "", "got 'thesis.txt' in it"),
+        ("lost+found/thesis.txt", "", r"got 'lost\+found' in it"),
         ("bmrl/notes.txt", "", "got a model of another origin"),
         ("bmrl/config.pbtxt", 'name: "bmrl" backend: "python"', "got a model of another origin"),
         ("bmrl/config.pbtxt", "not a configuration", "got a model of another origin"),
@@ -123,7 +125,7 @@ def test_refuses_a_foreign_folder(model, tmp_path, file, text, got):
     path.parent.mkdir(parents=True)
     path.write_text(text)
     with pytest.raises(
-        ModelFolderError, match=f"folder: expected an empty folder or a repository written by bmrl, {got}"
+        RepositoryError, match=f"folder: expected an empty folder or a repository written by bmrl, {got}"
     ):
         write_triton_repository(model, tmp_path / "folder")
     assert path.read_text() == text
@@ -131,7 +133,7 @@ def test_refuses_a_foreign_folder(model, tmp_path, file, text, got):
 
 def test_refuses_a_file_and_a_missing_parent(model, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ModelFolderError, match="file: expected a folder, got a file"):
+    with pytest.raises(RepositoryError, match="file: expected a folder, got a file"):
         write_triton_repository(model, tmp_path / "file")
     with pytest.raises(MissingFileError, match="a/b: expected an existing parent folder"):
         write_triton_repository(model, tmp_path / "a" / "b")
@@ -143,25 +145,24 @@ def test_accepts_an_empty_folder(model, tmp_path):
 
 @pytest.mark.parametrize("option", ["max_batch_size", "num_threads"])
 def test_refuses_numbers_that_are_not_positive(model, tmp_path, option):
-    with pytest.raises(RangeError, match=f"{option}: expected > 0, got 0"):
+    with pytest.raises(RangeError, match=f"{option}: expected an integer >= 1.*, got 0"):
         write_triton_repository(model, tmp_path / "models", **{option: 0})
 
 
-def test_refuses_a_class_name_of_two_lines(model, tmp_path):
-    generator = Generator(name="one", manipulation="EFS", architecture="GAN")
-    object.__setattr__(generator, "name", "one\ntwo")  # its constructor refuses that too
-    config = dataclasses.replace(model.config, generators=(generator, *model.config.generators[1:]))
-    with pytest.raises(ConfigError, match=r"generators: expected names of one line, got 'one\\ntwo'"):
-        write_triton_repository(build_model(config), tmp_path / "models")
+@pytest.mark.parametrize("name", ["one\ntwo", "one\u2028two", "one\x85two", ""])
+def test_refuses_a_class_name_that_is_not_one_line(name):
+    """Names of an exported file, which anybody may have written; the configuration of a model takes none of them."""
+    with pytest.raises(ConfigError, match=f"^generators: expected names of one line, got {re.escape(repr(name))}$"):
+        check_labels_fit(("fine", name))
 
 
 def test_reading_names_line_and_column_of_an_unknown_field(tmp_path):
-    with pytest.raises(ModelFolderError, match=r"expected a Triton repository, got no bmrl/config.pbtxt"):
+    with pytest.raises(RepositoryError, match=r"expected a Triton repository, got no bmrl/config.pbtxt"):
         read_triton_config(tmp_path)
     (tmp_path / "bmrl").mkdir()
     (tmp_path / "bmrl" / "config.pbtxt").write_text('name: "bmrl"\nmax_bath_size: 3\n')
     with pytest.raises(
-        ModelFolderError, match=r'config.pbtxt: expected a model configuration, got 2:1 : .*max_bath_size"'
+        RepositoryError, match=r'config.pbtxt: expected a model configuration, got 2:1 : .*max_bath_size"'
     ):
         read_triton_config(tmp_path)
 
@@ -203,6 +204,24 @@ def test_a_full_disk_leaves_the_old_repository(model, repository, tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
+def test_a_place_that_cannot_be_written_is_named(repository, tmp_path):
+    """A file system that is read-only, as a volume of Kubernetes may be."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        with pytest.raises(
+            RepositoryError, match=rf"^{disk}/models: expected a place that can be written, got Read-only file system$"
+        ):
+            write_triton_repository(repository / "bmrl" / "1" / "model.pt", disk / "models")
+        with pytest.raises(RepositoryError, match=r"got a mount point or .*; name a new folder in it$"):
+            write_triton_repository(repository / "bmrl" / "1" / "model.pt", disk)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 WRITE_OFTEN = """
 import sys
 from bmrl.export import write_triton_repository
@@ -234,7 +253,7 @@ def test_two_exports_at_once_and_no_half_written_repository_is_ever_served(model
                 path, _ = check_model(f"/proc/self/fd/{handle}")
                 has_ensemble(path.parents[2], ServedModel.from_config(read_triton_config(path.parents[2])))
                 found[len(load_artifact(path).run(images)[0][0])] += 1
-            except (MissingFileError, ModelFolderError) as error:
+            except (MissingFileError, RepositoryError) as error:
                 if os.path.samestat(os.fstat(handle), folder.stat()):  # or else it has been replaced and removed
                     broken.append(error)
             finally:

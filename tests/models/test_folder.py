@@ -373,3 +373,43 @@ def test_equal_models_make_equal_files(make_model, tmp_path):
         (save_model(make_model(), tmp_path / str(index)) / "model.safetensors").read_bytes() for index in range(4)
     }
     assert len(contents) == 1
+
+
+@pytest.mark.parametrize("damage", ["garbage", "a pipe", "a folder"])
+def test_what_is_pending_does_not_matter_where_the_weights_fit(saved, damage):
+    pending = saved / ".model.safetensors.pending"
+    if damage == "garbage":
+        pending.write_bytes(b"abc")
+    elif damage == "a pipe":
+        os.mkfifo(pending)
+    else:
+        pending.mkdir()
+    assert load_model(saved).config == load_model(saved).config
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", ".model.safetensors.pending"])
+def test_a_folder_in_the_place_of_a_file_is_named_before_anything_is_written(make_model, tmp_path, name):
+    (tmp_path / "model" / name).mkdir(parents=True)
+    with pytest.raises(ModelFolderError, match=rf"^folder: expected a file or none at .*{name}, got a folder$"):
+        save_model(make_model(), tmp_path / "model")
+    assert [entry.name for entry in (tmp_path / "model").iterdir()] == [name]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pipe_is_not_waited_for(saved, name):
+    (saved / name).unlink()
+    os.mkfifo(saved / name)
+    with pytest.raises(MissingFileError, match=name):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("size", [0, 10 * 2**30])
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_file_of_any_size_is_no_more_than_damaged(saved, size, keep):
+    weights = saved / "model.safetensors"
+    if not keep:
+        os.truncate(weights, 0)
+    os.truncate(weights, size)  # sparse: the disk holds nothing of it
+    with pytest.raises(ModelFolderError, match="expected safetensors weights, got a damaged file"):
+        load_model(saved)
