@@ -112,6 +112,7 @@ class Session:
         """Return probabilities and embedding, asked for in parts of the server's ``max_batch_size``."""
         deadline = Deadline(self._timeout)
         array = check_dtype(images)
+        just_asked = self.known_model is None
         model = await self._model(deadline)
         batch = check_shape(array, model.image_size)
         images_name, probabilities_name, embedding_name = model.tensors
@@ -130,7 +131,7 @@ class Session:
             versions.add(version)
         if len(versions) > 1:
             raise ServerError(f"{self._url}: expected one version for all images, got {', '.join(sorted(versions))}")
-        await self._check_same(model, deadline)
+        await self._check_same(model, deadline, just_asked)
         probabilities, embedding = (np.concatenate(rows) for rows in zip(*parts, strict=True))
         return Inference(probabilities, embedding) if array.ndim == 4 else Inference(probabilities[0], embedding[0])
 
@@ -138,9 +139,10 @@ class Session:
         """Return what the server's ensemble makes of encoded images, asked for one by one."""
         deadline = Deadline(self._timeout)
         check_encoded(images)
+        just_asked = self.known_model is None
         model = await self._model(deadline)
         found = [await self._attribute(f"image {index}", data, model, deadline) for index, data in enumerate(images)]
-        await self._check_same(model, deadline)
+        await self._check_same(model, deadline, just_asked)
         return found
 
     async def close(self) -> None:
@@ -179,13 +181,25 @@ class Session:
         ask = functools.partial(self._call, "get_model_config", MODEL_NAME, deadline=deadline)
         return read_description(self._url, MODEL_NAME, await self._retry(ask, deadline))
 
-    async def _check_same(self, model: ServedModel, deadline: Deadline) -> None:
+    async def _check_same(self, model: ServedModel, deadline: Deadline, just_asked: bool) -> None:
         """Check that the server still serves the model whose classes and thresholds its answers were read with.
+
+        Args:
+            model: what it served.
+            deadline: of the call.
+            just_asked: whether this call has asked for ``model`` itself. Then a server that has ended since, having
+                answered what was in flight, is believed.
 
         Raises:
             ServerError: it has come to serve another, so that nobody knows which one has answered.
         """
-        if await self._described(deadline) != model:
+        try:
+            described = await self._described(deadline)
+        except ServerUnavailableError:
+            if just_asked:
+                return
+            raise
+        if described != model:
             raise ServerError(
                 f"{self._url}: expected the model that this client knows, got other classes, thresholds or sizes; "
                 "a new client learns them"
