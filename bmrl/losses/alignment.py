@@ -63,6 +63,7 @@ def language_alignment_loss(
         ConfigError: ``group`` without ``gather``, or settings that differ between processes.
 
     Example:
+        >>> import torch
         >>> language = torch.tensor([[0.0, 0.0]])
         >>> language_alignment_loss(language, torch.tensor([[0.0, 2.0]]))
         tensor(0.4338)
@@ -99,6 +100,7 @@ class LanguageAlignmentLoss(nn.Module):
         DTypeError, RangeError: an argument is of the wrong type, or an unknown ``direction`` or ``reduction``.
 
     Example:
+        >>> import torch
         >>> LanguageAlignmentLoss()(torch.zeros(2, 3), torch.zeros(2, 3))
         tensor(0.)
     """
