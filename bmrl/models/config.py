@@ -16,6 +16,8 @@ __all__ = ["Architecture", "BMRLConfig", "Generator", "Manipulation"]
 Manipulation = Literal["none", "EFS", "FS", "AM"]
 Architecture = Literal["none", "GAN", "diffusion"]
 Threshold = Annotated[float, Bounds(above=0, below=1)]
+Depth = Annotated[int, Bounds(least=1, most=1000)]
+"""Of layers that follow one another: more of them is a slip, and takes minutes to build."""
 LONGEST_NAME = 100
 NAME_RULE = f"1 to {LONGEST_NAME} printable characters without outer spaces"
 
@@ -110,10 +112,10 @@ class BMRLConfig:
     patch_size: Count | None = None
     embed_dim: Count = 512
     channels: tuple[Count, ...] = (32, 64, 128, 256, 512)
-    convs_per_stage: tuple[Count, ...] = (3, 3, 3, 4, 4)
-    visual_blocks: Count = 6
-    parsing_blocks: Count = 6
-    language_blocks: Count = 6
+    convs_per_stage: tuple[Depth, ...] = (3, 3, 3, 4, 4)
+    visual_blocks: Depth = 6
+    parsing_blocks: Depth = 6
+    language_blocks: Depth = 6
     num_heads: Count = 8
     mlp_dim: Count = 1024
     dropout: Share = 0.0
@@ -128,7 +130,7 @@ class BMRLConfig:
     readout: Literal["last_level", "first_level"] = "last_level"
     vocab_size: Count = 49408
     context_length: Count = 77
-    num_levels: Count = 4
+    num_levels: Depth = 4
     normalize_embedding: bool = True
     head_norm: bool = True
     thresholds: tuple[Threshold, ...] = (0.7, 0.9)
