@@ -24,7 +24,7 @@ BY_STATUS = {
             *("StatusCode.NOT_FOUND", "404"),
             *("StatusCode.PERMISSION_DENIED", "403"),  # what is not switched on
             *("StatusCode.RESOURCE_EXHAUSTED", "413"),  # too large
-            *("StatusCode.UNIMPLEMENTED", "415"),  # compressed, or nothing that the server offers
+            *("StatusCode.UNIMPLEMENTED", "415", "501"),  # compressed, or nothing that the server offers
         ),
         RequestRefusedError,
     ),

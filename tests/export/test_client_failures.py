@@ -58,7 +58,7 @@ def num_tries(obedient_server):
         ("INVALID_ARG", RequestRefusedError, 1),
         ("NOT_FOUND", RequestRefusedError, 1),
         ("INTERNAL", ServerError, 1),
-        ("UNSUPPORTED", ServerError, 1),
+        ("UNSUPPORTED", RequestRefusedError, 1),
     ],
 )
 def test_an_error_of_the_server_is_typed_and_tried_again_only_when_unavailable(

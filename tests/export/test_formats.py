@@ -502,7 +502,7 @@ def test_an_answer_within_what_a_processor_may_change_is_taken(exports, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("images", "kind", "message"),
+    ("given", "kind", "message"),
     [
         (torch.zeros(1, 3, 32, 32), DTypeError, "images: expected torch.uint8, got torch.float32"),
         (torch.zeros(3, 32, 32, dtype=torch.uint8), ShapeError, "images: expected shape "),
@@ -517,9 +517,9 @@ def test_an_answer_within_what_a_processor_may_change_is_taken(exports, tmp_path
         ([[1]], DTypeError, "images: expected a torch.Tensor, got list"),
     ],
 )
-def test_an_opened_file_takes_only_what_it_was_made_for(exports, images, kind, message):
+def test_an_opened_file_takes_only_what_it_was_made_for(exports, given, kind, message):
     with pytest.raises(kind, match=message):
-        load_artifact(exports / "torchscript.pt", probe=False).run(images)
+        load_artifact(exports / "torchscript.pt", probe=False).run(given)
 
 
 class Evil:
