@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 
 # Before NumPy and PyTorch start their threads: on tensors this small they only stand in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +17,11 @@ if not torch.cuda.is_available():
 
 import pytest
 from hypothesis import settings
+
+# What runs in the background, or under nohup, ignores signals, and so would all programs that tests start and stop.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 # A deadline would fail tests on a busy machine: time is a matter for benchmarks.
 settings.register_profile("bmrl", deadline=None, max_examples=50, print_blob=True)

@@ -8,10 +8,11 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from bmrl.errors import ServerError
 from bmrl.export import ServedModel
 from bmrl.models import Generator
+from bmrl.models.config import is_name
 
 families = st.sampled_from([("none", "none"), ("EFS", "GAN"), ("AM", "diffusion"), ("FS", "GAN")])
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
-labels = names.filter(lambda name: name.isprintable() and name == name.strip())
+labels = names.filter(is_name)
 generators = st.builds(
     lambda name, family: Generator(name=name, manipulation=family[0], architecture=family[1]), labels, families
 )

@@ -15,7 +15,15 @@ import torch
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from bmrl.errors import BMRLError, ConfigError, MissingExtraError, MissingFileError, RangeError, RepositoryError
+from bmrl.errors import (
+    ArtifactError,
+    BMRLError,
+    ConfigError,
+    MissingExtraError,
+    MissingFileError,
+    RangeError,
+    RepositoryError,
+)
 from bmrl.export import (
     ServedModel,
     TritonClient,
@@ -253,7 +261,7 @@ def test_two_exports_at_once_and_no_half_written_repository_is_ever_served(model
                 path, _ = check_model(f"/proc/self/fd/{handle}")
                 has_ensemble(path.parents[2], ServedModel.from_config(read_triton_config(path.parents[2])))
                 found[len(load_artifact(path).run(images)[0][0])] += 1
-            except (MissingFileError, RepositoryError) as error:
+            except (ArtifactError, MissingFileError, RepositoryError) as error:
                 if os.path.samestat(os.fstat(handle), folder.stat()):  # or else it has been replaced and removed
                     broken.append(error)
             finally:
