@@ -30,6 +30,7 @@ KEPT_LINES, NOTED_LINES = 1000, 40
 NOISE = (
     *("CudaDriverHelper", "CUDA driver version is insufficient", "no pinned memory pool"),  # there is no GPU
     "NODELAY NOT SUPPORTED",  # by Unix sockets
+    "Signal (15) received",  # ours: stopping is no news
 )
 
 logger = logging.getLogger("bmrl.export.server.tritonserver")
