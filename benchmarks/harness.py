@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bmrl.export._runtime import keep_freed_memory
+from bmrl.export.standalone.artifact_runtime import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

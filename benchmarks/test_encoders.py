@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.harness import environment, gpu_seconds, speedup
 from bmrl.encoders import AppearanceEncoder, EdgeEncoder, MultiPerspectiveVisualEncoder, NoiseEncoder
-from bmrl.export._runtime import keep_freed_memory
+from bmrl.export.standalone.artifact_runtime import keep_freed_memory
 
 _BATCHES = (1, 8)
 _SECONDS_A_CASE = 2.0

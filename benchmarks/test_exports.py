@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.harness import environment
 from bmrl.export import FORMATS, export_all
-from bmrl.export._runtime import keep_freed_memory
-from bmrl.export.every_format import _add_speed, format_exports
+from bmrl.export.comparison import _add_speed, format_exports
+from bmrl.export.standalone.artifact_runtime import keep_freed_memory
 from bmrl.models import build_model, presets
 
 

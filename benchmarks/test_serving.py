@@ -16,8 +16,8 @@ import torch
 
 from benchmarks.harness import environment
 from bmrl.export import AsyncTritonClient, TritonServer, export, load_artifact, write_triton_repository
-from bmrl.export._readiness import count_answers
-from bmrl.export._runtime import keep_freed_memory
+from bmrl.export.standalone.artifact_runtime import keep_freed_memory
+from bmrl.export.triton.server.readiness import count_answers
 from bmrl.models import build_model, presets
 
 _CLIENTS, _SECONDS, _ROUNDS = 64, 20.0, 3

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from bmrl._version import __version__
 
 __all__ = [
     "BMRL",
@@ -24,6 +24,7 @@ __all__ = [
     "encoders",
     "evaluation",
     "export",
+    "inference",
     "load_model",
     "losses",
     "models",
@@ -33,23 +34,24 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from bmrl import data, encoders, evaluation, export, losses, models, ops, training
-    from bmrl.evaluation.attributor import Attribution, Attributor
-    from bmrl.models import BMRL, BMRLConfig, BMRLOutput, Generator, build_model, load_model, save_model
+    from bmrl import data, encoders, evaluation, export, inference, losses, models, ops, training
+    from bmrl.generators import Generator
+    from bmrl.inference.attributor import Attribution, Attributor
+    from bmrl.models import BMRL, BMRLConfig, BMRLOutput, build_model, load_model, save_model
 
 _HOMES = {
-    "Attribution": "bmrl.evaluation.attributor",
-    "Attributor": "bmrl.evaluation.attributor",
+    "Attribution": "bmrl.inference.attributor",
+    "Attributor": "bmrl.inference.attributor",
     "BMRL": "bmrl.models",
     "BMRLConfig": "bmrl.models",
     "BMRLOutput": "bmrl.models",
-    "Generator": "bmrl.models",
+    "Generator": "bmrl.generators",
     "build_model": "bmrl.models",
     "load_model": "bmrl.models",
     "save_model": "bmrl.models",
 }
 
-_ROOMS = ("data", "encoders", "evaluation", "export", "losses", "models", "ops", "training")
+_ROOMS = ("data", "encoders", "evaluation", "export", "inference", "losses", "models", "ops", "training")
 
 
 def __getattr__(name: str) -> Any:

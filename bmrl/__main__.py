@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bmrl.cli import main
+from bmrl.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

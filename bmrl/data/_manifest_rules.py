@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from bmrl._checks import _described
 from bmrl.errors import DataError
-from bmrl.models.config import NAME_RULE, Architecture, Manipulation, is_name
+from bmrl.generators import ARCHITECTURES, MANIPULATIONS, NAME_RULE, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bmrl.data.manifest import Row
 
-MANIPULATIONS: tuple[str, ...] = get_args(Manipulation)
-ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 ROLES = ("seen", "unseen")
 SPLITS = ("train", "val", "test")
 

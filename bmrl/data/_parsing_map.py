@@ -12,6 +12,7 @@ from PIL import Image
 from bmrl._decoding import file_bytes, memory_to_decode, one_line, open_image, opened_file, printable
 from bmrl.errors import DataError, ImageError
 from bmrl.images import MAX_BYTES, center_square
+from bmrl.parsing import PARSING_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,11 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-NUM_CLASSES = 19
-"""Classes of a face-parsing map, in BiSeNet's order: background 0, skin 1, and so on up to hat 18."""
-
-
-_LOWER_LIP = 13
+_LOWER_LIP = PARSING_CLASSES.index("l_lip")
 _MOST_LOWER_LIP = 0.08  # of the pixels, on average: some .01 in pictures of faces, where hair takes .2 and more
 
 
@@ -93,8 +90,8 @@ def decoded_parsing_map(path: Path, original_size: tuple[int, int]) -> Iterator[
             except Exception as error:  # damaged bytes make Pillow's decoders raise nearly anything
                 raise ImageError(f"{name}: expected a whole, valid image, got: {one_line(error)}") from error
             _, highest = cast("tuple[int, int]", parsing.getextrema())
-            if highest >= NUM_CLASSES:
-                raise DataError(f"{name}: expected class indices 0 to {NUM_CLASSES - 1}, got {highest}")
+            if highest >= len(PARSING_CLASSES):
+                raise DataError(f"{name}: expected class indices 0 to {len(PARSING_CLASSES) - 1}, got {highest}")
             yield parsing
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from bmrl.data.manifest import Manifest, Row
-    from bmrl.models.config import Generator
+    from bmrl.generators import Generator
 
 __all__ = ["CACHE_BYTES", "UNSEEN", "FaceDataset", "Sample"]
 

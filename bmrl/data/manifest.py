@@ -17,7 +17,7 @@ from bmrl._regular_files import open_regular
 from bmrl._text import one_line, printable
 from bmrl.data._manifest_rules import ROLES, SPLITS, check_rows
 from bmrl.errors import DataError, DTypeError, MissingFileError
-from bmrl.models.config import Architecture, Generator, Manipulation
+from bmrl.generators import Architecture, Generator, Manipulation
 
 __all__ = ["FILENAME", "Manifest", "Row"]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bmrl.models.config import Generator
+    from bmrl.generators import Generator
 
 __all__ = ["NUM_LEVELS", "prompt_tokens", "prompts"]
 
@@ -37,7 +37,7 @@ def prompts(generator: Generator) -> tuple[str, str, str, str]:
     Every image of one generator has the same prompts, so they belong to the class and not to the sample.
 
     Example:
-        >>> from bmrl.models import Generator
+        >>> from bmrl.generators import Generator
         >>> for prompt in prompts(Generator(name="DDPM", manipulation="EFS", architecture="diffusion")):
         ...     print(prompt)
         A photo of a fake face

@@ -5,13 +5,11 @@ from __future__ import annotations
 from bmrl.encoders.backbone import ConvBackbone
 from bmrl.encoders.conv_transformer import ConvTransformer
 from bmrl.encoders.language import LanguageEncoder, tokenize
-from bmrl.encoders.parsing import PARSING_CLASSES, PARSING_COLORS, ParsingEncoder, color_parsing
+from bmrl.encoders.parsing import ParsingEncoder, color_parsing
 from bmrl.encoders.transformer import SelfAttention, TransformerBlock, TransformerEncoder
 from bmrl.encoders.visual import AppearanceEncoder, EdgeEncoder, MultiPerspectiveVisualEncoder, NoiseEncoder
 
 __all__ = [
-    "PARSING_CLASSES",
-    "PARSING_COLORS",
     "AppearanceEncoder",
     "ConvBackbone",
     "ConvTransformer",

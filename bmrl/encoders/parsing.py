@@ -12,25 +12,12 @@ from torch import Tensor
 from bmrl._checks import check_dtype, check_floating, check_integer, check_shape
 from bmrl.encoders.conv_transformer import ConvTransformer
 from bmrl.errors import RangeError
+from bmrl.parsing import PARSING_CLASSES, PARSING_COLORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PARSING_CLASSES", "PARSING_COLORS", "ParsingEncoder", "color_parsing"]
-
-PARSING_CLASSES = (
-    *("background", "skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "l_ear", "r_ear", "ear_r"),
-    *("nose", "mouth", "u_lip", "l_lip", "neck", "neck_l", "cloth", "hair", "hat"),
-)
-"""The 19 face-parsing classes by index: those of CelebAMask-HQ in BiSeNet's order, which is not that data set's own."""
-
-PARSING_COLORS = (
-    *((0, 0, 0), (0, 85, 255), (0, 170, 255), (85, 0, 255), (170, 0, 255)),
-    *((0, 255, 0), (0, 255, 85), (0, 255, 170), (85, 255, 0), (170, 255, 0)),
-    *((255, 0, 0), (255, 0, 85), (255, 0, 170), (255, 85, 0), (255, 170, 0)),
-    *((0, 255, 255), (85, 255, 255), (170, 255, 255), (255, 0, 255)),
-)
-"""The usual colour of each class as (R, G, B) in 0..255; the background is black."""
+__all__ = ["ParsingEncoder", "color_parsing"]
 
 
 def color_parsing(parsing: Tensor, palette: Tensor | None = None) -> Tensor:

@@ -1,6 +1,6 @@
-"""Evaluation and attribution: metrics, the report, the shortcut baseline and :class:`Attributor`.
+"""Evaluation: metrics, the report and the shortcut baseline.
 
-Names load on first use, so that attributing an image needs neither matplotlib nor scikit-learn nor Jinja2.
+Names load on first use, so that reading predictions needs neither matplotlib nor scikit-learn nor Jinja2.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING
 from bmrl._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from bmrl.evaluation.attributor import Attribution, Attributor
     from bmrl.evaluation.predictions import Predictions, predict
     from bmrl.evaluation.run import evaluate
     from bmrl.evaluation.summary import summarise
 
-__all__ = ["Attribution", "Attributor", "Predictions", "evaluate", "predict", "summarise"]
+__all__ = ["Predictions", "evaluate", "predict", "summarise"]
 
 _HOMES = {
-    "Attribution": "attributor",
-    "Attributor": "attributor",
     "Predictions": "predictions",
     "evaluate": "run",
     "predict": "predictions",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from bmrl.errors import DataError
-from bmrl.evaluation._batches import read_batches
+from bmrl.inference.reading import read_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

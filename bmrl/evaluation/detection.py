@@ -8,16 +8,16 @@ import torch
 
 from bmrl._checks import check_dtype, check_shape
 from bmrl.errors import RangeError
-from bmrl.evaluation._inputs import as_probabilities, as_scores, check_generators
 from bmrl.evaluation.metrics import accuracy, auroc, balanced_accuracy
+from bmrl.inference.checks import as_probabilities, as_scores, check_generators
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from bmrl.evaluation._inputs import Values
-    from bmrl.models import Generator
+    from bmrl.generators import Generator
+    from bmrl.inference.checks import Values
 
 __all__ = ["detection_metrics", "real_probability"]
 

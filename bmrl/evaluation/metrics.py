@@ -21,12 +21,12 @@ import torch
 
 from bmrl._checks import check_choice, check_positive
 from bmrl.errors import ShapeError
-from bmrl.evaluation._inputs import as_labels, as_probabilities, as_scores, check_rate
+from bmrl.inference.checks import as_labels, as_probabilities, as_scores, check_rate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bmrl.evaluation._inputs import Values
+    from bmrl.inference.checks import Values
 
 __all__ = [
     "accuracy",

@@ -14,7 +14,7 @@ import torch
 
 from bmrl._checks import check_integer, check_shape
 from bmrl.errors import MissingExtraError, ShapeError
-from bmrl.evaluation._inputs import check_rate
+from bmrl.inference.checks import check_rate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,17 +12,18 @@ from bmrl._checks import check_choice, check_integer, check_shape
 from bmrl.data._manifest_rules import SPLITS
 from bmrl.data.manifest import Manifest
 from bmrl.errors import DataError, DTypeError, ShapeError
-from bmrl.evaluation._inference import infer, resolve_model
-from bmrl.evaluation._inputs import as_probabilities, check_generators
 from bmrl.evaluation._rows import Computed, Skipped, compute_rows
 from bmrl.images import read_image
+from bmrl.inference.checks import as_probabilities, check_generators
+from bmrl.inference.running import infer, resolve_model
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
     from bmrl.data.manifest import Row
-    from bmrl.models import BMRL, Generator
+    from bmrl.generators import Generator
+    from bmrl.models import BMRL
 
 __all__ = ["Predictions", "Skipped", "predict"]
 

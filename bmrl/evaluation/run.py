@@ -11,20 +11,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmrl import __version__
 from bmrl._checks import check_choice, check_integer, check_switch
 from bmrl._extras import require
 from bmrl._files import claimed, new_file
 from bmrl._outputs import check_out_file, check_out_folder
+from bmrl._version import __version__
 from bmrl.data._manifest_rules import SPLITS
 from bmrl.data.manifest import Manifest
 from bmrl.errors import DataError, DTypeError
-from bmrl.evaluation._inference import resolve_model
-from bmrl.evaluation._inputs import check_thresholds
 from bmrl.evaluation.predictions import predict_and_describe
 from bmrl.evaluation.report import render_report
 from bmrl.evaluation.shortcuts import shortcut_baseline, statistics_of
 from bmrl.evaluation.summary import headline, summarise
+from bmrl.inference.checks import check_thresholds
+from bmrl.inference.running import resolve_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

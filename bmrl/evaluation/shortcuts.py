@@ -15,11 +15,11 @@ from bmrl._checks import check_choice, check_integer
 from bmrl.data._manifest_rules import SPLITS
 from bmrl.data.manifest import Manifest
 from bmrl.errors import DataError, DTypeError, MissingExtraError
-from bmrl.evaluation._inputs import check_generators
 from bmrl.evaluation._rows import Computed, compute_rows
 from bmrl.evaluation.image_statistics import colour_spectrum_statistics
 from bmrl.evaluation.predictions import Predictions, check_roles
 from bmrl.images import read_image
+from bmrl.inference.checks import check_generators
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bmrl.data.manifest import Row
-    from bmrl.models import Generator
+    from bmrl.generators import Generator
 
 __all__ = ["shortcut_baseline"]
 

@@ -9,10 +9,10 @@ import torch
 
 from bmrl.errors import DataError, DTypeError, RangeError
 from bmrl.evaluation import metrics
-from bmrl.evaluation._inputs import check_thresholds
 from bmrl.evaluation.detection import detection_metrics, real_probability
 from bmrl.evaluation.intervals import wilson_interval
 from bmrl.evaluation.predictions import Predictions
+from bmrl.inference.checks import check_thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

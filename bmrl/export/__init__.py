@@ -30,34 +30,34 @@ __all__ = [
 
 if TYPE_CHECKING:
     from bmrl.export.artifact import Artifact, load_artifact
-    from bmrl.export.async_client import AsyncTritonClient
-    from bmrl.export.client import TritonClient
-    from bmrl.export.every_format import export_all
-    from bmrl.export.exported_program import export_aoti, export_pt2
+    from bmrl.export.comparison import export_all
     from bmrl.export.formats import FORMATS, export
-    from bmrl.export.onnx import export_onnx
-    from bmrl.export.served_model import ServedModel
-    from bmrl.export.server import TritonServer, serve
-    from bmrl.export.torchscript import export_torchscript, load_torchscript
-    from bmrl.export.triton_repository import write_triton_repository
+    from bmrl.export.triton.client.asynchronous import AsyncTritonClient
+    from bmrl.export.triton.client.blocking import TritonClient
+    from bmrl.export.triton.contract import ServedModel
+    from bmrl.export.triton.repository.write import write_triton_repository
+    from bmrl.export.triton.server.server import TritonServer, serve
+    from bmrl.export.writers.exported_program import export_aoti, export_pt2
+    from bmrl.export.writers.onnx import export_onnx
+    from bmrl.export.writers.torchscript import export_torchscript, load_torchscript
 
 _HOMES = {
     "Artifact": "artifact",
     "FORMATS": "formats",
     "export": "formats",
-    "export_all": "every_format",
-    "export_aoti": "exported_program",
-    "export_onnx": "onnx",
-    "export_pt2": "exported_program",
+    "export_all": "comparison",
+    "export_aoti": "writers.exported_program",
+    "export_onnx": "writers.onnx",
+    "export_pt2": "writers.exported_program",
     "load_artifact": "artifact",
-    "AsyncTritonClient": "async_client",
-    "ServedModel": "served_model",
-    "TritonClient": "client",
-    "TritonServer": "server",
-    "export_torchscript": "torchscript",
-    "load_torchscript": "torchscript",
-    "serve": "server",
-    "write_triton_repository": "triton_repository",
+    "AsyncTritonClient": "triton.client.asynchronous",
+    "ServedModel": "triton.contract",
+    "TritonClient": "triton.client.blocking",
+    "TritonServer": "triton.server.server",
+    "export_torchscript": "writers.torchscript",
+    "load_torchscript": "writers.torchscript",
+    "serve": "triton.server.server",
+    "write_triton_repository": "triton.repository.write",
 }
 
 __getattr__ = lazy_names(__name__, _HOMES)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from bmrl import __version__
 from bmrl._checks import check_dtype, check_integer, check_shape, check_switch
 from bmrl._files import flush, locked, new_file, write_text
+from bmrl._version import __version__
 from bmrl.errors import (
     ArtifactError,
     DeviceError,
@@ -29,9 +29,9 @@ from bmrl.errors import (
     RangeError,
     ShapeError,
 )
-from bmrl.export import _runtime
 from bmrl.export._probe import check_probe
 from bmrl.export._wording import shown
+from bmrl.export.standalone import artifact_runtime
 from bmrl.models.folder import encoded_weights
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def load_artifact(
     if engine is not None and (description.get("format") != "onnx" or engine not in ENGINES):
         raise RangeError(f"engine: expected None, or onnxruntime or openvino for an ONNX file, got {engine!r}")
     try:
-        run = _checked(_runtime.load(path, num_threads=num_threads, engine=engine), description)
+        run = _checked(artifact_runtime.load(path, num_threads=num_threads, engine=engine), description)
     except ImportError as error:
         package = error.name or engine or "onnxruntime"
         raise MissingExtraError(package, "openvino" if engine == "openvino" else "export") from error
@@ -127,7 +127,7 @@ def read_artifact(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(path, str | os.PathLike):
         raise DTypeError(f"path: expected the path of an exported file, got {type(path).__name__}")
     try:
-        return _runtime.describe(path)
+        return artifact_runtime.describe(path)
     except FileNotFoundError as error:
         raise MissingFileError(str(error)) from error
     except (OSError, ValueError) as error:
@@ -170,9 +170,9 @@ def publish(temporary: Path, path: Path, description: dict[str, Any]) -> None:
     with locked(path.parent):
         entries = read_entries(path.parent)
         there = {name: entry for name, entry in entries.items() if (path.parent / name).is_file()}
-        for left in path.parent.glob(f".{_runtime.DESCRIPTION}.*"):
+        for left in path.parent.glob(f".{artifact_runtime.DESCRIPTION}.*"):
             shutil.rmtree(left, ignore_errors=True)  # by a kill; whoever writes there holds the lock that we hold
-        with new_file(path.parent / _runtime.DESCRIPTION) as beside:
+        with new_file(path.parent / artifact_runtime.DESCRIPTION) as beside:
             beside.write_text(_as_text(there | {path.name: description}), encoding="utf-8")
             flush(beside)
             os.replace(temporary, path)
@@ -189,11 +189,11 @@ def withdraw(path: Path) -> None:
 
 def write_entries(folder: Path, entries: dict[str, Any]) -> None:
     """Write ``artifact.json``."""
-    write_text(folder / _runtime.DESCRIPTION, _as_text(entries))
+    write_text(folder / artifact_runtime.DESCRIPTION, _as_text(entries))
 
 
 def _as_text(entries: dict[str, Any]) -> str:
-    everything = {"schema": _runtime.SCHEMA, "artifacts": entries}
+    everything = {"schema": artifact_runtime.SCHEMA, "artifacts": entries}
     return json.dumps(everything, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -203,11 +203,11 @@ def read_entries(folder: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: it was not written by bmrl.
     """
-    beside = folder / _runtime.DESCRIPTION
+    beside = folder / artifact_runtime.DESCRIPTION
     if not os.path.lexists(beside):
         return {}
     try:
-        return _runtime.read_entries(beside)
+        return artifact_runtime.read_entries(beside)
     except ValueError as error:
         raise ArtifactError(shown(error)) from error
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from bmrl._checks import check_choice
 from bmrl.errors import BMRLError, DTypeError, ExportError, MissingFileError, RangeError
-from bmrl.export import _runtime
 from bmrl.export._models import as_model
 from bmrl.export._scratch import scratch
 from bmrl.export._wording import shown
 from bmrl.export.artifact import ENGINES, describe_model, publish, read_entries, write_entries
-from bmrl.export.inference_graph import InferenceGraph
+from bmrl.export.graph import InferenceGraph
+from bmrl.export.standalone import artifact_runtime
 from bmrl.export.verification import Reference, check_images, reference, verify
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def export(
             graph = InferenceGraph(model, dtype=_DTYPES[kind.precision], device=device)
             description = {"format": kind.kind, "precision": kind.precision, "device": device} | describe_model(model)
             if kind.kind == "aoti":
-                description["processor_features"] = _runtime.processor_features()
+                description["processor_features"] = artifact_runtime.processor_features()
             _write_and_verify(folder / path.name, Job(graph, description, calibration), format, expected, engine)
             publish(folder / path.name, path, description)
     except BMRLError:
@@ -161,11 +161,11 @@ def check_requirements(format: str, engine: str | None = None) -> None:
     """
     kind = FORMATS[format].kind
     if kind == "onnx":
-        from bmrl.export.onnx import check_packages
+        from bmrl.export.writers.onnx import check_packages
 
         check_packages(engine, quantized=FORMATS[format].precision == "int8")
     elif kind == "aoti":
-        from bmrl.export.exported_program import check_compiler
+        from bmrl.export.writers.exported_program import check_compiler
 
         check_compiler()
 
@@ -182,8 +182,10 @@ def _checked_path(path: Any, format: str) -> Path:
     suffixes = {entry.suffix for entry in FORMATS.values()}
     if path.suffix not in allowed and (path.suffix in suffixes or kind.suffix == ".pt2"):
         raise RangeError(f"path: expected a file with suffix {kind.suffix} for {format}, got {path}")
-    if path.name == _runtime.DESCRIPTION:
-        raise RangeError(f"path: expected another file than {_runtime.DESCRIPTION}, which describes it, got {path}")
+    if path.name == artifact_runtime.DESCRIPTION:
+        raise RangeError(
+            f"path: expected another file than {artifact_runtime.DESCRIPTION}, which describes it, got {path}"
+        )
     if not path.absolute().parent.is_dir():
         raise MissingFileError(f"{path}: expected an existing parent folder, got none at {path.absolute().parent}")
     if os.path.exists(path) and not path.is_file():
@@ -201,7 +203,7 @@ def _write_and_verify(path: Path, job: Job, format: str, expected: Reference, en
     except Exception as error:  # of PyTorch's and ONNX's exporters, which raise many kinds
         reason = shown((str(error).strip() or type(error).__name__).splitlines()[0])
         raise ExportError(f"{format}: expected a model that can be written in this format, got {reason}") from error
-    description |= {"sha256": _runtime.sha256_of(path), "bytes": path.stat().st_size}
+    description |= {"sha256": artifact_runtime.sha256_of(path), "bytes": path.stat().st_size}
     write_entries(path.parent, {path.name: description})
     exact = kind.precision == "fp32"
     description["verification"] = verify(path, expected, description["thresholds"], exact=exact, engine=engine)
@@ -209,13 +211,13 @@ def _write_and_verify(path: Path, job: Job, format: str, expected: Reference, en
 
 def _writer(kind: str, format: str) -> Callable[[Job, Path], None]:
     if kind == "torchscript":
-        from bmrl.export import torchscript
+        from bmrl.export.writers import torchscript
 
         return torchscript.write_unfrozen if "unfrozen" in format else torchscript.write_frozen
     if kind == "onnx":
-        from bmrl.export import onnx
+        from bmrl.export.writers import onnx
 
         return onnx.write_int8 if format.endswith("int8") else onnx.write
-    from bmrl.export import exported_program
+    from bmrl.export.writers import exported_program
 
     return exported_program.write_compiled if kind == "aoti" else exported_program.write

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from bmrl._checks import check_dtype, check_shape
 from bmrl.errors import ExportError, ShapeError, VerificationError
-from bmrl.export import _runtime
 from bmrl.export._probe import PROBE_TOLERANCES, check_probe, probe_image
 from bmrl.export._scratch import scratch
 from bmrl.export._wording import shown
 from bmrl.export.artifact import MAX_BATCH, load_artifact
+from bmrl.export.standalone import artifact_runtime
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,7 +170,7 @@ def _answers(path: Path, images: Tensor, engine: str | None) -> dict[str, Tensor
             save_file({"images": images.contiguous()}, question)
         except (OSError, SafetensorError) as error:
             raise ExportError(f"{question}: expected to be written, got {shown(error)}") from error
-        command = [sys.executable, "-I", _runtime.__file__, str(path), str(question), str(answer), "--batches"]
+        command = [sys.executable, "-I", artifact_runtime.__file__, str(path), str(question), str(answer), "--batches"]
         command += map(str, BATCHES)
         if engine is not None:
             command += ["--engine", engine]

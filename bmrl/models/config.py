@@ -10,56 +10,13 @@ from typing import Annotated, Any, Literal
 from bmrl._checks import _described
 from bmrl._fields import Bounds, Count, Positive, Share, check_fields, names_of, unknown_name
 from bmrl.errors import ConfigError
+from bmrl.generators import Generator
 
-__all__ = ["Architecture", "BMRLConfig", "Generator", "Manipulation"]
+__all__ = ["BMRLConfig"]
 
-Manipulation = Literal["none", "EFS", "FS", "AM"]
-Architecture = Literal["none", "GAN", "diffusion"]
 Threshold = Annotated[float, Bounds(above=0, below=1)]
 Depth = Annotated[int, Bounds(least=1, most=1000)]
 """Of layers that follow one another: more of them is a slip, and takes minutes to build."""
-LONGEST_NAME = 100
-NAME_RULE = f"1 to {LONGEST_NAME} printable characters without outer spaces"
-
-
-def is_name(text: str) -> bool:
-    """Whether a generator may be called so: names stand in terminals, prompts, file names and files of labels."""
-    return text == text.strip() and text.isprintable() and 0 < len(text) <= LONGEST_NAME
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Generator:
-    """One class: a generator of faces, or a source of photographs.
-
-    Args:
-        name: what the class is called in every table: up to 100 printable characters, no space at either end.
-        manipulation: ``"EFS"`` entire face synthesis, ``"FS"`` face swap, ``"AM"`` attribute manipulation;
-            ``"none"`` for photographs.
-        architecture: ``"GAN"`` or ``"diffusion"``; ``"none"`` for photographs.
-
-    Raises:
-        RangeError: a family is not in the lists above.
-        ConfigError: no such name, or only one of the two families is ``"none"``.
-    """
-
-    name: str
-    manipulation: Manipulation
-    architecture: Architecture
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if not is_name(self.name):
-            raise ConfigError(f"name: expected {NAME_RULE}, got {_described(self.name)}")
-        if (self.manipulation == "none") != (self.architecture == "none"):
-            raise ConfigError(
-                f"architecture: expected 'none' exactly when manipulation is 'none' (a photograph), got "
-                f"manipulation {self.manipulation!r} with architecture {self.architecture!r} for {self.name!r}"
-            )
-
-    @property
-    def is_real(self) -> bool:
-        """Whether the class holds photographs."""
-        return self.manipulation == "none"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

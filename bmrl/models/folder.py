@@ -16,10 +16,10 @@ import safetensors
 import torch
 from safetensors.torch import save, save_file
 
-from bmrl import __version__
 from bmrl._checks import _described, check_path
 from bmrl._files import locked, new_file, write_text
 from bmrl._json import parse_json, read_json
+from bmrl._version import __version__
 from bmrl.errors import BMRLError, ConfigError, MissingFileError, ModelFolderError
 from bmrl.models._restorable import blueprint, check_tensor, restorable
 from bmrl.models.config import BMRLConfig

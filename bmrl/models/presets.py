@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from bmrl._checks import _described
 from bmrl._fields import Bounds, checked
 from bmrl.errors import ConfigError
-from bmrl.models.config import BMRLConfig, Generator
+from bmrl.generators import Generator
+from bmrl.models.config import BMRLConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bmrl.parsing import MIRRORED_CLASSES
+
 __all__ = ["flip", "shift"]
 
 
@@ -21,7 +23,7 @@ def flip(images: Tensor, parsing: Tensor, *, rng: torch.Generator) -> tuple[Tens
         New tensors of the same shapes and dtypes.
     """
     chosen = (torch.rand(len(images), generator=rng) < 0.5).to(images.device)
-    swapped = torch.tensor(_MIRRORED, dtype=parsing.dtype, device=parsing.device)[parsing.flip(-1).long()]
+    swapped = torch.tensor(MIRRORED_CLASSES, dtype=parsing.dtype, device=parsing.device)[parsing.flip(-1).long()]
     return (
         torch.where(chosen[:, None, None, None], images.flip(-1), images),
         torch.where(chosen[:, None, None], swapped, parsing),
@@ -47,7 +49,3 @@ def shift(images: Tensor, parsing: Tensor, *, pixels: int, rng: torch.Generator)
     both = torch.cat((images, parsing[:, None]), dim=1).float()  # padding knows no uint8
     moved = F.pad(both, (pixels,) * 4, mode="reflect")[..., down : down + height, right : right + width]
     return moved[:, :-1].to(images.dtype), moved[:, -1].to(parsing.dtype)
-
-
-# brows, eyes and ears change sides; everything else keeps its index
-_MIRRORED = [0, 1, 3, 2, 5, 4, 6, 8, 7, *range(9, 19)]

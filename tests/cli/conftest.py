@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 import bmrl
-from bmrl.models import BMRLConfig, Generator, build_model, save_model
+from bmrl.generators import Generator
+from bmrl.models import BMRLConfig, build_model, save_model
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(bmrl.__file__).parents[1])}
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bmrl.cli import main
+from bmrl.cli.main import main
 from bmrl.errors import ServerUnavailableError
-from bmrl.evaluation.attributor import Attributor
+from bmrl.inference.attributor import Attributor
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_folder_that_may_not_be_read_is_an_error(image, environment):
         script = f"""
 import os
 import bmrl.data.finding
-from bmrl._arguments import images_of
+from bmrl.cli.arguments import images_of
 if os.geteuid() == 0:
     os.setuid(65534)
 for item in images_of({names!r}).items:
@@ -213,7 +213,7 @@ def test_stays_quiet_about_odd_files(model, image, capfd, recwarn):
 
 
 def test_a_server_that_dies_leaves_the_rest_with_its_error(monkeypatch, image, capsys):
-    import bmrl.remote
+    import bmrl.export.triton.remote
 
     class Dying:
         def __enter__(self):
@@ -232,8 +232,8 @@ def test_a_server_that_dies_leaves_the_rest_with_its_error(monkeypatch, image, c
     from bmrl.models import build_model, presets
 
     small = build_model(presets.tiny(num_generators=2, image_size=64))
-    monkeypatch.setattr(bmrl.remote, "connect", lambda server: Dying())
-    monkeypatch.setattr(bmrl.remote, "attribute_remotely", answers)
+    monkeypatch.setattr(bmrl.export.triton.remote, "connect", lambda server: Dying())
+    monkeypatch.setattr(bmrl.export.triton.remote, "attribute_remotely", answers)
     assert main(["attribute", "--server", "h:1", "a.png", "a.png", "b.png", "empty", "--json"]) == 1
     out, err = capsys.readouterr()
     first, *rest = json.loads(out)

@@ -91,7 +91,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 import bmrl, bmrl.losses, bmrl.ops, bmrl.encoders
-from bmrl.cli import main
+from bmrl.cli.main import main
 for name in ("torchvision", "lightning", "matplotlib", "sklearn", "yaml", "onnx", "tritonclient", "scipy"):
     try:
         __import__(name)
@@ -119,7 +119,7 @@ assert answer.probabilities
 
 HELP = """
 import sys
-from bmrl.cli import main
+from bmrl.cli.main import main
 for command in sys.argv[1:]:
     try:
         main([command, "--help"])
@@ -129,7 +129,7 @@ for command in sys.argv[1:]:
 
 NEEDS = """
 import json, sys
-from bmrl.cli import main
+from bmrl.cli.main import main
 print(json.dumps([main(arguments) for arguments in json.loads(sys.argv[1])]))
 """
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from bmrl.cli import main
+from bmrl.cli.main import main
 
 FILE, FOLDER = "a-file", "a-folder"
 LONG = "x" * 300

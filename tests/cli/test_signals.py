@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from bmrl._signals import SIGNALS, Stopped, stopping_signals, uninterrupted
+from bmrl.cli.signals import SIGNALS, Stopped, stopping_signals, uninterrupted
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -84,9 +84,9 @@ def test_another_thread_is_left_alone():
 def test_a_second_signal_ends_at_once():
     script = """
 import signal, time
-from bmrl import _signals
-_signals.BURST = 0
-with _signals.stopping_signals():
+from bmrl.cli import signals
+signals.BURST = 0
+with signals.stopping_signals():
     try:
         signal.raise_signal(signal.SIGTERM)
     finally:
@@ -133,7 +133,7 @@ def test_attribute_has_printed_what_was_answered(model, image, command, environm
 
 def test_a_stopped_training_says_how_to_go_on(monkeypatch, capsys, tmp_path):
     import bmrl.training
-    from bmrl.cli import main
+    from bmrl.cli.main import main
 
     def train(data, out, **_):
         os.makedirs(out, exist_ok=True)
@@ -150,7 +150,7 @@ def test_a_stopped_training_says_how_to_go_on(monkeypatch, capsys, tmp_path):
 
 def test_a_stopped_evaluation_leaves_nothing(model, capsys, monkeypatch, tmp_path):
     import bmrl.evaluation.run as run
-    from bmrl.cli import main
+    from bmrl.cli.main import main
     from bmrl.data import simulate
 
     simulate(tmp_path / "d", images_per_generator=10, image_size=64)

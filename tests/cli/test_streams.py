@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from bmrl._terminal import LineFormatter, complain, progress_bar
+from bmrl.cli.terminal import LineFormatter, complain, progress_bar
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_the_module_is_the_command(run):
 
 
 def test_help_loads_no_pytorch(environment):
-    script = "import sys\nfrom bmrl.cli import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules)"
+    script = "import sys\nfrom bmrl.cli.main import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules)"
     for arguments in (["--help"], ["attribute", "--help"], ["train", "--data"]):
         shown = subprocess.run(
             [sys.executable, "-c", script, *arguments], env=environment, capture_output=True, text=True, check=False
@@ -131,7 +131,7 @@ def test_a_log_message_is_one_line(caplog):
 def test_no_file_takes_the_place_of_a_closed_stderr(shell, tmp_path):
     """What a library prints to stderr would go into it."""
     program = (
-        "import os; from bmrl.cli import main\n"
+        "import os; from bmrl.cli.main import main\n"
         "try: main(['--version'])\n"
         "except SystemExit: pass\n"
         "open('taken', 'w').write(os.readlink('/proc/self/fd/2'))"

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from bmrl.data import import_folder, simulate
 from bmrl.data.dataset import FaceDataset
 from bmrl.data.manifest import Manifest, Row
-from bmrl.encoders import PARSING_CLASSES
 from bmrl.errors import DataError, RangeError
+from bmrl.parsing import PARSING_CLASSES
 
 if TYPE_CHECKING:
     from pathlib import Path

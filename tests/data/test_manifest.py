@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bmrl.data._manifest_rules import is_inside
 from bmrl.data.manifest import Manifest, Row
 from bmrl.errors import BMRLError, DataError, DTypeError, MissingFileError, RangeError
-from bmrl.models import Generator
+from bmrl.generators import Generator
 
 HEADER = "path,generator,manipulation,architecture,role,split,group"
 ROW = Row("ddpm/1.png", "ddpm", "EFS", "diffusion", "seen", "train", "a")

@@ -10,7 +10,7 @@ from open_clip.tokenizer import SimpleTokenizer
 
 from bmrl.data.prompts import prompt_tokens, prompts
 from bmrl.errors import DataError
-from bmrl.models import Generator
+from bmrl.generators import Generator
 
 
 @pytest.mark.parametrize(

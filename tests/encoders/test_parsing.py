@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bmrl.encoders import PARSING_CLASSES, PARSING_COLORS, ParsingEncoder, color_parsing
+from bmrl.encoders import ParsingEncoder, color_parsing
 from bmrl.errors import DTypeError, RangeError, ShapeError
+from bmrl.parsing import PARSING_CLASSES, PARSING_COLORS
 
 SMALL = {"embed_dim": 8, "channels": (3, 4), "convs_per_stage": (1, 1), "num_blocks": 1, "num_heads": 2, "mlp_dim": 8}
 

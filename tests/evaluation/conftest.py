@@ -10,7 +10,8 @@ from PIL import Image
 from torch import nn
 
 from bmrl.data.manifest import Manifest, Row
-from bmrl.models import BMRLConfig, BMRLOutput, Generator
+from bmrl.generators import Generator
+from bmrl.models import BMRLConfig, BMRLOutput
 
 RED = Generator(name="red", manipulation="EFS", architecture="GAN")
 GREEN = Generator(name="green", manipulation="FS", architecture="diffusion")

@@ -10,7 +10,6 @@ import torch
 
 from bmrl.errors import BMRLError
 from bmrl.evaluation import Attributor, Predictions, evaluate, metrics, predict, summarise
-from bmrl.evaluation.attribution import attributions_from_probabilities
 from bmrl.evaluation.detection import detection_metrics, real_probability
 from bmrl.evaluation.image_statistics import colour_spectrum_statistics
 from bmrl.evaluation.intervals import wilson_interval
@@ -20,6 +19,7 @@ from bmrl.evaluation.report import render_report
 from bmrl.evaluation.shortcuts import shortcut_baseline
 from bmrl.evaluation.summary import headline
 from bmrl.evaluation.table import format_figures
+from bmrl.inference.attribution import attributions_from_probabilities
 
 GOOD = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])
 LABELS = torch.tensor([0, 2])

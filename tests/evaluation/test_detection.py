@@ -5,7 +5,7 @@ import torch
 
 from bmrl.errors import RangeError, ShapeError
 from bmrl.evaluation.detection import detection_metrics, real_probability
-from bmrl.models import Generator
+from bmrl.generators import Generator
 
 CAMERA = Generator(name="camera", manipulation="none", architecture="none")
 PHONE = Generator(name="phone", manipulation="none", architecture="none")

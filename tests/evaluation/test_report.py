@@ -16,7 +16,7 @@ from bmrl.errors import MissingExtraError
 from bmrl.evaluation.predictions import Predictions
 from bmrl.evaluation.report import render_report
 from bmrl.evaluation.summary import summarise
-from bmrl.models import Generator
+from bmrl.generators import Generator
 
 HOSTILE = '<script>alert("x")</script>'
 VOID = {"meta", "img", "br"}

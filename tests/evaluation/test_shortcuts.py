@@ -12,8 +12,8 @@ from bmrl.data.manifest import Manifest, Row
 from bmrl.errors import DataError, MissingExtraError, RangeError
 from bmrl.evaluation.image_statistics import colour_spectrum_statistics
 from bmrl.evaluation.shortcuts import shortcut_baseline
+from bmrl.generators import Generator
 from bmrl.images import read_image
-from bmrl.models import Generator
 
 BRIGHTNESS = {"dark": 60, "light": 190, "mid": 125}
 

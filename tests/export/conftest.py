@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from bmrl.export import AsyncTritonClient, TritonClient, TritonServer, write_triton_repository
-from bmrl.export._runtime import sha256_of
 from bmrl.export.artifact import write_entries
-from bmrl.export.triton_repository import read_triton_config
-from bmrl.models import Generator, build_model, presets
+from bmrl.export.standalone.artifact_runtime import sha256_of
+from bmrl.export.triton.repository.write import read_triton_config
+from bmrl.generators import Generator
+from bmrl.models import build_model, presets
 
 GENERATORS = (
     Generator(name="photographs", manipulation="none", architecture="none"),

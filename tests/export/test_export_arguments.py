@@ -40,7 +40,7 @@ def no_work(monkeypatch):
         raise AssertionError("the reference was computed first")
 
     monkeypatch.setattr("bmrl.export.formats.reference", work)
-    monkeypatch.setattr("bmrl.export.every_format.reference", work)
+    monkeypatch.setattr("bmrl.export.comparison.reference", work)
 
 
 IMAGES = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)

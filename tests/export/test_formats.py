@@ -34,7 +34,6 @@ from bmrl.export import (
     FORMATS,
     TritonClient,
     TritonServer,
-    _runtime,
     export,
     export_all,
     export_aoti,
@@ -42,10 +41,11 @@ from bmrl.export import (
     load_torchscript,
     write_triton_repository,
 )
-from bmrl.export._runtime import sha256_of
 from bmrl.export.artifact import read_entries, write_entries
-from bmrl.export.onnx import OPSET
+from bmrl.export.standalone import artifact_runtime
+from bmrl.export.standalone.artifact_runtime import sha256_of
 from bmrl.export.verification import probe_image, reference, verify
+from bmrl.export.writers.onnx import OPSET
 from bmrl.models import build_model, save_model
 
 # Of probabilities and embedding. A sharp head on untrained features, as the fixture's, tells nothing of int8.
@@ -64,7 +64,7 @@ def run(saved, images, tmp_path_factory):
     (folder / "images").mkdir()
     for index, image in enumerate(images):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{index:02}.png")
-    command = [sys.executable, "-m", "bmrl.cli", "export", saved, "--all", "--out", folder / "exports"]
+    command = [sys.executable, "-m", "bmrl", "export", saved, "--all", "--out", folder / "exports"]
     ended = subprocess.run(
         [*map(str, command), "--images", str(folder / "images")], capture_output=True, text=True, timeout=570
     )
@@ -371,7 +371,7 @@ def test_refuses_a_description_that_is_no_file(copied):
     beside.write_bytes(b"\xff\xfe")
     with pytest.raises(ArtifactError, match=r"artifact.json: expected JSON, got other bytes"):
         load_artifact(copied / "onnx.onnx")
-    beside.write_bytes(b" " * (_runtime.MOST_BYTES + 1))
+    beside.write_bytes(b" " * (artifact_runtime.MOST_BYTES + 1))
     with pytest.raises(
         ArtifactError, match=r"artifact.json: expected a description of at most 67108864 bytes, got more"
     ):
@@ -406,13 +406,13 @@ def test_refuses_another_pytorch_or_processor(exports, monkeypatch):
             ArtifactError, match=r"aoti.pt2: expected processor \w+, as where it was exported, got AMX-9"
         ):
             load_artifact(path)
-    features = _runtime.processor_features()
+    features = artifact_runtime.processor_features()
     assert features == read_entries(exports)["aoti.pt2"]["processor_features"]
     flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if re.match("flags|Features", line))
     assert {*features} <= {*flags.split()}
     assert any(name.startswith(("sse", "asimd")) for name in features)
     with monkeypatch.context() as patch:
-        patch.setattr(_runtime, "processor_features", lambda: features[2:])
+        patch.setattr(artifact_runtime, "processor_features", lambda: features[2:])
         names = ", ".join(features[:2])
         with pytest.raises(ArtifactError, match=rf"aoti.pt2: expected a processor with {names}, as where it was"):
             load_artifact(path)
@@ -576,7 +576,7 @@ def test_a_foreign_description_stops_an_export_before_the_work(model, tmp_path):
 
 
 def test_two_exports_at_once_leave_one_that_is_whole(saved, images, eager, tmp_path):
-    command = [sys.executable, "-m", "bmrl.cli", "export", str(saved), "--out", str(tmp_path / "model"), "--format"]
+    command = [sys.executable, "-m", "bmrl", "export", str(saved), "--out", str(tmp_path / "model"), "--format"]
     running = [subprocess.Popen([*command, name], stdout=subprocess.DEVNULL) for name in ("torchscript", "onnx")]
     assert [one.wait(240) for one in running] == [0, 0]
     torch.testing.assert_close(load_artifact(tmp_path / "model").run(images)[0], eager[0], rtol=0, atol=1e-4)
@@ -586,7 +586,7 @@ def test_two_exports_at_once_leave_one_that_is_whole(saved, images, eager, tmp_p
 FULL_DISK = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from bmrl.cli import main
+from bmrl.cli.main import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 sys.exit(main(sys.argv[1:]))
 """

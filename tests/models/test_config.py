@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmrl.errors import ConfigError, RangeError
-from bmrl.models import BMRLConfig, Generator, presets
+from bmrl.generators import Generator
+from bmrl.models import BMRLConfig, presets
 
 NAMES = st.text(min_size=1, max_size=100).filter(lambda name: name.isprintable() and name == name.strip())
 

@@ -12,7 +12,8 @@ from torch import nn
 from bmrl.encoders import ConvBackbone, SelfAttention
 from bmrl.encoders.transformer import TransformerBlock
 from bmrl.errors import ShapeError
-from bmrl.models import BMRL, BMRLConfig, Generator
+from bmrl.generators import Generator
+from bmrl.models import BMRL, BMRLConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 
-import bmrl.training.comparison
+import bmrl.evaluation.compare
 import bmrl.training.run  # noqa: F401
 
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmrl.encoders import PARSING_CLASSES
+from bmrl.parsing import PARSING_CLASSES
 from bmrl.training.augmentation import flip, shift
 
 

@@ -11,12 +11,12 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from bmrl.data.manifest import Manifest
 from bmrl.errors import ConfigError, DivergenceError
+from bmrl.evaluation import compare as comparisons
+from bmrl.evaluation.compare import compare, train_resnet18
 from bmrl.models import build_model
 from bmrl.models.presets import tiny
 from bmrl.training import BMRLTask, TrainingConfig, train
-from bmrl.training import comparison as comparisons
-from bmrl.training.baseline import ResNet18Task, resnet18_recipe
-from bmrl.training.comparison import compare, train_resnet18
+from bmrl.training.baselines.resnet18 import ResNet18Task, resnet18_recipe
 
 POISONS = ("loss", "gradient", "weight", "running variance", "validation", "answer")
 

@@ -7,10 +7,10 @@ import os
 import pytest
 import torch
 
-from bmrl.demo import run_demo
+from bmrl.cli.demo import run_demo
 from bmrl.errors import ConfigError
+from bmrl.evaluation.compare import compare
 from bmrl.training import train
-from bmrl.training.comparison import compare
 
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -87,7 +87,7 @@ def test_refuses_to_be_one_of_several_processes(data, tmp_path, monkeypatch, sta
 
 def test_each_process_of_torchrun_says_so_in_one_line(data, run_code, tmp_path):
     arguments = ["train", "--data", str(data), "--out", str(tmp_path / "run"), "--device", "cpu"]
-    code = f"from bmrl.cli import main\nraise SystemExit(main({arguments!r}))"
+    code = f"from bmrl.cli.main import main\nraise SystemExit(main({arguments!r}))"
     for rank in ("0", "1"):
         process = run_code(code, WORLD_SIZE="2", RANK=rank, LOCAL_RANK=rank, TORCHELASTIC_RUN_ID="none")
         assert process.wait() == 1

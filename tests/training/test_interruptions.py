@@ -112,7 +112,7 @@ def test_ctrl_c_is_a_keyboard_interrupt(data, runs, run_code, tmp_path):
 
 def test_compare_lets_interrupts_through(data, run_code, tmp_path):
     code = (
-        "from bmrl.training.comparison import compare\n"
+        "from bmrl.evaluation.compare import compare\n"
         "try:\n"
         f"    compare({str(data)!r}, {str(tmp_path / 'out')!r}, contenders=['bmrl'], max_epochs=500, device='cpu')\n"
         "except KeyboardInterrupt:\n"

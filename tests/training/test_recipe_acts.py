@@ -14,7 +14,7 @@ from bmrl.losses import BMRLObjective
 from bmrl.models import build_model
 from bmrl.models.presets import tiny
 from bmrl.training import BMRLTask, TrainingConfig
-from bmrl.training.baseline import ResNet18, ResNet18Task
+from bmrl.training.baselines.resnet18 import ResNet18, ResNet18Task
 from bmrl.training.run import fit, load_split
 
 FIELDS = {field.name for field in dataclasses.fields(TrainingConfig)}

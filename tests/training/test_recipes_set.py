@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bmrl.cli import _setting, _split_settings, main
+from bmrl.cli.main import _setting, _split_settings, main
 from bmrl.errors import ConfigError
 from bmrl.training import train
 

@@ -13,8 +13,8 @@ import torch
 from bmrl._files import claimed
 from bmrl.data.manifest import Manifest
 from bmrl.errors import ConfigError, DataError, DeviceError, FolderInUseError, MissingFileError, RangeError
+from bmrl.evaluation.compare import compare
 from bmrl.training import BMRLTask, train
-from bmrl.training.comparison import compare
 
 
 @pytest.fixture

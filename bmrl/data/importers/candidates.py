@@ -16,7 +16,7 @@ from bmrl.images import MAX_BYTES, decoded
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bmrl.models.config import Generator
+    from bmrl.generators import Generator
 
 __all__ = ["Candidate", "Finding", "examine"]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from bmrl._checks import _described
 from bmrl._regular_files import open_regular
 from bmrl._text import one_line, printable
-from bmrl.data._manifest_rules import ARCHITECTURES, MANIPULATIONS, ROLES
+from bmrl.data._manifest_rules import ROLES
 from bmrl.errors import DataError, MissingExtraError, MissingFileError
-from bmrl.models.config import NAME_RULE, Generator, is_name
+from bmrl.generators import ARCHITECTURES, MANIPULATIONS, NAME_RULE, Generator, is_name
 
 if TYPE_CHECKING:
     from pathlib import Path

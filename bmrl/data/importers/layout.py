@@ -15,8 +15,8 @@ from bmrl._text import printable
 from bmrl.data.finding import PARSING, UNSUPPORTED, find_files, is_hidden
 from bmrl.data.importers.families import PHOTOGRAPHS, known_family, names_photographs
 from bmrl.errors import DataError, MissingFileError
+from bmrl.generators import NAME_RULE, is_name
 from bmrl.images import SUFFIXES
-from bmrl.models.config import NAME_RULE, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -8,16 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["PARSING_CLASSES", "Array", "Canvas", "coverage", "ellipse", "smooth_noise", "smoothstep"]
+from bmrl.parsing import PARSING_CLASSES
+
+__all__ = ["Array", "Canvas", "coverage", "ellipse", "smooth_noise", "smoothstep"]
 
 Array = NDArray[np.floating[Any]]
 """Image planes and masks: float32 throughout (NumPy's type stubs widen products with Python numbers)."""
-
-PARSING_CLASSES = (
-    *("background", "skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "l_ear", "r_ear", "ear_r"),
-    *("nose", "mouth", "u_lip", "l_lip", "neck", "neck_l", "cloth", "hair", "hat"),
-)
-"""The 19 face-parsing classes in BiSeNet's order; ``l_`` and ``r_`` are the viewer's left and right."""
 
 
 class Canvas:
@@ -43,7 +39,7 @@ class Canvas:
         Args:
             cover: ``(size, size)`` in [0, 1], the share of each pixel that the shape covers.
             color: RGB in [0, 1], ``(3,)`` or ``(size, size, 3)``.
-            label: a name of :data:`PARSING_CLASSES`; None leaves the parsing map as it is.
+            label: a name of :data:`bmrl.parsing.PARSING_CLASSES`; None leaves the parsing map as it is.
         """
         self.image += cover[..., None] * (color - self.image)
         if label is not None:

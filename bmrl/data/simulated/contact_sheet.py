@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from bmrl.data.simulated.canvas import PARSING_CLASSES
 from bmrl.data.simulated.folder import CONTACT_SHEET, save_image
+from bmrl.parsing import PARSING_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from bmrl.data.simulated.camera import photograph
-from bmrl.data.simulated.canvas import PARSING_CLASSES, Array
+from bmrl.data.simulated.canvas import Array
 from bmrl.data.simulated.faces import Face, render
 from bmrl.data.simulated.filters import soften
 from bmrl.data.simulated.people import Identity, Photo, draw_hair_color
+from bmrl.parsing import PARSING_CLASSES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

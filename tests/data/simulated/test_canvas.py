@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmrl.data.simulated.canvas import PARSING_CLASSES, Canvas, coverage, ellipse, smooth_noise, smoothstep
+from bmrl.data.simulated.canvas import Canvas, coverage, ellipse, smooth_noise, smoothstep
+from bmrl.parsing import PARSING_CLASSES
 
 
 def grid(size):

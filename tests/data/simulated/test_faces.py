@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bmrl.data.simulated import draw_identity, draw_photo, render
-from bmrl.data.simulated.canvas import PARSING_CLASSES
+from bmrl.parsing import PARSING_CLASSES
 
 INDEX = {name: number for number, name in enumerate(PARSING_CLASSES)}
 

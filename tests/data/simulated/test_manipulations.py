@@ -5,8 +5,8 @@ import pytest
 
 from bmrl.data.simulated import SIMULATORS, draw_identity, draw_photo, render
 from bmrl.data.simulated.camera import photograph
-from bmrl.data.simulated.canvas import PARSING_CLASSES
 from bmrl.data.simulated.manipulations import Scene, edit, swap, synthesize
+from bmrl.parsing import PARSING_CLASSES
 
 INNER = [PARSING_CLASSES.index(name) for name in ("skin", "nose", "u_lip", "l_lip", "mouth", "l_eye", "r_eye")]
 

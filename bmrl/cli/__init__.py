@@ -1,0 +1,1 @@
+"""The command line: ``bmrl`` and ``python -m bmrl``."""

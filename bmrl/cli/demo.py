@@ -1,0 +1,172 @@
+"""The whole path on simulated data: simulate, train, evaluate, export, serve, attribute over the wire, report."""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from bmrl._files import CLAIM, claimed, remove_leftovers, write_text
+from bmrl.data.simulated import simulate
+from bmrl.errors import ConfigError, ServerError
+from bmrl.evaluation.compare import train_resnet18
+from bmrl.evaluation.predictions import predict
+from bmrl.evaluation.run import evaluate
+from bmrl.evaluation.summary import summarise
+from bmrl.evaluation.table import format_figures
+from bmrl.export import TritonClient, TritonServer, export_torchscript, write_triton_repository
+from bmrl.export.triton.remote import attribute_remotely
+from bmrl.inference.attribution import format_table
+from bmrl.inference.attributor import Attribution, Attributor
+from bmrl.models import BMRL, load_model
+from bmrl.training._trainer import check_single_process
+from bmrl.training.baselines.resnet18 import resnet18_recipe
+from bmrl.training.run import train
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["run_demo"]
+
+MARK = ".bmrl-demo"
+IMAGES_PER_GENERATOR = 160
+IMAGE_SIZE = 64  # shows the traces, at a quarter of the work of the preset's 128
+RECIPE = {"epochs": 7, "drop_every": 5}  # the simulated traces are plain: half of the preset's epochs will do
+BASELINE_RECIPE = {"epochs": 7, "drop_every": 5}
+IMAGES_SERVED = 10
+TOLERANCE = 1e-4
+
+
+def run_demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
+    """Run every step once and print what each one did; nothing is downloaded.
+
+    The data are *simulated*: their scores say that the software works, not how well faces of real generators are
+    attributed.
+
+    Args:
+        out: a new or empty folder for the data, the model, the exports and the report. What an earlier demo made in it
+            is replaced, unless something was added or changed since.
+        seed: of the data and of the training.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigError: ``out`` holds anything but what an earlier demo made; nothing is changed then.
+        FolderInUseError: another process or thread writes into ``out``.
+        ServerError: the server could not be started, or answered otherwise than the model.
+    """
+    folder = Path(out)
+    check_single_process()
+    with claimed(folder):
+        _clear(folder)
+        try:
+            return _run(folder, seed)
+        finally:
+            _record(folder)
+
+
+def _run(folder: Path, seed: int) -> Path:
+    """Run every step in an empty folder and return the report."""
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - began:4.0f} s] {text}", flush=True)
+        _record(folder)  # so that a kill leaves little that the next demo does not know
+
+    data, model = folder / "data", folder / "model"
+    manifest = simulate(data, seed=seed, images_per_generator=IMAGES_PER_GENERATOR, image_size=IMAGE_SIZE)
+    seen, unseen = len(manifest.generators("seen")), len(manifest.generators("unseen"))
+    say(
+        f"simulated {len(manifest.rows)} images by {seen} seen and {unseen} unseen generators: {data}/contact_sheet.png"
+    )
+
+    train(data, model, preset="tiny", model_changes={"image_size": IMAGE_SIZE}, recipe_changes={"seed": seed} | RECIPE)
+    say(f"trained: {model}")
+
+    config = load_model(model).config
+    baseline = train_resnet18(manifest, config, resnet18_recipe(seed=seed, **BASELINE_RECIPE))
+    say("trained a ResNet-18 for as many epochs, to compare")
+
+    figures = summarise(predict(cast("BMRL", baseline), manifest), config.thresholds)
+    metrics = evaluate(model, data, folder / "report", baselines={"ResNet-18": figures})
+    say("evaluated on the test split (simulated data):")
+    print(format_figures({"BMRL": metrics, "ResNet-18": figures, "shortcut": metrics["shortcut"]}))
+
+    export_torchscript(load_model(model), folder / "bmrl.pt")
+    repository = write_triton_repository(load_model(model), folder / "repository")
+    say(f"exported: {folder}/bmrl.pt and {repository}")
+
+    rows = manifest.select(split="test")
+    images = [str(manifest.image_path(row)) for row in rows[:: len(rows) // IMAGES_SERVED][:IMAGES_SERVED]]
+    with TritonServer(repository) as server, TritonClient(server.grpc_url) as client:
+        say(f"serving on {server.grpc_url} (gRPC) and {server.http_url} (HTTP)")
+        served = [answer for answer in attribute_remotely(client, images) if isinstance(answer, Attribution)]
+    say(f"attributed {len(served)} images over gRPC:")
+    print(format_table(served))
+    difference = _largest_difference(served, Attributor.load(model)(images))
+    if difference > TOLERANCE:
+        raise ServerError(f"served probabilities: expected the model's within {TOLERANCE}, got {difference:.1e} apart")
+    report = folder / "report" / "report.html"
+    say(f"served and local probabilities differ by at most {difference:.1e}; open {report}")
+    return report
+
+
+def _contents(folder: Path) -> dict[str, list[int] | None]:
+    """Return size and time of change of each file below ``folder`` but our marks, and None for each folder."""
+    found: dict[str, list[int] | None] = {}
+    for path in sorted(folder.rglob("*")):
+        name, status = str(path.relative_to(folder)), path.lstat()
+        if name not in (MARK, CLAIM):
+            found[name] = None if stat.S_ISDIR(status.st_mode) else [status.st_size, status.st_mtime_ns]
+    return found
+
+
+def _record(folder: Path) -> None:
+    """Remember what the demo made, so that the next one removes nothing else."""
+    content = {"note": "bmrl demo made these files, and replaces them when it runs again", "made": _contents(folder)}
+    write_text(folder / MARK, json.dumps(content, indent=1) + "\n")
+
+
+def _clear(folder: Path) -> None:
+    """Make ``folder`` empty if it is new, empty, or holds what an earlier demo left and nothing else.
+
+    Raises:
+        ConfigError: it holds anything else; nothing is changed then.
+    """
+    remove_leftovers(folder / MARK)
+    found = _contents(folder)
+    made = _made(folder / MARK)
+    foreign = [name for name, state in found.items() if name not in made or made[name] != state]
+    if foreign:
+        raise ConfigError(
+            f"out: expected a new or empty folder, or what an earlier demo left in it, got {folder / foreign[0]}, "
+            "which is not, or was changed since; move it away, or give another folder"
+        )
+    for name in reversed(found):
+        path = folder / name
+        if found[name] is None:
+            path.rmdir()  # refuses to remove what came into it just now
+        else:
+            path.unlink()
+    (folder / MARK).unlink(missing_ok=True)
+    _record(folder)
+
+
+def _made(mark: Path) -> dict[str, Any]:
+    """Return what an earlier demo made; nothing if there was none or its mark can't be read."""
+    try:
+        made = json.loads(mark.read_text(encoding="utf-8"))["made"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return made if isinstance(made, dict) else {}
+
+
+def _largest_difference(first: list[Attribution], second: list[Attribution]) -> float:
+    return max(
+        abs(probability - other.probabilities[name])
+        for one, other in zip(first, second, strict=True)
+        for name, probability in one.probabilities.items()
+    )

@@ -1,0 +1,1 @@
+"""Clients of a served model, blocking and asynchronous, over gRPC, HTTP and shared memory."""

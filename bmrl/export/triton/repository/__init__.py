@@ -1,0 +1,1 @@
+"""Model repositories for the Triton Inference Server: written, checked and read."""

@@ -1,0 +1,269 @@
+"""A Triton model repository: a folder that a Triton Inference Server serves as it stands.
+
+Its layout, with Triton's Python backend::
+
+folder/bmrl/config.pbtxt           inputs, outputs, batching, and what clients must know
+folder/bmrl/labels.txt             class names, one a line, for the classification extension
+folder/bmrl/1/model.pt             the inference graph, in any format of bmrl.export.FORMATS
+folder/bmrl/1/artifact.json        its hash, contract, source and verification
+folder/bmrl/1/model.py             runs the graph; needs PyTorch, not bmrl
+folder/bmrl/1/artifact_runtime.py  loads it, once its hash has been compared
+
+Triton's other backends need the first four files alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bmrl._checks import check_choice, check_integer, check_path, check_switch
+from bmrl._files import locked, new_folder
+from bmrl.errors import ArtifactError, BMRLError, MissingFileError, RangeError, RepositoryError
+from bmrl.export._models import as_model
+from bmrl.export._wording import shown
+from bmrl.export.artifact import MAX_BATCH, describe_model, read_artifact, write_entries
+from bmrl.export.formats import FORMATS, export
+from bmrl.export.standalone import STANDALONE
+from bmrl.export.triton.contract import ENSEMBLE_NAME, MODEL_NAME, ServedModel
+from bmrl.export.triton.repository.config import (
+    BACKENDS,
+    LABELS_FILE,
+    MOST,
+    ServingOptions,
+    check_labels_fit,
+    check_model,
+    model_config,
+    read_triton_config,
+    write_config,
+)
+from bmrl.export.triton.repository.ensemble import DECIDE_NAME, DECODE_NAME, write_ensemble
+from bmrl.export.verification import check_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from bmrl.export.verification import Reference
+    from bmrl.models import BMRL
+
+__all__ = ["read_triton_config", "write_triton_repository"]
+
+MAX_PIXELS, MAX_BYTES = 50_000_000, 32 * 2**20
+
+_DEFAULT_FORMATS = {"python": "torchscript", "pytorch": "torchscript", "torch_aoti": "aoti", "onnxruntime": "onnx"}
+
+
+def write_triton_repository(
+    model: BMRL | str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    backend: str = "python",
+    format: str | None = None,
+    version: int = 1,
+    images: Tensor | Reference | None = None,
+    calibration: Tensor | None = None,
+    max_batch_size: int | None = None,
+    preferred_batch_sizes: Sequence[int] = (),
+    max_queue_delay: float = 0.0,
+    num_threads: int | None = None,
+    instances: int = 1,
+    device: Literal["cpu", "cuda"] = "cpu",
+    engine: Literal["onnxruntime", "openvino"] | None = None,
+    ensemble: bool = False,
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
+) -> Path:
+    """Write a repository that serves ``model`` under the name ``bmrl`` and return its folder.
+
+    Input ``images`` uint8 (batch, 3, image_size, image_size); outputs ``probabilities`` (batch, num_generators) and
+    ``embedding`` (batch, embed_dim), float32; the backends ``pytorch`` and ``torch_aoti`` call them ``INPUT__0``,
+    ``OUTPUT__0`` and ``OUTPUT__1``. Requests that wait together are run as one batch. The folder appears whole or not
+    at all, and replaces an earlier repository of ours.
+
+    Args:
+        model: the model, in any mode, on any device, which is not touched; or its folder, or the path of a file that
+            bmrl exported.
+        folder: a new or empty folder, or a repository that this function wrote; its parent exists.
+        backend: ``"python"``; or ``"pytorch"`` (TorchScript), ``"torch_aoti"`` and ``"onnxruntime"``, which need a
+            server that has them: NVIDIA's images do.
+        format: what a model is exported as, a name of :data:`~bmrl.export.FORMATS`; None takes the backend's float32
+            form.
+        version: 1 or more. A server takes the highest; other versions of the same classes and options are kept.
+        images: see :func:`~bmrl.export.export`; None for an exported file, which is verified, as ``calibration`` is.
+        calibration: see :func:`~bmrl.export.export`.
+        max_batch_size: most images in one request and in one run of the graph, up to 64; None takes 64, or what the
+            backend can.
+        preferred_batch_sizes: batches that the server runs at once, without waiting for more images.
+        max_queue_delay: seconds, up to 10, that a request may wait for others to fill a batch.
+        num_threads: CPU threads of one run; None leaves the backend's choice.
+        instances: copies of the model that run side by side.
+        device: ``"cuda"`` where the server has such a device; for ``"onnxruntime"`` and ``"torch_aoti"``.
+        engine: what runs an ONNX file in the Python backend, see :func:`~bmrl.export.load_artifact`.
+        ensemble: adds ``bmrl_attribute``, which takes the bytes of an image file (JPEG, PNG or WebP) as a uint8
+            vector ``image`` and returns ``index`` of the class, its ``probability``, and ``seen``, whether that reaches
+            the model's first threshold. Decoding is the same as :class:`bmrl.Attributor`'s.
+        max_pixels: largest width times height that the ensemble decodes, at least that of the model's own images; None
+            takes 50,000,000.
+        max_bytes: largest file that the ensemble decodes, at least 4 bytes for each of the model's pixels; None takes
+            32 MiB.
+
+    Raises:
+        RepositoryError: ``folder`` holds something else, such as ``lost+found``, can't be replaced because it is a
+            mount point, its other versions do not fit, or the system does not let it be written.
+        ModelFolderError: the model's folder holds no usable model.
+        ArtifactError: the exported file is damaged.
+        MissingFileError: the parent of ``folder``, or the exported file, does not exist.
+        MissingExtraError: tritonclient, or what the format needs, is not installed.
+        ConfigError: a class name does not fit on one line of the labels file.
+        RangeError: an option is out of range or of no use here, or the backend does not run the format.
+        DTypeError: an option is of another type.
+        BMRLError: the exported graph does not answer as the model does.
+    """
+    folder = check_path("folder", folder)
+    check_choice("backend", backend, BACKENDS)
+    check_integer("version", version, least=1, most=MOST)
+    check_switch("ensemble", ensemble)
+    if isinstance(model, str | os.PathLike) and not Path(model).is_dir():
+        exported = Path(model)
+        for what, given in (("format", format), ("images", images), ("calibration", calibration)):
+            if given is not None:
+                raise RangeError(f"{what}: expected None with a file that is exported and verified, got one")
+        description = read_artifact(exported)
+        kind, name = description["format"], f"model{exported.suffix}"
+        check_choice(f"format of {exported} for backend {backend}", kind, BACKENDS[backend].kinds)
+
+        def put(path: Path) -> None:
+            shutil.copyfile(exported, path)
+            write_entries(path.parent, {path.name: description})
+            if engine is not None:
+                check_engine(path, description, engine)
+
+    else:
+        model = as_model(model)
+        description = describe_model(model)
+        chosen = _DEFAULT_FORMATS[backend] if format is None else format
+        runnable = [name for name, entry in FORMATS.items() if entry.kind in BACKENDS[backend].kinds]
+        check_choice(f"format for backend {backend}", chosen, runnable)
+        kind, name = FORMATS[chosen].kind, f"model{FORMATS[chosen].suffix}"
+
+        def put(path: Path) -> None:
+            target = device if kind == "aoti" else "cpu"
+            export(model, path, chosen, images=images, calibration=calibration, device=target, engine=engine)
+
+    most = MAX_BATCH if BACKENDS[backend].batches else 1
+    if max_batch_size is not None:
+        check_integer("max_batch_size", max_batch_size, least=1)
+        if max_batch_size > most:
+            raise RangeError(f"max_batch_size: expected at most {most} for backend {backend}, got {max_batch_size}")
+    if device == "cuda" and backend not in ("onnxruntime", "torch_aoti"):
+        raise RangeError(f"device: expected 'cpu' for backend {backend}, got 'cuda'")
+    if engine is not None and (backend != "python" or kind != "onnx"):
+        raise RangeError(f"engine: expected None unless backend python runs an ONNX file, got {engine!r}")
+    if not BACKENDS[backend].batches and (preferred_batch_sizes or max_queue_delay):
+        raise RangeError(f"preferred_batch_sizes, max_queue_delay: expected none for backend {backend}, got some")
+    if not ensemble and (max_pixels, max_bytes) != (None, None):
+        raise RangeError("max_pixels, max_bytes: expected None without ensemble, got some")
+    serving = ServingOptions(
+        max_batch_size=most if max_batch_size is None else max_batch_size,
+        preferred_batch_sizes=preferred_batch_sizes,
+        max_queue_delay=max_queue_delay,
+        num_threads=num_threads,
+        instances=instances,
+        device=device,
+        engine=engine,
+    )
+    served = ServedModel.from_description(description, serving.max_batch_size, BACKENDS[backend].tensors)
+    check_labels_fit(served.labels)
+    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
+    max_bytes = MAX_BYTES if max_bytes is None else max_bytes
+    own_pixels = served.image_size**2
+    for what, limit, least in (("max_pixels", max_pixels, own_pixels), ("max_bytes", max_bytes, 4 * own_pixels)):
+        check_integer(what, limit, least=1, most=MOST)
+        if limit < least:
+            raise RangeError(f"{what}: expected at least {least} for images of {served.image_size}², got {limit}")
+    config = model_config(served, backend, name, serving)
+    if folder.exists():
+        with _writing(folder), locked(folder.absolute().parent):  # or another export may replace it half-way through
+            check_replaceable(folder)
+            _other_versions(folder, version, config)
+
+    def finish(temporary: Path) -> None:
+        check_replaceable(folder)  # somebody may have put something there meanwhile
+        for other in _other_versions(folder, version, config):
+            shutil.copytree(other, temporary / MODEL_NAME / other.name)
+        check_model(temporary)
+
+    with _writing(folder), new_folder(folder, finish) as temporary:
+        home = temporary / MODEL_NAME
+        home.mkdir()
+        place = home / str(version)
+        place.mkdir()
+        write_config(config, home)
+        (home / LABELS_FILE).write_text("".join(f"{label}\n" for label in served.labels), encoding="utf-8")
+        if backend == "python":
+            shutil.copyfile(STANDALONE / "triton_infer.py", place / "model.py")
+            shutil.copyfile(STANDALONE / "artifact_runtime.py", place / "artifact_runtime.py")
+        put(place / name)
+        if ensemble:
+            write_ensemble(temporary, served, instances=instances, max_pixels=max_pixels, max_bytes=max_bytes)
+    return folder
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Name the folder, and not a temporary one, where the system does not let us write."""
+    try:
+        yield
+    except BMRLError:
+        raise
+    except OSError as error:
+        message = f"{folder}: expected a place that can be written, got {shown(error.strerror or error)}"
+        raise RepositoryError(message) from error
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse a folder whose loss someone would regret, or that can't be replaced."""
+    if not folder.exists():
+        return
+    if os.path.ismount(folder) or folder.resolve() == Path.cwd():
+        raise RepositoryError(
+            f"{folder}: expected a folder that can be replaced, got a mount point or the current folder; "
+            "name a new folder in it"
+        )
+    if not folder.is_dir():
+        raise RepositoryError(f"{folder}: expected a folder, got a file")
+    names = sorted(entry.name for entry in folder.iterdir())
+    if not names:
+        return
+    wanted = f"{folder}: expected an empty folder or a repository written by bmrl"
+    for name in names:
+        if name not in (MODEL_NAME, DECODE_NAME, DECIDE_NAME, ENSEMBLE_NAME):
+            raise RepositoryError(f"{wanted}, got {name!r} in it")
+    try:
+        check_model(folder)
+    except (ArtifactError, RepositoryError, MissingFileError) as error:
+        raise RepositoryError(f"{wanted}, got a model of another origin") from error
+
+
+def _other_versions(folder: Path, version: int, config: Any) -> list[Path]:
+    """Return the other versions of a repository; RepositoryError if the new configuration does not serve them too."""
+    home = folder / MODEL_NAME
+    others = [entry for entry in home.glob("*") if entry.is_dir() and entry.name != str(version)]
+    if not others:
+        return []
+    before = read_triton_config(folder)
+    contract = [
+        (one.backend, one.platform, list(map(str, one.input)), list(map(str, one.output)), dict(one.parameters))
+        for one in (before, config)
+    ]
+    if contract[0] != contract[1]:
+        raise RepositoryError(
+            f"{folder}: expected versions of the same backend, classes, sizes and options as version {version}, "
+            f"got others; write it to a new folder"
+        )
+    return others

@@ -1,0 +1,1 @@
+"""A local Triton Inference Server: started, watched and stopped."""

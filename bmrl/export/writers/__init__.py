@@ -1,0 +1,1 @@
+"""Writers of the export formats; imported by :mod:`bmrl.export.formats` alone."""

@@ -1,0 +1,120 @@
+"""Attribution of images with a model: the library's front door for use (the command is ``bmrl attribute``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bmrl._checks import check_integer
+from bmrl.errors import BMRLError
+from bmrl.inference.attribution import Attribution, attributions_from_probabilities, format_table
+from bmrl.inference.checks import check_rate
+from bmrl.inference.reading import name_sources, read_batches, read_named
+from bmrl.inference.running import infer, resolve_model
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator
+
+    import torch
+
+    from bmrl.errors import ImageError, MissingFileError
+    from bmrl.models import BMRL
+
+__all__ = ["Attribution", "Attributor", "attributions_from_probabilities", "format_table"]
+
+
+class Attributor:
+    """Says of face images which generator made them, or that none of the seen ones did.
+
+    Args:
+        model: any model of bmrl, or the folder of one; used in evaluation mode, its own mode is put back after each
+            batch.
+        threshold: images whose maximum probability is below it are called unseen; 0 .. 1. None: the first of the
+            model's ``config.thresholds``.
+        batch_size: images a step, >= 1.
+        device: the model is moved there; None leaves it where it is, and takes one from a folder to the GPU if there
+            is one.
+
+    Raises:
+        RangeError: ``threshold`` or ``batch_size`` is out of range.
+        DTypeError: an argument has the wrong type.
+        DeviceError: there is no such device.
+        MissingFileError, ModelFolderError: the folder holds no usable model.
+
+    Example:
+        >>> from PIL import Image
+        >>> import bmrl
+        >>> model = bmrl.build_model(bmrl.models.presets.tiny(num_generators=3))
+        >>> (answer,) = Attributor(model, threshold=0.0)([Image.new("RGB", (64, 64))])
+        >>> answer.source, answer.seen, sorted(answer.probabilities)
+        ('image 0', True, ['generator_0', 'generator_1', 'generator_2'])
+    """
+
+    def __init__(
+        self,
+        model: BMRL | str | os.PathLike[str],
+        *,
+        threshold: float | None = None,
+        batch_size: int = 32,
+        device: str | torch.device | None = None,
+    ) -> None:
+        if threshold is not None:
+            check_rate("threshold", threshold)
+        check_integer("batch_size", batch_size, least=1)
+        self.batch_size = batch_size
+        self.model = resolve_model(model, device)
+        self.threshold = float(self.model.config.thresholds[0] if threshold is None else threshold)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        threshold: float | None = None,
+        batch_size: int = 32,
+        device: str | torch.device | None = None,
+    ) -> Attributor:
+        """Load a saved model; with ``device`` None it goes to the GPU if there is one.
+
+        Arguments and errors as of the class.
+        """
+        return cls(folder, threshold=threshold, batch_size=batch_size, device=device)
+
+    def __call__(self, sources: Iterable[Any] | str | os.PathLike[str]) -> list[Attribution]:
+        """Attribute images, all or none.
+
+        Args:
+            sources: images, each a path, the bytes of a file, a binary file or a ``PIL.Image``; or one path.
+
+        Returns:
+            One :class:`Attribution` an image, in order.
+
+        Raises:
+            ImageError, MissingFileError: the first image that can't be read.
+        """
+        answers = []
+        for answer in self.attribute_each(sources):
+            if isinstance(answer, BMRLError):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    def attribute_each(
+        self, sources: Iterable[Any] | str | os.PathLike[str]
+    ) -> Iterator[Attribution | ImageError | MissingFileError]:
+        """Yield, for each image in order, its :class:`Attribution` or the error that reading it raised.
+
+        Works through any number of images, two batches in memory at a time; arguments as for a call.
+        """
+        return self._stream(name_sources(sources))
+
+    def _stream(self, named: Iterator[tuple[Any, str]]) -> Iterator[Attribution | ImageError | MissingFileError]:
+        for batch in read_batches(named, self.model.config.image_size, self.batch_size, read=read_named):
+            attributions: list[Attribution] = []
+            if batch.images is not None:
+                pairs = zip(batch.sources, batch.items, strict=True)
+                names = [name for (_, name), item in pairs if isinstance(item, int)]
+                probabilities = infer(self.model, batch.images).probabilities
+                generators = self.model.config.generators
+                attributions = attributions_from_probabilities(probabilities, generators, self.threshold, names)
+            yield from (attributions[item] if isinstance(item, int) else item for item in batch.items)
