@@ -91,7 +91,7 @@ class Session:
 
 
 def speedup(baseline: Any, measured: Any) -> dict[str, float]:
-    """Return how many times as fast as the baseline, by the medians and by the least and most favourable quartiles."""
+    """Return how many times as fast as the baseline, by the medians and by the least and most favorable quartiles."""
     return {
         "median": baseline.median_s / measured.median_s,
         "low": baseline.low_s / measured.high_s,

@@ -55,7 +55,7 @@ class Recorder:
         return Launcher()
 
     def record(self, kernel: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        """Specialise the arguments as Triton's launcher does."""
+        """Specialize the arguments as Triton's launcher does."""
         signature, constants, divisible = {}, {}, []
         for index, parameter in enumerate(kernel.params):
             value = args[index] if index < len(args) else options[parameter.name]
@@ -82,7 +82,7 @@ class Recorder:
 
 
 def shipped_launches() -> list[dict[str, Any]]:
-    """Return one entry a specialisation that operators and losses launch over dtypes, layouts and sizes."""
+    """Return one entry a specialization that operators and losses launch over dtypes, layouts and sizes."""
     recorder = Recorder()
     _record_operators(recorder)
     _record_losses(recorder)
@@ -151,7 +151,7 @@ def _images(dtype: torch.dtype, height: int, width: int, *, channels: int = 3) -
 
 
 def compile_for(entry: dict[str, Any], architecture: int) -> dict[str, Any]:
-    """Compile one specialisation and read its machine code."""
+    """Compile one specialization and read its machine code."""
     module = __import__(entry["module"], fromlist=["_"])
     kernel = getattr(module, entry["kernel"])
     source = ASTSource(
@@ -204,7 +204,7 @@ def _run(tool: str, *arguments: Any) -> str:
 
 
 def _variant(entry: dict[str, Any]) -> str:
-    """What distinguishes the specialisation, in words."""
+    """What distinguishes the specialization, in words."""
     signature = entry["signature"]
     parameters = list(signature)
     constants = {parameters[int(index)]: value for index, value in entry["constants"].items()}

@@ -160,7 +160,7 @@ def _kornia_srm(images: Tensor) -> tuple[Tensor]:
     # One kernel a call: kornia applies the same kernels to every channel.
     kernels = SRM.to(images.device)
     parts = [
-        kornia.filters.filter2d(total[:, :1], kernel[None], border_type="constant", behaviour="corr")
+        kornia.filters.filter2d(total[:, :1], kernel[None], border_type="constant", behavior="corr")
         for kernel in kernels
     ]
     return (torch.cat(parts, dim=1).clamp(-3, 3),)

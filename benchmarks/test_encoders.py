@@ -80,7 +80,7 @@ def _table(rows, environment):
     """The measurements as a Markdown page."""
     lines = [
         f"{environment['device']}, {environment['threads']} threads, torch {environment['torch']}. Medians; ratios are "
-        "those of eager's time to the provider's, with the least and most favourable quartiles.",
+        "those of eager's time to the provider's, with the least and most favorable quartiles.",
         "",
         "| encoder | million parameters | batch | provider | images/s | times as fast as eager |",
         "|---|---|---|---|---|---|",

@@ -82,7 +82,7 @@ def _table(rows, environment):
     """The measurements as a Markdown page."""
     lines = [
         f"{environment['device']}, {environment['threads']} threads, torch {environment['torch']}. Times are medians; "
-        "ratios are those of the plain form's time to the provider's, with the least and most favourable quartiles; "
+        "ratios are those of the plain form's time to the provider's, with the least and most favorable quartiles; "
         "memory is what forward and backward add at their peak.",
         "",
         "| loss | batch | provider | ms | times as fast as the plain form | MiB |",

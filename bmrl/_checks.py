@@ -65,7 +65,7 @@ def check_same_device(name: str, tensor: Tensor, other_name: str, other: Tensor)
 def check_number(name: str, value: Any) -> None:
     """Check for one real number, finite or not; truth values are none."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real | torch.SymInt | torch.SymFloat):
-        raise DTypeError(f"{name}: expected a number, got {_described(value)}")
+        raise DTypeError(f"{name}: expected a number, got {described(value)}")
 
 
 def check_integer(name: str, value: Any, *, least: int | None = None, most: int | None = None) -> None:
@@ -74,9 +74,9 @@ def check_integer(name: str, value: Any, *, least: int | None = None, most: int 
         "an integer" + (f" >= {least}" if least is not None else "") + (f" and <= {most}" if most is not None else "")
     )
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt, numbers.Integral)):
-        raise DTypeError(f"{name}: expected {wanted}, got {_described(value)}")
+        raise DTypeError(f"{name}: expected {wanted}, got {described(value)}")
     if (least is not None and value < least) or (most is not None and value > most):  # type: ignore[operator]
-        raise RangeError(f"{name}: expected {wanted}, got {_described(value)}")
+        raise RangeError(f"{name}: expected {wanted}, got {described(value)}")
 
 
 def check_path(name: str, value: Any) -> Path:
@@ -87,16 +87,16 @@ def check_path(name: str, value: Any) -> Path:
         RangeError: it is empty, or holds a null character.
     """
     if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
-        raise DTypeError(f"{name}: expected a path, got {_described(value)}")
+        raise DTypeError(f"{name}: expected a path, got {described(value)}")
     if not os.fspath(value) or "\0" in os.fspath(value):
-        raise RangeError(f"{name}: expected a path, got {_described(os.fspath(value))}")
+        raise RangeError(f"{name}: expected a path, got {described(os.fspath(value))}")
     return Path(value)
 
 
 def check_switch(name: str, value: Any) -> None:
     """Check for True or False; any other value, such as "false" or a module, would count as on."""
     if not isinstance(value, bool):
-        raise DTypeError(f"{name}: expected True or False, got {_described(value)}")
+        raise DTypeError(f"{name}: expected True or False, got {described(value)}")
 
 
 def check_positive(name: str, value: float) -> None:
@@ -113,7 +113,7 @@ def check_not_negative(name: str, value: float) -> None:
         raise RangeError(f"{name}: expected >= 0, got {value}")
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
     """Return a plain value as it is written, of anything else the type."""
     plain = value is None or isinstance(value, bool | int | float | complex | str | bytes)
     try:
@@ -128,7 +128,7 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     if not any(
         isinstance(value, type(choice)) and not isinstance(value, bool) and value == choice for choice in choices
     ):
-        raise RangeError(f"{name}: expected {' or '.join(repr(choice) for choice in choices)}, got {_described(value)}")
+        raise RangeError(f"{name}: expected {' or '.join(repr(choice) for choice in choices)}, got {described(value)}")
 
 
 def check_share(name: str, value: float) -> None:
@@ -141,6 +141,6 @@ def check_share(name: str, value: float) -> None:
 def check_counts(name: str, values: Any) -> None:
     """Check for a list or tuple of integers of at least one."""
     if not isinstance(values, list | tuple):
-        raise DTypeError(f"{name}: expected a list of integers, got {_described(values)}")
+        raise DTypeError(f"{name}: expected a list of integers, got {described(values)}")
     for index, value in enumerate(values):
         check_integer(f"{name}[{index}]", value, least=1)

@@ -224,7 +224,7 @@ def _tile_pixels(image: Image.Image) -> int:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a loaded image in RGB: on white where transparent, 16 bits of grey scaled to 8.
+    """Return a loaded image in RGB: on white where transparent, 16 bits of gray scaled to 8.
 
     Raises:
         ValueError: the mode has no meaning as a picture (floats, integers beyond 16 bits).
@@ -232,9 +232,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I":
         low, high = cast("tuple[int, int]", image.getextrema())
         if not 0 <= low <= high <= 65535:
-            raise ValueError(f"grey levels from {low} to {high}, beyond 16 bits")
+            raise ValueError(f"gray levels from {low} to {high}, beyond 16 bits")
     if image.mode == "F":
-        raise ValueError("floating-point grey levels, whose range is unknown")
+        raise ValueError("floating-point gray levels, whose range is unknown")
     width, height = image.size
     if width * height <= _TILE:
         return _to_rgb(image)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from bmrl._checks import _described, check_choice
+from bmrl._checks import check_choice, described
 from bmrl.errors import ConfigError
 
 __all__ = ["Bounds", "Count", "NotNegative", "Positive", "Share", "check_fields", "checked", "names_of", "unknown_name"]
@@ -96,15 +96,15 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{name}: expected a list, got {_described(value)}")
+            raise ConfigError(f"{name}: expected a list, got {described(value)}")
         return tuple(checked(f"{name}[{index}]", entry, arguments[0]) for index, entry in enumerate(value))
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise ConfigError(f"{name}: expected a mapping from names to values, got {_described(value)}")
+            raise ConfigError(f"{name}: expected a mapping from names to values, got {described(value)}")
         return {key: checked(f"{name}.{_shown(key)}", entry, arguments[1]) for key, entry in value.items()}
     if not isinstance(value, annotation):
         wanted = {bool: "true or false", str: "a string"}.get(annotation, f"a {annotation.__name__}")
-        raise ConfigError(f"{name}: expected {wanted}, got {_described(value)}")
+        raise ConfigError(f"{name}: expected {wanted}, got {described(value)}")
     return value
 
 
@@ -121,7 +121,7 @@ def _checked_number(name: str, value: Any, kind: type, bounds: Bounds) -> int | 
                 number = math.inf
     if number is None or (kind is float and not math.isfinite(number)) or not bounds.hold(number):
         wanted = "an integer" if kind is int else "a finite number"
-        raise ConfigError(f"{name}: expected {wanted}{bounds.described(number)}, got {_described(value)}")
+        raise ConfigError(f"{name}: expected {wanted}{bounds.described(number)}, got {described(value)}")
     return number
 
 
@@ -150,4 +150,4 @@ def unknown_name(name: Any, known: Mapping[str, Iterable[str]], *, prefix: str =
 def _shown(name: Any) -> str:
     """Return a name as it is if it is a plain one."""
     plain = isinstance(name, str) and name.isprintable() and 0 < len(name) <= 80
-    return name if plain else _described(name)
+    return name if plain else described(name)

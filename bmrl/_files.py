@@ -21,11 +21,13 @@ from bmrl.errors import ConfigError, FolderInUseError, MissingFileError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["claimed", "flush", "locked", "new_file", "new_folder", "remove_leftovers", "scratch_beside", "write_text"]
+__all__ = ["claimed", "flush", "locked", "new_file", "new_folder", "remove_leftovers", "scratch", "write_text"]
 
 CLAIM = ".bmrl-in-use"
 """The file in a folder that its writer holds a lock on; after a kill it stays behind, but the lock does not."""
 
+SCRATCH = ".bmrl-scratch"
+"""The file in a temporary folder of ours that its holder has locked; a kill ends the lock and leaves the file."""
 
 NEW, OLD = "new", "old"
 """What :func:`new_folder` writes, and what was there before, in its temporary folder."""
@@ -114,28 +116,33 @@ def _flush_one(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def scratch_beside(path: Path) -> Iterator[Path]:
-    """Yield the path of a file of the same name in a temporary folder beside ``path``.
+def scratch(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``path``, which is removed in the end.
+
+    While it is in use this process holds a lock on a file in it, which a kill ends: so a folder of the same ``path``
+    that nobody holds was left behind, and the next call removes it.
 
     Raises:
         MissingFileError: the parent folder does not exist.
     """
-    parent, prefix = _parent(path), f".{path.name}."
+    parent = _parent(path)
+    with locked(parent):
+        _recover(path)
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=f".{path.name}."))
+        handle = os.open(folder / SCRATCH, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
     try:
-        with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as scratch:
-            yield Path(scratch) / path.name
-    except OSError as error:
-        # The system names the temporary file, or none at all where the disk is full.
-        if str(error.filename).startswith(str(parent / prefix)) or (error.filename is None and error.errno in _DISK):
-            error.filename, error.filename2 = str(path), None
-        raise
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
 
 
 def remove_leftovers(path: Path) -> None:
     """Remove what a kill left of :func:`new_file` for ``path``, whose folder the caller has claimed."""
-    for scratch in path.parent.glob(f".{path.name}.{'[a-z0-9_]' * 8}"):
-        if scratch.is_dir() and not scratch.is_symlink() and {entry.name for entry in scratch.iterdir()} <= {path.name}:
-            shutil.rmtree(scratch)
+    for left in path.parent.glob(f".{path.name}.{'[a-z0-9_]' * 8}"):
+        if left.is_dir() and not left.is_symlink() and {entry.name for entry in left.iterdir()} <= {path.name}:
+            shutil.rmtree(left)
 
 
 @contextlib.contextmanager
@@ -145,11 +152,19 @@ def new_file(path: Path) -> Iterator[Path]:
     Raises:
         MissingFileError: the parent folder does not exist.
     """
-    with scratch_beside(path) as temporary:
-        yield temporary
-        flush(temporary)
-        os.replace(temporary, path)
-        _flush_one(path.absolute().parent)
+    parent, prefix = _parent(path), f".{path.name}."
+    try:
+        with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            flush(temporary)
+            os.replace(temporary, path)
+            _flush_one(parent)
+    except OSError as error:
+        # The system names the temporary file, or none at all where the disk is full.
+        if str(error.filename).startswith(str(parent / prefix)) or (error.filename is None and error.errno in _DISK):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -176,16 +191,11 @@ def new_folder(path: Path, finish: Callable[[Path], None] = lambda folder: None)
     Raises:
         MissingFileError: the parent folder does not exist.
     """
-    parent, prefix = _parent(path), f".{path.name}."
-    with locked(parent):
-        _recover(path)
-        scratch = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
-        handle = os.open(scratch / CLAIM, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
-        temporary, old = scratch / NEW, scratch / OLD
+    with scratch(path) as folder:
+        temporary, old = folder / NEW, folder / OLD
         temporary.mkdir()
         yield temporary
+        parent = path.absolute().parent
         with locked(parent):  # somebody else may be putting another one there
             finish(temporary)
             flush(temporary)
@@ -197,21 +207,20 @@ def new_folder(path: Path, finish: Callable[[Path], None] = lambda folder: None)
             finally:
                 if old.exists() and not path.exists():
                     os.replace(old, path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        os.close(handle)
 
 
 def _recover(path: Path) -> None:
-    """Put back what a killed :func:`new_folder` had moved aside, and remove the rest of it; its parent is locked."""
-    for scratch in path.absolute().parent.glob(f".{glob.escape(path.name)}.{'[a-z0-9_]' * 8}"):
+    """Remove the temporary folders that kills left beside ``path``, whose parent is locked.
+
+    What a killed :func:`new_folder` had moved aside is put back.
+    """
+    for folder in path.absolute().parent.glob(f".{glob.escape(path.name)}.{'[a-z0-9_]' * 8}"):
         with contextlib.suppress(OSError):  # it is no folder of ours, or its holder is at work
-            handle = os.open(scratch / CLAIM, os.O_RDWR | os.O_NOFOLLOW)
+            handle = os.open(folder / SCRATCH, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not os.path.lexists(path) and (scratch / OLD).is_dir():
-                    os.replace(scratch / OLD, path)
-                if {entry.name for entry in scratch.iterdir()} <= {CLAIM, NEW, OLD}:
-                    shutil.rmtree(scratch, ignore_errors=True)
+                if not os.path.lexists(path) and (folder / OLD).is_dir():
+                    os.replace(folder / OLD, path)
+                shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(handle)

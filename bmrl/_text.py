@@ -1,8 +1,10 @@
-"""Text from data, such as names of files, as a message may show it."""
+"""Text of others, such as names of files or the words of a server, as a message may show it."""
 
 from __future__ import annotations
 
-__all__ = ["one_line", "printable"]
+__all__ = ["one_line", "printable", "shown"]
+
+LONGEST = 300  # characters
 
 
 def printable(text: str) -> str:
@@ -13,3 +15,16 @@ def printable(text: str) -> str:
 def one_line(text: str | Exception) -> str:
     """Return a text, or what an exception says, on one printable line."""
     return printable(" ".join(str(text).split())) or type(text).__name__
+
+
+def shown(what: object) -> str:
+    r"""Return a text as it may stand in a message: on one line, cut, what a terminal would act on as ``\x1b``.
+
+    Of an error without a text it is the name of its class.
+    """
+    text = str(what)
+    if isinstance(what, BaseException) and not text.strip():
+        text = type(what).__name__
+    line = " ".join(text[: 2 * LONGEST].split())
+    line = printable(line)
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from bmrl._checks import _described
+from bmrl._checks import described
 from bmrl._fields import check_fields
 from bmrl.errors import ConfigError
 
@@ -46,7 +46,7 @@ class Generator:
     def __post_init__(self) -> None:
         check_fields(self)
         if not is_name(self.name):
-            raise ConfigError(f"name: expected {NAME_RULE}, got {_described(self.name)}")
+            raise ConfigError(f"name: expected {NAME_RULE}, got {described(self.name)}")
         if (self.manipulation == "none") != (self.architecture == "none"):
             raise ConfigError(
                 f"architecture: expected 'none' exactly when manipulation is 'none' (a photograph), got "

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bmrl._files import claimed, new_file, new_folder, write_text
+from bmrl._files import claimed, new_file, new_folder, scratch, write_text
 from bmrl.errors import FolderInUseError, MissingFileError
 
 
@@ -177,3 +177,38 @@ def test_what_was_moved_aside_before_a_kill_is_there_when_the_new_folder_is_fini
         pass
     assert found == ["first"]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_scratch_is_beside_the_path_and_goes_with_the_block(tmp_path):
+    with scratch(tmp_path / "a.pt") as folder:
+        assert folder.parent == tmp_path
+        (folder / "deep").mkdir()
+    assert not [*tmp_path.iterdir()]
+
+
+KILLED_IN_SCRATCH = """
+import os, signal, sys
+from pathlib import Path
+from bmrl._files import scratch
+with scratch(Path(sys.argv[1])) as folder:
+    (folder / "half").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_scratch_of_a_killed_process_goes_with_the_next_one_of_its_path(tmp_path):
+    for name in ("a.pt", "a.ptx"):
+        subprocess.run([sys.executable, "-c", KILLED_IN_SCRATCH, str(tmp_path / name)], check=False)
+    foreign = tmp_path / ".a.pt.abcdefgh"  # nobody's lock is in it
+    foreign.mkdir()
+    with scratch(tmp_path / "a.pt") as first, scratch(tmp_path / "a.pt") as second:
+        assert first != second
+        assert first.is_dir()  # its holder is alive
+        kept = {entry.name.rpartition(".")[0] for entry in tmp_path.iterdir() if entry not in (first, second, foreign)}
+    assert kept == {".a.ptx"}
+    assert foreign.is_dir()
+
+
+def test_scratch_wants_an_existing_parent(tmp_path):
+    with pytest.raises(MissingFileError, match="expected an existing parent folder"), scratch(tmp_path / "no" / "a"):
+        pass

@@ -69,7 +69,7 @@ def test_any_mode_and_size_gives_uint8_rgb(mode, width, height, image_size):
     assert image.shape == (3, image_size, image_size)
     assert image.dtype == torch.uint8
     assert image.is_contiguous()
-    assert (image == image[:, :1, :1]).all()  # one colour in, one colour out
+    assert (image == image[:, :1, :1]).all()  # one color in, one color out
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_any_mode_and_size_gives_uint8_rgb(mode, width, height, image_size):
         ("LA", (40, 0), (255, 255, 255)),
         ("RGBA", (10, 20, 30, 255), (10, 20, 30)),
         ("RGBA", (10, 20, 30, 0), (255, 255, 255)),
-        ("RGBA", (0, 100, 255, 51), (204, 224, 255)),  # white * 0.8 + colour * 0.2
-        ("RGBa", (0, 20, 51, 51), (204, 224, 255)),  # the same with premultiplied colour
+        ("RGBA", (0, 100, 255, 51), (204, 224, 255)),  # white * 0.8 + color * 0.2
+        ("RGBa", (0, 20, 51, 51), (204, 224, 255)),  # the same with premultiplied color
         ("La", (20, 51), (224, 224, 224)),
     ],
 )
@@ -114,7 +114,7 @@ def test_transparent_color_is_white(mode, color):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_sixteen_bit_grey_is_scaled_not_clipped(kind):
+def test_sixteen_bit_gray_is_scaled_not_clipped(kind):
     levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     loaded = pixels(load_image(encode(Image.fromarray(levels), kind)))
     expected = np.floor(levels.astype(np.float64) / 257 + 0.5)
@@ -133,13 +133,13 @@ def test_sixteen_bit_color_is_scaled_not_clipped():
 
 @pytest.mark.parametrize("level", [-1, 65536])
 def test_rejects_integers_beyond_sixteen_bits(level):
-    message = rf"PIL image: expected a whole, valid image, got: grey levels from {level} to {level}, beyond 16 bits"
+    message = rf"PIL image: expected a whole, valid image, got: gray levels from {level} to {level}, beyond 16 bits"
     with pytest.raises(ImageError, match=message):
         load_image(Image.new("I", (2, 2), level))
 
 
 def test_rejects_floats():
-    with pytest.raises(ImageError, match="got: floating-point grey levels, whose range is unknown"):
+    with pytest.raises(ImageError, match="got: floating-point gray levels, whose range is unknown"):
         load_image(Image.new("F", (2, 2), 0.5))
 
 
@@ -563,7 +563,7 @@ def bicubic(array: np.ndarray, size: int) -> np.ndarray:
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 30), st.integers(0, 3))
-def test_resize_is_antialiased_bicubic_of_the_centre_square(width, height, image_size, seed):
+def test_resize_is_antialiased_bicubic_of_the_center_square(width, height, image_size, seed):
     array = 64 + noise(width, height, seed) // 2  # no overshoot, which Pillow clips between its two passes
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
@@ -588,7 +588,7 @@ def test_long_images_and_single_pixels():
 
 
 @given(st.integers(1, 1000), st.integers(1, 1000))
-def test_centre_square(width, height):
+def test_center_square(width, height):
     left, top, right, bottom = center_square(width, height)
     assert right - left == bottom - top == min(width, height)
     assert 0 <= (width - right) - left <= 1

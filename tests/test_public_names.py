@@ -20,7 +20,7 @@ PUBLIC = {
     "TransformerBlock TransformerEncoder color_parsing tokenize",
     "bmrl.models": "BMRL BMRLConfig BMRLOutput build_model load_model presets save_model",
     "bmrl.data": "FaceDataset FoundImages Manifest Row find_images import_folder simulate",
-    "bmrl.evaluation": "Predictions evaluate predict summarise",
+    "bmrl.evaluation": "Predictions evaluate predict summarize",
     "bmrl.inference": "Attribution Attributor attributions_from_probabilities format_table",
     "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",
     "bmrl.export": "Artifact AsyncTritonClient FORMATS ServedModel TritonClient TritonServer export export_all "

@@ -14,7 +14,7 @@ from bmrl.errors import ConfigError, ServerError
 from bmrl.evaluation.compare import train_resnet18
 from bmrl.evaluation.predictions import predict
 from bmrl.evaluation.run import evaluate
-from bmrl.evaluation.summary import summarise
+from bmrl.evaluation.summary import summarize
 from bmrl.evaluation.table import format_figures
 from bmrl.export import TritonClient, TritonServer, export_torchscript, write_triton_repository
 from bmrl.export.triton.remote import attribute_remotely
@@ -90,7 +90,7 @@ def _run(folder: Path, seed: int) -> Path:
     baseline = train_resnet18(manifest, config, resnet18_recipe(seed=seed, **BASELINE_RECIPE))
     say("trained a ResNet-18 for as many epochs, to compare")
 
-    figures = summarise(predict(cast("BMRL", baseline), manifest), config.thresholds)
+    figures = summarize(predict(cast("BMRL", baseline), manifest), config.thresholds)
     metrics = evaluate(model, data, folder / "report", baselines={"ResNet-18": figures})
     say("evaluated on the test split (simulated data):")
     print(format_figures({"BMRL": metrics, "ResNet-18": figures, "shortcut": metrics["shortcut"]}))

@@ -95,7 +95,7 @@ def _run(arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
     except BrokenPipeError:  # the reader of our output, such as head, has had enough
         mute(1)
     except OSError as error:
-        complain(f"bmrl: error: {_described(error)}")
+        complain(f"bmrl: error: {_of_the_system(error)}")
         if error.filename == "stdout":
             mute(1)
     except (UnicodeError, RecursionError) as error:  # names and nested data of a user
@@ -117,7 +117,7 @@ def _quiet(*, verbose: bool) -> None:
         warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd files, whose names they don't tell
 
 
-def _described(error: OSError) -> str:
+def _of_the_system(error: OSError) -> str:
     if error.filename is None:
         try:
             os.getcwd()
@@ -210,7 +210,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _split_settings(settings: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return changes of the model's configuration and of the recipe; ``objective.NAME`` is part of the latter."""
-    from bmrl._checks import _described
+    from bmrl._checks import described
     from bmrl._fields import names_of, unknown_name
     from bmrl.errors import ConfigError
     from bmrl.models import BMRLConfig
@@ -232,7 +232,7 @@ def _split_settings(settings: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any]
     if objective:
         whole = recipe.setdefault("objective", {})
         if not isinstance(whole, dict):
-            raise ConfigError(f"objective: expected a mapping from names to values, got {_described(whole)}")
+            raise ConfigError(f"objective: expected a mapping from names to values, got {described(whole)}")
         recipe["objective"] = whole | objective
     return model, recipe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from bmrl._checks import _described
+from bmrl._checks import described
 from bmrl.errors import DataError
 from bmrl.generators import ARCHITECTURES, MANIPULATIONS, NAME_RULE, is_name
 
@@ -75,7 +75,7 @@ def check_rows(rows: Sequence[Row], place: Callable[[int], str], name: str) -> N
 
 def _check_label(row: Row, place: Callable[[int], str], index: int) -> None:
     if not is_name(row.generator):
-        got = _described(row.generator)
+        got = described(row.generator)
         raise DataError(f"{place(index)}, column generator: expected {NAME_RULE}, got {got}")
     for column, value, choices in (
         ("manipulation", row.manipulation, MANIPULATIONS),

@@ -56,7 +56,7 @@ class Sample(TypedDict):
 
 
 class FaceDataset(Dataset[Sample]):
-    """The readable images of one split of a manifest, labelled, and held in memory as far as they fit.
+    """The readable images of one split of a manifest, labeled, and held in memory as far as they fit.
 
     At construction, in threads, the images that the cache holds are decoded; of the others only the headers are read,
     so that a million images take minutes. Images that can't be read are left out, listed in ``skipped`` and reported

@@ -118,7 +118,7 @@ class LanguageEncoder(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return the language embedding T_l, not normalised.
+        """Return the language embedding T_l, not normalized.
 
         Args:
             tokens: ``(batch, num_levels, context_length)`` int64, each row of :func:`tokenize`; the end-of-text

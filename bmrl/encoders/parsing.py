@@ -1,4 +1,4 @@
-"""The face-parsing encoder, and the colours in which it sees a parsing map."""
+"""The face-parsing encoder, and the colors in which it sees a parsing map."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["ParsingEncoder", "color_parsing"]
 
 
 def color_parsing(parsing: Tensor, palette: Tensor | None = None) -> Tensor:
-    """Return parsing maps as colour images.
+    """Return parsing maps as color images.
 
     Args:
         parsing: ``(batch, height, width)`` uint8 or int64, class indices 0..18.
-        palette: ``(19, 3)`` colours in [0, 1]; None means :data:`PARSING_COLORS`.
+        palette: ``(19, 3)`` colors in [0, 1]; None means :data:`PARSING_COLORS`.
 
     Returns:
         ``(batch, 3, height, width)`` RGB in [0, 1], in the palette's dtype (float32).
@@ -80,7 +80,7 @@ class ParsingEncoder(ConvTransformer):
         return self
 
     def forward(self, parsing: Tensor) -> Tensor:
-        """Return the parsing embedding P_g, not normalised.
+        """Return the parsing embedding P_g, not normalized.
 
         Args:
             parsing: ``(batch, image_size, image_size)`` uint8 or int64, class indices 0..18.

@@ -139,7 +139,7 @@ class MultiPerspectiveVisualEncoder(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the visual embedding I_v, not normalised.
+        """Return the visual embedding I_v, not normalized.
 
         Args:
             images: ``(batch, 3, image_size, image_size)`` RGB, uint8 in 0..255 or floating point in [0, 1].

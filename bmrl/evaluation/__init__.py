@@ -12,15 +12,15 @@ from bmrl._lazy import lazy_names
 if TYPE_CHECKING:
     from bmrl.evaluation.predictions import Predictions, predict
     from bmrl.evaluation.run import evaluate
-    from bmrl.evaluation.summary import summarise
+    from bmrl.evaluation.summary import summarize
 
-__all__ = ["Predictions", "evaluate", "predict", "summarise"]
+__all__ = ["Predictions", "evaluate", "predict", "summarize"]
 
 _HOMES = {
     "Predictions": "predictions",
     "evaluate": "run",
     "predict": "predictions",
-    "summarise": "summary",
+    "summarize": "summary",
 }
 
 __getattr__ = lazy_names(__name__, _HOMES)

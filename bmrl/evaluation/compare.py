@@ -20,7 +20,7 @@ from bmrl._files import claimed, remove_leftovers, write_text
 from bmrl.data.manifest import Manifest, Row
 from bmrl.errors import ConfigError, DataError, DivergenceError, RangeError
 from bmrl.evaluation.predictions import predict
-from bmrl.evaluation.summary import headline, summarise
+from bmrl.evaluation.summary import headline, summarize
 from bmrl.models import BMRL, BMRLConfig, build_model
 from bmrl.training._trainer import check_single_process
 from bmrl.training.baselines.resnet18 import ResNet18, ResNet18Task, resnet18_recipe
@@ -278,5 +278,5 @@ def _run(
     """Train on the whole training split and return the figures of the test split."""
     task = make_task(config, recipe)
     fit(task, load_split(manifest, config, "train"), None, device=device, progress=False)
-    figures = headline(summarise(predict(cast("BMRL", task.model), manifest, split="test"), config.thresholds))
+    figures = headline(summarize(predict(cast("BMRL", task.model), manifest, split="test"), config.thresholds))
     return {name: figures[name] for name in FIGURES}

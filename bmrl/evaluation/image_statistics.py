@@ -1,4 +1,4 @@
-"""Twenty-six numbers about the colour and the spectrum of an image: what a shortcut needs."""
+"""Twenty-six numbers about the color and the spectrum of an image: what a shortcut needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bmrl._checks import check_images
 
-__all__ = ["NUM_STATISTICS", "colour_spectrum_statistics"]
+__all__ = ["NUM_STATISTICS", "color_spectrum_statistics"]
 
 PERCENTILES = (0.05, 0.95)
 NUM_BANDS = 11
@@ -15,7 +15,7 @@ NUM_STATISTICS = 15 + NUM_BANDS
 LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 
-def colour_spectrum_statistics(images: Tensor) -> Tensor:
+def color_spectrum_statistics(images: Tensor) -> Tensor:
     """Return 26 statistics an image that know nothing of where anything is in it.
 
     In order: mean (3), standard deviation (3), 5 % and 95 % percentile (6) of each channel in [0, 1]; the correlations
@@ -33,7 +33,7 @@ def colour_spectrum_statistics(images: Tensor) -> Tensor:
         ShapeError, DTypeError: ``images`` is no such tensor.
 
     Example:
-        >>> colour_spectrum_statistics(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape
+        >>> color_spectrum_statistics(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape
         torch.Size([2, 26])
     """
     check_images("images", images, channels=3)

@@ -33,19 +33,19 @@ SHADES = ("#22262b", "#8a1c2c", "#6b7280")
 
 
 class Marker(NamedTuple):
-    """How one generator is drawn: a colour, matplotlib's name of a shape, and the same shape as a character."""
+    """How one generator is drawn: a color, matplotlib's name of a shape, and the same shape as a character."""
 
-    colour: str
+    color: str
     shape: str
     glyph: str
 
 
 def markers(num_seen: int, num_unseen: int) -> list[Marker]:
-    """Return a marker each: coloured discs for seen generators, then dark shapes for unseen ones."""
+    """Return a marker each: colored discs for seen generators, then dark shapes for unseen ones."""
     check_integer("num_seen", num_seen, least=0)
     check_integer("num_unseen", num_unseen, least=0)
-    colours = PALETTE if num_seen <= len(PALETTE) else [_hue(index, num_seen) for index in range(num_seen)]
-    seen = [Marker(colours[index], "o", "●") for index in range(num_seen)]
+    colors = PALETTE if num_seen <= len(PALETTE) else [_hue(index, num_seen) for index in range(num_seen)]
+    seen = [Marker(colors[index], "o", "●") for index in range(num_seen)]
     unseen = [
         Marker(SHADES[index // len(SHAPES) % len(SHADES)], *SHAPES[index % len(SHAPES)]) for index in range(num_unseen)
     ]
@@ -63,10 +63,10 @@ def score_histogram(seen: Tensor, unseen: Tensor, thresholds: Sequence[float]) -
     _check_scores(seen, unseen, thresholds)
     figure, axes = _figure(3.1)
     edges = torch.linspace(0, 1, 26).tolist()
-    for scores, colour, label in ((seen, SEEN, "seen generators"), (unseen, UNSEEN, "unseen generators")):
+    for scores, color, label in ((seen, SEEN, "seen generators"), (unseen, UNSEEN, "unseen generators")):
         if len(scores):
             weights = torch.full_like(scores, 100 / len(scores))
-            axes.hist(scores.numpy(), edges, weights=weights.numpy(), color=colour, alpha=0.55, label=label)
+            axes.hist(scores.numpy(), edges, weights=weights.numpy(), color=color, alpha=0.55, label=label)
     _mark_thresholds(axes, thresholds)
     axes.set(xlim=(0, 1), xlabel="maximum probability", ylabel="% of the images")
     axes.legend(frameon=False, loc="upper left")
@@ -81,11 +81,11 @@ def threshold_curves(seen: Tensor, unseen: Tensor, thresholds: Sequence[float]) 
     _check_scores(seen, unseen, thresholds)
     figure, axes = _figure(3.1)
     grid = torch.linspace(0, 1, 501, dtype=torch.float64)
-    for scores, colour, label in ((seen, SEEN, "seen images accepted"), (unseen, UNSEEN, "unseen images rejected")):
+    for scores, color, label in ((seen, SEEN, "seen images accepted"), (unseen, UNSEEN, "unseen images rejected")):
         if len(scores):
             rejected = torch.searchsorted(scores.double().sort().values, grid) / len(scores) * 100
             shares = rejected if scores is unseen else 100 - rejected
-            axes.plot(grid.numpy(), shares.numpy(), color=colour, label=label, linewidth=1.8)
+            axes.plot(grid.numpy(), shares.numpy(), color=color, label=label, linewidth=1.8)
     _mark_thresholds(axes, thresholds)
     axes.set(xlim=(0, 1), ylim=(0, 104), xlabel="threshold", ylabel="% of the images")
     axes.legend(frameon=False, loc="center left")
@@ -113,8 +113,8 @@ def embedding_map(points: Tensor, kinds: Sequence[int], styles: Sequence[Marker]
             mine[:, 1].numpy(),
             s=20 if hollow else 15,
             marker=style.shape,
-            facecolors="none" if hollow else style.colour,
-            edgecolors=style.colour if hollow else "white",
+            facecolors="none" if hollow else style.color,
+            edgecolors=style.color if hollow else "white",
             linewidths=0.8 if hollow else 0.3,
         )
     axes.set(xticks=[], yticks=[])

@@ -26,7 +26,7 @@ def project(embeddings: Tensor, *, seed: int = 0) -> Tensor:
 
     Args:
         embeddings: ``(n, d)`` floating point, finite, n >= 5.
-        seed: of the optimisation, 0 .. 2^32 - 1.
+        seed: of the optimization, 0 .. 2^32 - 1.
 
     Returns:
         ``(n, 2)`` float32 on the CPU; only nearness has a meaning, axes and scale have none.

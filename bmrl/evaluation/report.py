@@ -99,7 +99,7 @@ def _comparison(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns (who) and rows (what, why, values) of the table of figures."""
     columns = {"This model": headline(metrics)}
     if metrics["shortcut"] is not None:
-        columns["Colour and spectrum alone"] = headline(metrics["shortcut"])
+        columns["Color and spectrum alone"] = headline(metrics["shortcut"])
     columns |= {name: headline(figures) for name, figures in metrics["baselines"].items()}
     texts = dict(EXPLANATIONS)
     for entry in metrics["thresholds"]:
@@ -131,7 +131,7 @@ def _pictures(metrics: Mapping[str, Any], predictions: Predictions) -> dict[str,
         pictures["map"] = _data_uri(plots.embedding_map(project(predictions.embeddings[::step]), kinds, styles))
         pictures["num_mapped"] = len(kinds)
         pictures["legend"] = [
-            {"name": name, "glyph": style.glyph, "colour": style.colour, "seen": index < len(names)}
+            {"name": name, "glyph": style.glyph, "color": style.color, "seen": index < len(names)}
             for index, (name, style) in enumerate(zip(names + others, styles, strict=True))
         ]
     return pictures

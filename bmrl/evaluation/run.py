@@ -22,7 +22,7 @@ from bmrl.errors import DataError, DTypeError
 from bmrl.evaluation.predictions import predict_and_describe
 from bmrl.evaluation.report import render_report
 from bmrl.evaluation.shortcuts import shortcut_baseline, statistics_of
-from bmrl.evaluation.summary import headline, summarise
+from bmrl.evaluation.summary import headline, summarize
 from bmrl.inference.checks import check_thresholds
 from bmrl.inference.running import resolve_model
 
@@ -71,14 +71,14 @@ def evaluate(
         progress: called now and then with the number of images done and of all.
 
     Returns:
-        The content of ``metrics.json``: what :func:`~bmrl.evaluation.summary.summarise` returns, and
+        The content of ``metrics.json``: what :func:`~bmrl.evaluation.summary.summarize` returns, and
 
         * ``format`` (1), ``bmrl_version``, ``created`` (UTC, ISO 8601);
         * ``model``: ``name``, ``folder`` (None for a model that was passed), ``image_size``, ``generators`` (a list of
           ``name``, ``manipulation``, ``architecture`` in the order of the probabilities);
         * ``data``: ``root``, ``split``, ``num_images`` (read), ``num_skipped``; ``skipped``: a list of ``path``,
           ``generator``, ``reason``;
-        * ``shortcut``: what ``summarise`` returns for the shortcut baseline, or None with ``shortcut_reason``;
+        * ``shortcut``: what ``summarize`` returns for the shortcut baseline, or None with ``shortcut_reason``;
         * ``baselines``: as given.
 
     Raises:
@@ -149,7 +149,7 @@ def _metrics(
             "num_images": len(predictions.rows),
             "num_skipped": len(predictions.skipped),
         },
-        **summarise(predictions, thresholds),
+        **summarize(predictions, thresholds),
         "skipped": [
             {"path": entry.row.path, "generator": entry.row.generator, "reason": entry.reason}
             for entry in predictions.skipped
@@ -168,7 +168,7 @@ def _shortcut(
         )
     except DataError as error:
         return None, str(error)
-    return summarise(predictions, thresholds), None
+    return summarize(predictions, thresholds), None
 
 
 def _check_baseline(name: str, figures: Mapping[str, Any]) -> None:

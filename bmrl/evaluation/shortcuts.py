@@ -1,7 +1,7 @@
-"""The shortcut baseline: how far colour and spectrum alone get on the same split.
+"""The shortcut baseline: how far color and spectrum alone get on the same split.
 
 Real data sets differ in framing, exposure and compression as well as in the generator. A logistic regression on
-:func:`~bmrl.evaluation.image_statistics.colour_spectrum_statistics` measures how much of a score such differences
+:func:`~bmrl.evaluation.image_statistics.color_spectrum_statistics` measures how much of a score such differences
 explain; a model is worth what it adds to that.
 """
 
@@ -16,7 +16,7 @@ from bmrl.data._manifest_rules import SPLITS
 from bmrl.data.manifest import Manifest
 from bmrl.errors import DataError, DTypeError, MissingExtraError
 from bmrl.evaluation._rows import Computed, compute_rows
-from bmrl.evaluation.image_statistics import colour_spectrum_statistics
+from bmrl.evaluation.image_statistics import color_spectrum_statistics
 from bmrl.evaluation.predictions import Predictions, check_roles
 from bmrl.images import read_image
 from bmrl.inference.checks import check_generators
@@ -45,7 +45,7 @@ def shortcut_baseline(
 ) -> Predictions:
     """Fit a logistic regression on 26 statistics of the seen train images and return its predictions.
 
-    Statistics are standardised, classes weighted by the inverse of their number of images, the L2 penalty is
+    Statistics are standardized, classes weighted by the inverse of their number of images, the L2 penalty is
     scikit-learn's default (C = 1). The fit is deterministic.
 
     Args:
@@ -58,8 +58,8 @@ def shortcut_baseline(
         known: statistics at ``image_size`` of images that were decoded before, which are not decoded again.
 
     Returns:
-        Predictions for every image of ``split``, its embeddings being the ``(n, 26)`` standardised statistics:
-        evaluate them with :func:`~bmrl.evaluation.summary.summarise`, as a model's.
+        Predictions for every image of ``split``, its embeddings being the ``(n, 26)`` standardized statistics:
+        evaluate them with :func:`~bmrl.evaluation.summary.summarize`, as a model's.
 
     Raises:
         DataError: there is too little to fit on or nothing to predict, or roles contradict ``generators``.
@@ -91,13 +91,13 @@ def shortcut_baseline(
     features = predicted.tensors[0].numpy()
     probabilities = torch.zeros(len(features), len(classes), dtype=torch.float64)
     probabilities[:, regression.classes_.tolist()] = torch.from_numpy(regression.predict_proba(features))
-    standardised = torch.from_numpy(regression[0].transform(features))
-    return Predictions(classes, predicted.rows, probabilities, standardised, predicted.skipped)
+    standardized = torch.from_numpy(regression[0].transform(features))
+    return Predictions(classes, predicted.rows, probabilities, standardized, predicted.skipped)
 
 
 def statistics_of(images: Tensor) -> Tensor:
     """Return ``(batch, 26)`` float64: what the regression knows of images."""
-    return colour_spectrum_statistics(images).double()
+    return color_spectrum_statistics(images).double()
 
 
 def _statistics(manifest: Manifest, rows: list[Row], image_size: int, known: Computed | None) -> Computed:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["headline", "summarise"]
+__all__ = ["headline", "summarize"]
 
 
-def summarise(predictions: Predictions, thresholds: Sequence[float]) -> dict[str, Any]:
+def summarize(predictions: Predictions, thresholds: Sequence[float]) -> dict[str, Any]:
     """Compute every figure of an evaluation as plain data, ready for JSON.
 
     Args:
@@ -62,7 +62,7 @@ def summarise(predictions: Predictions, thresholds: Sequence[float]) -> dict[str
 
 
 def headline(figures: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return the figures that comparisons are made of, by name, from the result of :func:`summarise`.
+    """Return the figures that comparisons are made of, by name, from the result of :func:`summarize`.
 
     ``accuracy``, ``balanced_accuracy``, ``auroc``, ``fpr95``, ``aupr_seen``, ``aupr_unseen``, ``oscr`` and, for every
     threshold t, ``acceptance@t`` (of seen images) and ``rejection@t`` (of unseen ones). None where there is no figure.
@@ -71,11 +71,11 @@ def headline(figures: Mapping[str, Any]) -> dict[str, float | None]:
         DataError: ``figures`` is something else.
     """
     if not isinstance(figures, Mapping):
-        raise DataError(f"figures: expected the result of evaluate or summarise, got {type(figures).__name__}")
+        raise DataError(f"figures: expected the result of evaluate or summarize, got {type(figures).__name__}")
     try:
         return _headline(figures)
     except (LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"figures: expected the result of evaluate or summarise, got one without {error}") from error
+        raise DataError(f"figures: expected the result of evaluate or summarize, got one without {error}") from error
 
 
 def _headline(figures: Mapping[str, Any]) -> dict[str, float | None]:

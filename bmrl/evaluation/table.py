@@ -25,7 +25,7 @@ def format_figures(models: Mapping[str, Mapping[str, Any]]) -> str:
 
     Args:
         models: by name, what :func:`~bmrl.evaluation.run.evaluate` or
-            :func:`~bmrl.evaluation.summary.summarise` returned.
+            :func:`~bmrl.evaluation.summary.summarize` returned.
     """
     columns = {name: _figures(headline(figures)) for name, figures in models.items()}
     titles = list(dict.fromkeys(title for column in columns.values() for title in column))

@@ -19,6 +19,7 @@ import torch
 
 from bmrl._checks import check_dtype, check_integer, check_shape, check_switch
 from bmrl._files import flush, locked, new_file, write_text
+from bmrl._text import shown
 from bmrl._version import __version__
 from bmrl.errors import (
     ArtifactError,
@@ -30,7 +31,6 @@ from bmrl.errors import (
     ShapeError,
 )
 from bmrl.export._probe import check_probe
-from bmrl.export._wording import shown
 from bmrl.export.standalone import artifact_runtime
 from bmrl.models.folder import encoded_weights
 

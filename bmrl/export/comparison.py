@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bmrl._files import write_text
+from bmrl._text import shown
 from bmrl.errors import BMRLError, DTypeError, ExportError, RangeError
 from bmrl.export._models import as_model
-from bmrl.export._wording import shown
 from bmrl.export.artifact import load_artifact, read_entries, withdraw
 from bmrl.export.formats import FORMATS, check_format, export
 from bmrl.export.verification import check_images, reference, verify

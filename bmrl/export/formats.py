@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from bmrl._checks import check_choice
+from bmrl._files import scratch
+from bmrl._text import shown
 from bmrl.errors import BMRLError, DTypeError, ExportError, MissingFileError, RangeError
 from bmrl.export._models import as_model
-from bmrl.export._scratch import scratch
-from bmrl.export._wording import shown
 from bmrl.export.artifact import ENGINES, describe_model, publish, read_entries, write_entries
 from bmrl.export.graph import InferenceGraph
 from bmrl.export.standalone import artifact_runtime

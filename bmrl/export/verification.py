@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bmrl._checks import check_dtype, check_shape
+from bmrl._files import scratch
+from bmrl._text import shown
 from bmrl.errors import ExportError, ShapeError, VerificationError
 from bmrl.export._probe import PROBE_TOLERANCES, check_probe, probe_image
-from bmrl.export._scratch import scratch
-from bmrl.export._wording import shown
 from bmrl.export.artifact import MAX_BATCH, load_artifact
 from bmrl.export.standalone import artifact_runtime
 

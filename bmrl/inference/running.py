@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from bmrl.errors import DeviceError, DTypeError, VerificationError
+from bmrl._devices import as_device
+from bmrl.errors import DTypeError, VerificationError
 from bmrl.models import load_model
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from bmrl.models import BMRL, BMRLOutput
 
-__all__ = ["as_device", "infer", "resolve_model"]
+__all__ = ["infer", "resolve_model"]
 
 HALF_PRECISION_TOLERANCE = 0.1
 """Of a probability: bfloat16 moves that of a sharp head by about half as much."""
@@ -34,7 +35,7 @@ def resolve_model(model: BMRL | str | os.PathLike[str], device: str | torch.devi
         DeviceError: ``device`` is no device, or not there.
         VerificationError: the model is in half precision, in which this processor computes something else.
     """
-    place = as_device(device)
+    place = None if device is None else as_device(device)
     if isinstance(model, str | os.PathLike):
         model = load_model(model)
         place = place or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -43,24 +44,6 @@ def resolve_model(model: BMRL | str | os.PathLike[str], device: str | torch.devi
     model = model if place is None else model.to(place)
     _check_half_precision(model)
     return model
-
-
-def as_device(device: str | torch.device | None) -> torch.device | None:
-    """Return a device that can be computed on; None for None.
-
-    Raises:
-        DeviceError: PyTorch knows no such device, or it is not there.
-    """
-    if device is None:
-        return None
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-        raise DeviceError(f"device: expected a device of PyTorch that is there, got {device!r}") from error
-    if place.type == "meta":
-        raise DeviceError("device: expected a device that computes, got 'meta'")
-    return place
 
 
 def _check_half_precision(model: BMRL) -> None:

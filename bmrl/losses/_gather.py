@@ -124,7 +124,7 @@ class _Description(NamedTuple):
 
 
 def _describe(rows: Mapping[str, Any], same: Mapping[str, object]) -> _Description:
-    known = {name: _described(value) for name, value in same.items()}
+    known = {name: _in_words(value) for name, value in same.items()}
     first_name, first = next(((name, tensor) for name, tensor in rows.items() if tensor is not None), ("rows", None))
     for name, tensor in rows.items():
         problem: BMRLError | None = None
@@ -148,7 +148,7 @@ def _describe(rows: Mapping[str, Any], same: Mapping[str, object]) -> _Descripti
     return _Description(None, 0 if first is None else len(first), found, known)
 
 
-def _described(value: object) -> str | _Rows:
+def _in_words(value: object) -> str | _Rows:
     """A setting in words that are equal in all processes where it is."""
     if isinstance(value, Tensor):
         return _Rows(str(value.dtype), tuple(value.shape), value.device.type)
@@ -157,7 +157,7 @@ def _described(value: object) -> str | _Rows:
     if isinstance(value, numbers.Real):
         return repr(float(value))
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_described(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {_in_words(one)}" for key, one in value.items()) + "}"
     return type(value).__name__
 
 

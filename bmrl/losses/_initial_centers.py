@@ -17,7 +17,7 @@ CenterInit = Literal["sphere", "simplex"]
 def random_centers(num_generators: int, embed_dim: int, init: CenterInit) -> Tensor:
     """Centers to start from: ``(num_generators, embed_dim)`` in PyTorch's default dtype.
 
-    ``"sphere"`` draws unit vectors, the place of L2-normalised embeddings; ``"simplex"`` draws probability vectors,
+    ``"sphere"`` draws unit vectors, the place of L2-normalized embeddings; ``"simplex"`` draws probability vectors,
     uniformly. A standard normal start would put centers some ``sqrt(2 * embed_dim)`` apart, where no pair of them
     is ever closer than a margin near 1.
     """

@@ -43,7 +43,7 @@ def language_alignment_loss(
     embeddings, with no temperature, are our reading of it.
 
     Args:
-        language: ``(batch, dim)``, floating point, batch >= 1: the language encoder's embeddings, not normalised.
+        language: ``(batch, dim)``, floating point, batch >= 1: the language encoder's embeddings, not normalized.
         predicted_language: ``(batch, dim)``, floating point: those predicted from the images, row for row.
         direction: ``"forward"`` is KL(language || predicted), ``"reverse"`` is KL(predicted || language).
         detach: no gradient reaches ``language``, so that only the prediction moves.

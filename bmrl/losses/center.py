@@ -35,7 +35,7 @@ def contrastive_center_loss(
     gather: bool = False,
     group: ProcessGroup | None = None,
 ) -> Tensor:
-    r"""The contrastive-center loss of a labelled batch (Qi & Su, ICIP 2017).
+    r"""The contrastive-center loss of a labeled batch (Qi & Su, ICIP 2017).
 
     .. math::
         L = \frac{1}{2} \sum_u \frac{\lVert y_u - c_{k(u)} \rVert_2^2}
@@ -99,7 +99,7 @@ class ContrastiveCenterLoss(nn.Module):
         reduction: see :func:`contrastive_center_loss`.
         gather: see :func:`dfacc_loss`. The centers of all processes are set to those of the first.
         group: see :func:`dfacc_loss`.
-        init: where centers start: ``"sphere"``, random unit vectors, for L2-normalised embeddings; ``"simplex"``,
+        init: where centers start: ``"sphere"``, random unit vectors, for L2-normalized embeddings; ``"simplex"``,
             random probability vectors, for probabilities.
 
     Raises:

@@ -63,7 +63,7 @@ def contrastive_loss(
     has no second derivative.
 
     Args:
-        visual: ``(batch, dim)``, floating point, batch >= 1; normalised inside, so any scale. A zero row (to
+        visual: ``(batch, dim)``, floating point, batch >= 1; normalized inside, so any scale. A zero row (to
             float32, also one below 1e-35) has similarity 0 to all.
         paired: ``(batch, dim)``, floating point; row u belongs to row u of ``visual``.
         labels: ``(batch,)`` int64, the generator of each row; needed for ``targets="same_label"``.

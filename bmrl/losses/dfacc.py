@@ -183,7 +183,7 @@ def dfacc_loss(
     gather: bool = False,
     group: ProcessGroup | None = None,
 ) -> Tensor:
-    r"""The DFACC loss of a labelled batch (eq. 4-7 of arXiv:2504.14129).
+    r"""The DFACC loss of a labeled batch (eq. 4-7 of arXiv:2504.14129).
 
     .. math::
         L = \frac{1}{b} \sum_u \lVert y_u - c_{k(u)} \rVert_2
@@ -192,7 +192,7 @@ def dfacc_loss(
     where :math:`L_{uv} = \max(\lVert y_u - y_v \rVert_2 - m, 0)` if
     :math:`\lVert c_{k(u)} - c_{k(v)} \rVert_2 < m`, and :math:`-\lVert y_u - y_v \rVert_2` otherwise.
 
-    The second case has no lower bound, so give embeddings that have one: L2-normalised vectors or probabilities.
+    The second case has no lower bound, so give embeddings that have one: L2-normalized vectors or probabilities.
     Distances are computed from differences, exact for near-duplicates too. Between coincident points their first and
     second derivatives are 0. (Second derivatives need a PyTorch that knows those of ``torch.cdist``: 2.14 does, 2.11
     raises NotImplementedError.)
@@ -217,7 +217,7 @@ def dfacc_loss(
         chunk_size: rows of a chunk, >= 1: distances are held for the pairs of two chunks; at least ``batch`` for the
             dense form. None takes the kernels where they run, elsewhere the dense form up to 1024 rows and chunks of
             512 rows above.
-        gather: with ``torch.distributed`` initialised, the batch is that of all processes, which may differ in
+        gather: with ``torch.distributed`` initialized, the batch is that of all processes, which may differ in
             length: each returns the loss of the whole, and the *mean* of their gradients, which
             ``DistributedDataParallel`` and FSDP make, is its gradient. ``centers`` must be equal in all processes; each
             gets their whole gradient. Memory and work of a process are those of the whole batch. Every argument must
@@ -226,7 +226,7 @@ def dfacc_loss(
         group: the processes that gather; None means all. Needs ``gather=True``.
 
     Returns:
-        Scalar; negative where pushing apart outweighs pulling together. With L2-normalised embeddings and centers
+        Scalar; negative where pushing apart outweighs pulling together. With L2-normalized embeddings and centers
         it lies in ``-2 * inter_weight .. 2 + 2 * inter_weight``. float32 at least (half inputs are upcast). One
         sample has no pairs, so the second term is 0.
 
@@ -269,7 +269,7 @@ class DFACCLoss(nn.Module):
         chunk_size: see :func:`dfacc_loss`.
         gather: see :func:`dfacc_loss`. The centers of all processes are set to those of the first.
         group: see :func:`dfacc_loss`.
-        init: where centers start: ``"sphere"``, random unit vectors, for L2-normalised embeddings; ``"simplex"``,
+        init: where centers start: ``"sphere"``, random unit vectors, for L2-normalized embeddings; ``"simplex"``,
             random probability vectors, for probabilities.
 
     Raises:

@@ -104,7 +104,7 @@ class BMRLObjective(nn.Module):
         weights: weight >= 0 by name of term; those not named weigh 1.
         margin: of the DFACC loss.
         inter_weight: of the DFACC loss.
-        dfacc_on: what ``dfacc`` and ``vcc`` act on: ``"embedding"``, the normalised image embedding, or
+        dfacc_on: what ``dfacc`` and ``vcc`` act on: ``"embedding"``, the normalized image embedding, or
             ``"probability"``, the softmax over generators.
         metric_loss: ``"dfacc"``, ``"vcc"`` or ``"none"``.
         temperature: where the temperatures of ``cmc`` and ``cpc`` start.

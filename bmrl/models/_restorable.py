@@ -11,7 +11,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.overrides import TorchFunctionMode
 
-from bmrl._checks import _described
+from bmrl._checks import described
 from bmrl.errors import ModelFolderError
 from bmrl.models.assembly import BMRL
 from bmrl.models.config import BMRLConfig
@@ -96,7 +96,7 @@ def _check_parts(expected: dict[str, nn.Module], parts: dict[str, nn.Module]) ->
             got = getattr(part, attribute, None)
             if type(got) is not type(value) or got != value:
                 raise ModelFolderError(
-                    f"{name}.{attribute}: expected {value!r}, as the configuration says, got {_described(got)}"
+                    f"{name}.{attribute}: expected {value!r}, as the configuration says, got {described(got)}"
                 )
         forward = vars(part).get("forward")
         original = getattr(forward, "_torchdynamo_orig_callable", None)

@@ -22,7 +22,7 @@ class BMRLOutput(NamedTuple):
     probabilities: Tensor
     """``(batch, num_generators)``, softmax of the logits; rows sum to 1."""
     embedding: Tensor
-    """``(batch, embed_dim)``, the visual embedding I_v, L2-normalised unless the configuration says otherwise."""
+    """``(batch, embed_dim)``, the visual embedding I_v, L2-normalized unless the configuration says otherwise."""
     predicted_language: Tensor | None = None
     """``(batch, embed_dim)``, the predictor's guess T_pre of the language embedding."""
     parsing: Tensor | None = None
@@ -126,7 +126,7 @@ class BMRL(nn.Module):
 
 
 def build_model(config: BMRLConfig) -> BMRL:
-    """Return a freshly initialised model, in training mode, on PyTorch's default device and in its default dtype.
+    """Return a freshly initialized model, in training mode, on PyTorch's default device and in its default dtype.
 
     Args:
         config: the architecture; see :mod:`bmrl.models.presets`.

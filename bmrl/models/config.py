@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from bmrl._checks import _described
+from bmrl._checks import described
 from bmrl._fields import Bounds, Count, Positive, Share, check_fields, names_of, unknown_name
 from bmrl.errors import ConfigError
 from bmrl.generators import Generator
@@ -43,7 +43,7 @@ class BMRLConfig:
         edge: the edge encoder (EE) is on.
         noise: the noise encoder (NE) is on.
         noise_truncation: > 0; residuals of the noise view are clamped to ± this. Images lie in [0, 1], so that the
-            paper's 3 clamps nothing; a few grey levels, such as 10 / 255, keep faint traces and cut strong edges.
+            paper's 3 clamps nothing; a few gray levels, such as 10 / 255, keep faint traces and cut strong edges.
         parsing: the parsing encoder (PE) is on in training.
         language: the language encoder (LE) and the predictor of its embedding are on in training.
         readout: which level's end-of-text token is the language embedding: ``"last_level"``, or
@@ -51,7 +51,7 @@ class BMRLConfig:
         vocab_size: word tokens known to the language encoder (49,408 in CLIP's vocabulary).
         context_length: tokens a prompt.
         num_levels: prompts a generator.
-        normalize_embedding: the heads act on the L2-normalised embedding.
+        normalize_embedding: the heads act on the L2-normalized embedding.
         head_norm: a layer norm stands before the MLP head.
         thresholds: maximum probabilities below which an image is called unseen.
 
@@ -147,18 +147,18 @@ class BMRLConfig:
             ConfigError: a key is unknown or missing, or a value does not fit.
         """
         if not isinstance(data, dict):
-            raise ConfigError(f"model: expected fields by name, got {_described(data)}")
+            raise ConfigError(f"model: expected fields by name, got {described(data)}")
         known = names_of(cls)
         for name in data:
             if name not in known[cls.__name__]:
                 raise unknown_name(name, known)
         generators = data.get("generators")
         if not isinstance(generators, list | tuple):
-            raise ConfigError(f"generators: expected a list, got {_described(generators)}")
+            raise ConfigError(f"generators: expected a list, got {described(generators)}")
         made = []
         for index, entry in enumerate(generators):
             if not isinstance(entry, dict) or set(entry) != {"name", "manipulation", "architecture"}:
-                found = ", ".join(map(repr, entry))[:200] if isinstance(entry, dict) else _described(entry)
+                found = ", ".join(map(repr, entry))[:200] if isinstance(entry, dict) else described(entry)
                 raise ConfigError(f"generators[{index}]: expected name, manipulation and architecture, got {found}")
             made.append(Generator(**entry))
         return cls(**(data | {"generators": tuple(made)}))

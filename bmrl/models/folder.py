@@ -16,7 +16,7 @@ import safetensors
 import torch
 from safetensors.torch import save, save_file
 
-from bmrl._checks import _described, check_path
+from bmrl._checks import check_path, described
 from bmrl._files import locked, new_file, write_text
 from bmrl._json import parse_json, read_json
 from bmrl._version import __version__
@@ -148,8 +148,8 @@ def _read_config(path: Path) -> tuple[int, BMRLConfig]:
     layout = header["format"]
     if isinstance(layout, bool) or layout not in (UNBOUND_FORMAT, FORMAT):
         raise ModelFolderError(
-            f"{path}: expected format {FORMAT} (bmrl {__version__}), got format {_described(layout)} written by "
-            f"bmrl {_described(header.get('bmrl_version', 'unknown'))}"
+            f"{path}: expected format {FORMAT} (bmrl {__version__}), got format {described(layout)} written by "
+            f"bmrl {described(header.get('bmrl_version', 'unknown'))}"
         )
     try:
         return layout, BMRLConfig.from_dict(header["model"])

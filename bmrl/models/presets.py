@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
-from bmrl._checks import _described
+from bmrl._checks import described
 from bmrl._fields import Bounds, checked
 from bmrl.errors import ConfigError
 from bmrl.generators import Generator
@@ -25,7 +25,7 @@ def _generators(num_generators: int | None, generators: Sequence[Generator] | No
         raise ConfigError("num_generators: expected either num_generators or generators, got both or neither")
     if generators is not None:
         if not isinstance(generators, Iterable):
-            raise ConfigError(f"generators: expected a list, got {_described(generators)}")
+            raise ConfigError(f"generators: expected a list, got {described(generators)}")
         return tuple(generators)
     num_generators = checked("num_generators", num_generators, _NumGenerators)
     return tuple(
@@ -52,7 +52,7 @@ def tiny(
     """Return a small model of the same structure that trains on two CPU cores in minutes: 128 px, d = 128.
 
     The noise view shows the whole image, since half of it, 64 px, is too small to show a faint trace, and cuts
-    residuals at about 10 of 255 grey levels.
+    residuals at about 10 of 255 gray levels.
 
     Args:
         num_generators: how many classes, named ``generator_0`` onwards; or

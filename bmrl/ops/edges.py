@@ -15,9 +15,9 @@ __all__ = ["Sobel", "sobel"]
 
 
 def sobel(images: Tensor) -> Tensor:
-    r"""Return the Sobel gradient magnitude of the greyscale image, :math:`\sqrt{g_x^2 + g_y^2}`.
+    r"""Return the Sobel gradient magnitude of the grayscale image, :math:`\sqrt{g_x^2 + g_y^2}`.
 
-    The kernels are ``[-1 0 1; -2 0 2; -1 0 1]`` and its transpose, not normalised; the border is mirrored
+    The kernels are ``[-1 0 1; -2 0 2; -1 0 1]`` and its transpose, not normalized; the border is mirrored
     without repeating the edge pixel (reflect-101, as OpenCV's default). The gradient of a flat pixel is 0.
 
     Args:

@@ -1,4 +1,4 @@
-"""Brightness of a colour image: the greyscale image and its integer grey levels."""
+"""Brightness of a color image: the grayscale image and its integer gray levels."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def luma_adjoint(gradient: Tensor, channels: int) -> Tensor:
     return torch.cat([weight * gradient for weight in LUMA_WEIGHTS], dim=1)
 
 
-def grey_levels(images: Tensor) -> Tensor:
-    """Return grey levels 0..255 as whole numbers in a floating dtype, ``(batch, height, width)``.
+def gray_levels(images: Tensor) -> Tensor:
+    """Return gray levels 0..255 as whole numbers in a floating dtype, ``(batch, height, width)``.
 
     uint8 images are weighted in whole numbers, ``(299 R + 587 G + 114 B) // 1000``, so that every device agrees
     to the bit. Floats take ``floor(255 gray + 0.0005)``, which gives the same levels for all float32 and
-    float64 images that were uint8 before; plain truncation would lose a level on many greys.
+    float64 images that were uint8 before; plain truncation would lose a level on many grays.
     """
     if images.dtype == torch.uint8:
         if images.shape[1] == 1:
@@ -80,7 +80,7 @@ def grey_levels(images: Tensor) -> Tensor:
 
 
 def levels_of_luma(gray: Tensor) -> Tensor:
-    """Grey levels ``(batch, height, width)`` of a luma ``(batch, 1, height, width)`` in [0, 1]."""
+    """Gray levels ``(batch, height, width)`` of a luma ``(batch, 1, height, width)`` in [0, 1]."""
     return gray[:, 0].mul(255).add_(0.0005).floor_()
 
 

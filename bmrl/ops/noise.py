@@ -28,7 +28,7 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
             they are, but the truncation presumes the contrast of [0, 1]: floats that span more than 1.9 (1 and what
             resampling overshoots) are refused on the CPU, where values can be looked at.
         truncation: > 0; residuals are clamped to [-truncation, truncation], infinity clamps nothing. Residuals of
-            images in [0, 1] rarely leave ±1, so that the default clamps nothing; the 3 grey levels of classical
+            images in [0, 1] rarely leave ±1, so that the default clamps nothing; the 3 gray levels of classical
             steganalysis are 3 / 255.
 
     Returns:

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from bmrl._checks import check_images
 from bmrl.errors import DTypeError, ShapeError
 from bmrl.ops._ranges import check_unit_range
-from bmrl.ops.luma import grey_levels
+from bmrl.ops.luma import gray_levels
 
 __all__ = ["PatchHomogeneity", "RichestPatch", "patch_homogeneity", "richest_patch"]
 
 
 def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
-    r"""Return the homogeneity of the grey-level co-occurrence matrix of each non-overlapping patch.
+    r"""Return the homogeneity of the gray-level co-occurrence matrix of each non-overlapping patch.
 
-    For the matrix at distance 1, angle 0, symmetric and normalised over 256 levels (Haralick et al., 1973),
+    For the matrix at distance 1, angle 0, symmetric and normalized over 256 levels (Haralick et al., 1973),
     homogeneity :math:`\sum_{ij} P_{ij} / (1 + (i - j)^2)` equals the mean of :math:`1 / (1 + (a - b)^2)` over
-    horizontally neighbouring levels a, b, so that no matrix is built. 1 is a flat patch, small values are rich
+    horizontally neighboring levels a, b, so that no matrix is built. 1 is a flat patch, small values are rich
     texture.
 
     Args:
@@ -47,7 +47,7 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
     """
     patch_size = check_patch("images", images, patch_size)
     check_unit_range("images", images)
-    return _similarity(grey_levels(images), patch_size).mean(dim=(-2, -1))
+    return _similarity(gray_levels(images), patch_size).mean(dim=(-2, -1))
 
 
 def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Tensor]:
@@ -80,19 +80,19 @@ def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Ten
     """
     patch_size = check_patch("images", images, patch_size)
     check_unit_range("images", images)
-    indices = richest_index(grey_levels(images.detach()), patch_size)
+    indices = richest_index(gray_levels(images.detach()), patch_size)
     return patch_at(images, indices, patch_size), indices
 
 
 def richest_index(levels: Tensor, patch_size: int) -> Tensor:
-    """Index ``(batch,)`` of the least homogeneous patch of grey levels ``(batch, height, width)``."""
+    """Index ``(batch,)`` of the least homogeneous patch of gray levels ``(batch, height, width)``."""
     # Whole numbers, so that their sum is exact in any order: a tie is a tie on every device.
     similarity = _similarity(levels, patch_size).mul_(2**24).round_()
     return _sum_whole_numbers(similarity).flatten(1).argmin(dim=1)
 
 
 def _similarity(levels: Tensor, patch_size: int) -> Tensor:
-    """1 / (1 + d**2) of horizontal neighbours d levels apart, ``(batch, rows, columns, p, p - 1)``."""
+    """1 / (1 + d**2) of horizontal neighbors d levels apart, ``(batch, rows, columns, p, p - 1)``."""
     patches = rearrange(_cropped(levels, patch_size), "b (r p) (q s) -> b r q p s", p=patch_size, s=patch_size)
     differences = patches[..., 1:] - patches[..., :-1]
     return differences.square_().add_(1).reciprocal_()
@@ -114,7 +114,7 @@ def check_patch_size(patch_size: int) -> int:
     if isinstance(patch_size, bool) or not isinstance(patch_size, int | torch.SymInt | numbers.Integral):
         raise DTypeError(f"patch_size: expected an int, got {type(patch_size).__name__}")
     if patch_size < 2:
-        raise ShapeError(f"patch_size: expected >= 2 (levels are compared with a neighbour), got {patch_size}")
+        raise ShapeError(f"patch_size: expected >= 2 (levels are compared with a neighbor), got {patch_size}")
     return int(patch_size)
 
 

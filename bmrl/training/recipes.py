@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
 
-from bmrl._checks import _described
+from bmrl._checks import described
 from bmrl._fields import (
     LARGEST_COUNT,
     Bounds,
@@ -39,7 +39,7 @@ class TrainingConfig:
         optimizer: ``"adam"`` (the paper), or ``"adamw"``, which decouples the weight decay.
         learning_rate: of the model.
         weight_decay: of the model.
-        objective_learning_rate_scale: centres and temperatures learn this many times faster, without decay.
+        objective_learning_rate_scale: centers and temperatures learn this many times faster, without decay.
         drop_every: epochs after which the learning rate falls tenfold.
         ema_decay: the saved model is the exponential moving average of the weights with this decay a step; 0 is
             off, and the last weights are saved.
@@ -84,7 +84,7 @@ class TrainingConfig:
     def from_dict(cls, data: dict[str, Any]) -> TrainingConfig:
         """Make a recipe from plain data; unknown keys are a :class:`ConfigError`."""
         if not isinstance(data, dict):
-            raise ConfigError(f"recipe: expected fields by name, got {_described(data)}")
+            raise ConfigError(f"recipe: expected fields by name, got {described(data)}")
         known = names_of(cls)
         for name in data:
             if name not in known[cls.__name__]:

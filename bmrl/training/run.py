@@ -85,7 +85,7 @@ def train(
     """Train BMRL on the seen images of a manifest and write the model into a folder.
 
     Args:
-        data: a folder with ``manifest.csv``; ``train`` images are learnt, ``val`` images watched.
+        data: a folder with ``manifest.csv``; ``train`` images are learned, ``val`` images watched.
         out: the run's folder, which becomes the model folder. Must be new or empty unless ``resume``, and nobody else
             may be writing into it.
         preset: ``"tiny"`` or ``"paper"``: the model's sizes and the recipe.
@@ -290,7 +290,7 @@ def load_split(manifest: Manifest, config: BMRLConfig, split: str) -> FaceDatase
     """Return the seen images of a split; with parsing maps if they are trained on.
 
     Raises:
-        DataError: a class of the model has no training image, so that it would never be learnt.
+        DataError: a class of the model has no training image, so that it would never be learned.
     """
     dataset = FaceDataset(
         manifest,

@@ -26,7 +26,7 @@ __all__ = ["AttributionTask", "BMRLTask"]
 
 
 class AttributionTask(L.LightningModule):
-    """What every attributor's training shares: augmentation, optimiser, validation and log.
+    """What every attributor's training shares: augmentation, optimizer, validation and log.
 
     Args:
         model: takes uint8 images and returns a :class:`~bmrl.models.BMRLOutput`; its ``config`` says how it is built.
@@ -59,7 +59,7 @@ class AttributionTask(L.LightningModule):
         """Return the total loss, its named parts and the logits of an augmented batch."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the optimiser's parameter groups."""
+        """Return the optimizer's parameter groups."""
         return [{"params": list(self.model.parameters())}]
 
     def settings(self) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def test_labels_follow_the_order_of_the_generators(folder):
     assert dataset(folder, generators=(real, ddpm)).labels == (1, 0, 1, 0, 1)
 
 
-def test_unseen_images_are_labelled_minus_one(folder):
+def test_unseen_images_are_labeled_minus_one(folder):
     assert dataset(folder, split="test", role="unseen").labels == (-1, -1)
     assert dataset(folder, split="test", role=None).labels == (0, -1, -1)
 
@@ -208,7 +208,7 @@ def test_the_map_stays_on_the_image(tmp_path_factory, width, height, size):
     sample = FaceDataset(manifest, split="train", image_size=size, generators=manifest.generators())[0]
     side = min(width, height)
     centers = (np.arange(size) + 0.5) * side / size
-    below, above = ((centers + eps).astype(int) for eps in (-1e-6, 1e-6))  # on an edge either neighbour is right
+    below, above = ((centers + eps).astype(int) for eps in (-1e-6, 1e-6))  # on an edge either neighbor is right
     matches = [
         sample["parsing"].numpy() == ramp[np.ix_((height - side) // 2 + rows, (width - side) // 2 + columns)]
         for rows in (below, above)

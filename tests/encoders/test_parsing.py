@@ -10,7 +10,7 @@ from bmrl.parsing import PARSING_CLASSES, PARSING_COLORS
 SMALL = {"embed_dim": 8, "channels": (3, 4), "convs_per_stage": (1, 1), "num_blocks": 1, "num_heads": 2, "mlp_dim": 8}
 
 
-def test_classes_and_colours():
+def test_classes_and_colors():
     assert len(PARSING_CLASSES) == len(PARSING_COLORS) == len(set(PARSING_COLORS)) == 19
     known = dict(zip(PARSING_CLASSES, PARSING_COLORS, strict=True))
     assert known["background"] == (0, 0, 0)
@@ -19,7 +19,7 @@ def test_classes_and_colours():
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
-def test_every_index_gets_its_colour(dtype):
+def test_every_index_gets_its_color(dtype):
     parsing = torch.arange(19).reshape(1, 1, 19).to(dtype)
     colored = color_parsing(parsing)
     assert colored.shape == (1, 3, 1, 19)
@@ -27,7 +27,7 @@ def test_every_index_gets_its_colour(dtype):
         assert (colored[0, :, 0, index] * 255).round().int().tolist() == list(color)
 
 
-def test_encoder_sees_the_colours():
+def test_encoder_sees_the_colors():
     encoder = ParsingEncoder(16, **SMALL).eval()
     parsing = torch.randint(0, 19, (2, 16, 16), dtype=torch.uint8)
     with torch.inference_mode():

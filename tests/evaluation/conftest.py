@@ -1,4 +1,4 @@
-"""A folder of plainly coloured images, and a network whose answer for each of them can be worked out by hand."""
+"""A folder of plainly colored images, and a network whose answer for each of them can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from torch import nn
 from bmrl.data.manifest import Manifest, Row
 from bmrl.generators import Generator
 from bmrl.models import BMRLConfig, BMRLOutput
+from tests.training.conftest import data, small
+
+__all__ = ["data", "small"]  # fixtures
 
 RED = Generator(name="red", manipulation="EFS", architecture="GAN")
 GREEN = Generator(name="green", manipulation="FS", architecture="diffusion")
@@ -20,7 +23,7 @@ CLASSES = (RED, GREEN, PHOTO)  # not in the order of their names, so that a sort
 SHARPNESS = 4.0
 
 
-class ColourJudge(nn.Module):
+class ColorJudge(nn.Module):
     """Probabilities are the softmax of 4 times the mean red, green and blue in [0, 1]; a model of bmrl in every way."""
 
     def __init__(self):
@@ -36,13 +39,13 @@ class ColourJudge(nn.Module):
         return BMRLOutput(logits, logits.softmax(dim=1), nn.functional.normalize(means + 0.01, dim=1))
 
 
-def judge(colour):
-    """Return what :class:`ColourJudge` says of a colour (three numbers in 0..255), in plain Python."""
-    powers = [math.exp(SHARPNESS * channel / 255) for channel in colour]
+def judge(color):
+    """Return what :class:`ColorJudge` says of a color (three numbers in 0..255), in plain Python."""
+    powers = [math.exp(SHARPNESS * channel / 255) for channel in color]
     return [power / sum(powers) for power in powers]
 
 
-# name: manipulation, architecture, role, {split: colours}
+# name: manipulation, architecture, role, {split: colors}
 IMAGES = {
     "red": ("EFS", "GAN", "seen", {"train": [(250, 0, 0), (240, 9, 0), (200, 30, 3)],
                                    "test": [(255, 0, 0), (230, 10, 0), (0, 200, 0)]}),
@@ -55,7 +58,7 @@ IMAGES = {
 
 @pytest.fixture
 def model():
-    return ColourJudge()
+    return ColorJudge()
 
 
 @pytest.fixture
@@ -74,11 +77,11 @@ def small_config():
 def manifest(tmp_path):
     rows = []
     for name, (manipulation, architecture, role, splits) in IMAGES.items():
-        for split, colours in splits.items():
-            for number, colour in enumerate(colours):
+        for split, colors in splits.items():
+            for number, color in enumerate(colors):
                 path = f"{name}/{split}{number}.png"
                 (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (40, 32), colour).save(tmp_path / "data" / path)
+                Image.new("RGB", (40, 32), color).save(tmp_path / "data" / path)
                 rows.append(Row(path, name, manipulation, architecture, role, split, f"{split} {name} {number}"))
     made = Manifest(tmp_path / "data", tuple(rows))
     made.write()
@@ -89,14 +92,14 @@ def manifest(tmp_path):
 def expected_probabilities():
     """Of the test images in the manifest's order, by path."""
     return {
-        f"{name}/test{number}.png": judge(colour)
+        f"{name}/test{number}.png": judge(color)
         for name, (_, _, _, splits) in IMAGES.items()
-        for number, colour in enumerate(splits["test"])
+        for number, color in enumerate(splits["test"])
     }
 
 
 @pytest.fixture
-def judge_colour():
+def judge_color():
     return judge
 
 

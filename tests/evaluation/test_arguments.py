@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from bmrl.errors import BMRLError
-from bmrl.evaluation import Attributor, Predictions, evaluate, metrics, predict, summarise
+from bmrl.evaluation import Predictions, evaluate, metrics, predict, summarize
 from bmrl.evaluation.detection import detection_metrics, real_probability
-from bmrl.evaluation.image_statistics import colour_spectrum_statistics
+from bmrl.evaluation.image_statistics import color_spectrum_statistics
 from bmrl.evaluation.intervals import wilson_interval
 from bmrl.evaluation.plots import embedding_map, markers, score_histogram, threshold_curves
 from bmrl.evaluation.projection import project
@@ -19,6 +19,7 @@ from bmrl.evaluation.report import render_report
 from bmrl.evaluation.shortcuts import shortcut_baseline
 from bmrl.evaluation.summary import headline
 from bmrl.evaluation.table import format_figures
+from bmrl.inference import Attributor
 from bmrl.inference.attribution import attributions_from_probabilities
 
 GOOD = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])
@@ -77,7 +78,7 @@ METRICS = {
         "probability_real": (SCORES, SCORES_REFUSED),
         "is_real": (REAL, (None, [True, False], REAL[:1], LABELS)),
     },
-    colour_spectrum_statistics: {
+    color_spectrum_statistics: {
         "images": (
             torch.zeros(1, 3, 8, 8),
             (
@@ -170,12 +171,12 @@ def test_predictions_and_what_is_made_of_them(model, manifest, classes, tmp_path
         for value in values:
             refuses(Predictions, fields, name, value)
     for value in THRESHOLDS:
-        refuses(summarise, {"predictions": found}, "thresholds", value)
+        refuses(summarize, {"predictions": found}, "thresholds", value)
     for value in (None, "x", [], found.probabilities):
-        refuses(summarise, {"thresholds": [0.5]}, "predictions", value)
-        refuses(render_report, {"metrics": summarise(found, [0.5])}, "predictions", value)
+        refuses(summarize, {"thresholds": [0.5]}, "predictions", value)
+        refuses(render_report, {"metrics": summarize(found, [0.5])}, "predictions", value)
         refuses(render_report, {"predictions": found}, "metrics", value, "figures")
-    with pytest.raises(BMRLError, match="figures: expected the result of evaluate or summarise, got one without"):
+    with pytest.raises(BMRLError, match="figures: expected the result of evaluate or summarize, got one without"):
         format_figures({"x": {}})
     sources = ["a"] * len(found.rows)
     good = {"probabilities": found.probabilities, "generators": classes, "threshold": 0.5, "sources": sources}

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bmrl.errors import DTypeError, ShapeError
-from bmrl.evaluation.image_statistics import NUM_STATISTICS, colour_spectrum_statistics
+from bmrl.evaluation.image_statistics import NUM_STATISTICS, color_spectrum_statistics
 
 
 def oracle(image):
@@ -40,7 +40,7 @@ def test_equals_definition(seed, height, width):
     images = torch.randint(
         0, 256, (2, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
     )
-    found = colour_spectrum_statistics(images)
+    found = color_spectrum_statistics(images)
     assert found.shape == (2, NUM_STATISTICS) == (2, 26)
     assert found.dtype == torch.float32
     expected = np.array([oracle(image.double().numpy() / 255) for image in images])
@@ -50,13 +50,13 @@ def test_equals_definition(seed, height, width):
 def test_uint8_and_float_agree_and_the_input_is_left_alone():
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     before = images.clone()
-    torch.testing.assert_close(colour_spectrum_statistics(images), colour_spectrum_statistics(images.double() / 255))
+    torch.testing.assert_close(color_spectrum_statistics(images), color_spectrum_statistics(images.double() / 255))
     assert torch.equal(images, before)
 
 
 @pytest.mark.parametrize("level", [0, 77, 255])
 def test_constant_image_has_no_spread_correlation_or_spectrum(level):
-    found = colour_spectrum_statistics(torch.full((1, 3, 24, 24), level, dtype=torch.uint8))[0]
+    found = color_spectrum_statistics(torch.full((1, 3, 24, 24), level, dtype=torch.uint8))[0]
     torch.testing.assert_close(found[:3], torch.full((3,), level / 255))
     torch.testing.assert_close(found[3:6], torch.zeros(3), atol=1e-6, rtol=0)
     assert (found[12:15] == 0).all()
@@ -66,12 +66,12 @@ def test_constant_image_has_no_spread_correlation_or_spectrum(level):
 def test_knows_nothing_of_left_and_right():
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(
-        colour_spectrum_statistics(images), colour_spectrum_statistics(images.flip(3)), rtol=1e-4, atol=1e-4
+        color_spectrum_statistics(images), color_spectrum_statistics(images.flip(3)), rtol=1e-4, atol=1e-4
     )
 
 
 def test_rejects():
     with pytest.raises(ShapeError, match=r"images: expected channels = 3, got 1"):
-        colour_spectrum_statistics(torch.zeros(1, 1, 8, 8))
+        color_spectrum_statistics(torch.zeros(1, 1, 8, 8))
     with pytest.raises(DTypeError, match=r"images: expected torch.uint8 or a floating-point dtype, got torch.int64"):
-        colour_spectrum_statistics(torch.zeros(1, 3, 8, 8, dtype=torch.int64))
+        color_spectrum_statistics(torch.zeros(1, 3, 8, 8, dtype=torch.int64))

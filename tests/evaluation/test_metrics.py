@@ -26,7 +26,7 @@ def probabilities(draw, num_generators, max_images=8):
 
 
 @st.composite
-def labelled(draw):
+def labeled(draw):
     num_generators = draw(st.integers(1, 4))
     rows = draw(probabilities(num_generators))
     labels = draw(st.lists(st.integers(0, num_generators - 1), min_size=len(rows), max_size=len(rows)))
@@ -45,7 +45,7 @@ def wins(upper, lower):
     return sum(1.0 if a > b else 0.5 if a == b else 0.0 for a in upper for b in lower)
 
 
-@given(labelled())
+@given(labeled())
 def test_closed_set_metrics_equal_counting(case):
     rows, labels, num_generators = case
     named = [first_best(row) for row in rows]
@@ -64,7 +64,7 @@ def test_closed_set_metrics_equal_counting(case):
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
-@given(labelled())
+@given(labeled())
 def test_closed_set_metrics_equal_scikit_learn(case):
     rows, labels, _ = case
     named = [first_best(row) for row in rows]
@@ -135,7 +135,7 @@ def area_under_ccr_over_fpr(seen, labels, unseen):
     return sum((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in itertools.pairwise(points))
 
 
-@given(labelled(), st.data())
+@given(labeled(), st.data())
 def test_oscr_equals_area_and_pairs(case, data):
     seen, labels, num_generators = case
     unseen = data.draw(probabilities(num_generators))

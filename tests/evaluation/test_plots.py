@@ -18,8 +18,8 @@ def pixels(png):
     return np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(int)
 
 
-def has_colour(png, colour, tolerance=40):
-    wanted = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+def has_color(png, color, tolerance=40):
+    wanted = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
     return bool((np.abs(pixels(png) - wanted).max(axis=2) < tolerance).any())
 
 
@@ -40,13 +40,13 @@ def test_a_rising_threshold_accepts_fewer_seen_and_rejects_more_unseen_images():
     assert red.max() < blue.min()  # rows count from the top
 
 
-def test_map_draws_every_kind_in_its_colour():
+def test_map_draws_every_kind_in_its_color():
     styles = plots.markers(3, 2)
     points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.5, 0.5]])
     png = plots.embedding_map(points, [0, 1, 2, 3, 4], styles)
-    assert all(has_colour(png, style.colour) for style in styles)
+    assert all(has_color(png, style.color) for style in styles)
     without = plots.embedding_map(points[:2], [0, 2], styles)
-    assert not has_colour(without, styles[1].colour)
+    assert not has_color(without, styles[1].color)
 
 
 @pytest.mark.parametrize(("seen", "unseen"), [(1, 0), (10, 9), (40, 20)])

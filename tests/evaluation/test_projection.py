@@ -10,7 +10,7 @@ from bmrl.evaluation.projection import project
 
 
 def test_groups_stay_together():
-    """Two groups far apart: every image's nearest neighbour on the map is of its own group."""
+    """Two groups far apart: every image's nearest neighbor on the map is of its own group."""
     rng = torch.Generator().manual_seed(0)
     embeddings = torch.randn(40, 16, generator=rng) * 0.1
     embeddings[20:] += 3

@@ -15,7 +15,7 @@ from bmrl.data.manifest import Row
 from bmrl.errors import MissingExtraError
 from bmrl.evaluation.predictions import Predictions
 from bmrl.evaluation.report import render_report
-from bmrl.evaluation.summary import summarise
+from bmrl.evaluation.summary import summarize
 from bmrl.generators import Generator
 
 HOSTILE = '<script>alert("x")</script>'
@@ -79,7 +79,7 @@ def make(names=("red", "photo"), num_unseen=4, num_seen=6, skipped=()):
                   "generators": [{"name": c.name, "manipulation": c.manipulation, "architecture": c.architecture}
                                  for c in classes]},
         "data": {"root": "data", "split": "test", "num_images": len(rows), "num_skipped": len(skipped)},
-        **summarise(predictions, [0.7, 0.9]),
+        **summarize(predictions, [0.7, 0.9]),
         "skipped": list(skipped), "shortcut": None, "shortcut_reason": "not asked for", "baselines": {},
     }  # fmt: skip
     return metrics, predictions
@@ -107,7 +107,7 @@ def test_shows_the_figures():
     assert ["", "odd", *map(str, metrics["unseen"]["per_generator"][0]["named"])] in page.rows
     assert [row for row in page.rows if row[:3] == ["odd", "face swap, diffusion", "4"]]
     assert page.row("All images")[1:3] == ["0", "10"]
-    assert "Colour and spectrum alone" not in page.rows[0]
+    assert "Color and spectrum alone" not in page.rows[0]
     assert page.items == ["seen", "●red", "●photo", "unseen", "△odd"]
     assert "bmrl 1.2.3" in page.text
 
@@ -117,7 +117,7 @@ def test_baselines_stand_beside_the_model():
     other, _ = make(num_seen=9, num_unseen=2)
     older = {**other, "thresholds": other["thresholds"][:1]}
     page = Page(render_report({**metrics, "shortcut": other, "baselines": {"CViT & co": older}}, predictions))
-    assert page.rows[0][1:] == ["This model", "Colour and spectrum alone", "CViT & co"]
+    assert page.rows[0][1:] == ["This model", "Color and spectrum alone", "CViT & co"]
     expected = [percent(one["unseen"]["oscr"]) for one in (metrics, other, older)]
     assert page.row("OSCR ↑")[1:] == expected
     assert page.row("Unseen images rejected at 0.9 ↑")[3] == "–"

@@ -21,7 +21,7 @@ from bmrl.errors import (
 )
 from bmrl.evaluation.run import evaluate
 from bmrl.evaluation.shortcuts import shortcut_baseline
-from bmrl.evaluation.summary import summarise
+from bmrl.evaluation.summary import summarize
 from bmrl.models import build_model, save_model
 
 
@@ -34,7 +34,7 @@ def test_writes_both_files(model, manifest, tmp_path, expected_probabilities):
     assert metrics["format"] == 1
     assert metrics["bmrl_version"] == __version__
     assert metrics["model"] == {
-        "name": "ColourJudge", "folder": None, "image_size": 32,
+        "name": "ColorJudge", "folder": None, "image_size": 32,
         "generators": [
             {"name": "red", "manipulation": "EFS", "architecture": "GAN"},
             {"name": "green", "manipulation": "FS", "architecture": "diffusion"},
@@ -59,7 +59,7 @@ def test_shortcut_stands_beside(model, manifest, tmp_path):
     metrics = evaluate(model, manifest, tmp_path / "out")
     assert metrics["shortcut_reason"] is None
     assert metrics["shortcut"]["seen"]["num_images"] == 6
-    assert "Colour and spectrum alone" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Color and spectrum alone" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     without = evaluate(model, manifest, tmp_path / "out", shortcut=False)
     assert without["shortcut"] is None
     assert without["shortcut_reason"] == "not asked for"
@@ -140,9 +140,9 @@ def test_each_image_is_opened_once(model, manifest, tmp_path, monkeypatch):
         assert sorted(opened) == sorted(row.path for row in manifest.select(split="train"))
     finally:
         watching = False  # a hook stays for the life of the process
-    alone = summarise(shortcut_baseline(manifest, model.config.generators, image_size=32), (0.7, 0.9))
+    alone = summarize(shortcut_baseline(manifest, model.config.generators, image_size=32), (0.7, 0.9))
     assert metrics["shortcut"] == alone
-    alone = summarise(shortcut_baseline(manifest, model.config.generators, image_size=32, split="train"), (0.7, 0.9))
+    alone = summarize(shortcut_baseline(manifest, model.config.generators, image_size=32, split="train"), (0.7, 0.9))
     assert trained_on["shortcut"] == alone
 
 
@@ -174,7 +174,7 @@ def test_what_is_wrong_is_said_before_the_work(model, manifest, tmp_path, monkey
         (
             "baselines",
             {"x": {}},
-            "baselines: of 'x': figures: expected the result of evaluate or summarise, got one without 'unseen'",
+            "baselines: of 'x': figures: expected the result of evaluate or summarize, got one without 'unseen'",
         ),
     ):
         arguments = {"model": model, "data": manifest, "out": tmp_path / "out"} | {name: value}
@@ -208,7 +208,7 @@ def test_names_that_are_no_unicode(model, manifest, tmp_path):
 def test_rejects(model, manifest, tmp_path):
     with pytest.raises(
         DataError,
-        match=r"baselines: of 'x': figures: expected the result of evaluate or summarise, got one without 'unseen'",
+        match=r"baselines: of 'x': figures: expected the result of evaluate or summarize, got one without 'unseen'",
     ):
         evaluate(model, manifest, tmp_path / "out", baselines={"x": {"seen": {"accuracy": 1.0}}})
     with pytest.raises(MissingFileError, match="nowhere"):

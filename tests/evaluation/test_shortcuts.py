@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from bmrl.data.manifest import Manifest, Row
 from bmrl.errors import DataError, MissingExtraError, RangeError
-from bmrl.evaluation.image_statistics import colour_spectrum_statistics
+from bmrl.evaluation.image_statistics import color_spectrum_statistics
 from bmrl.evaluation.shortcuts import shortcut_baseline
 from bmrl.generators import Generator
 from bmrl.images import read_image
@@ -20,7 +20,7 @@ BRIGHTNESS = {"dark": 60, "light": 190, "mid": 125}
 
 @pytest.fixture
 def noisy(tmp_path):
-    """Grey noise whose brightness gives the generator away, and nothing else."""
+    """Gray noise whose brightness gives the generator away, and nothing else."""
     rng = np.random.default_rng(0)
     rows = []
     for name, level in BRIGHTNESS.items():
@@ -52,7 +52,7 @@ def test_equals_a_regression_fitted_by_hand(noisy):
     def statistics(split):
         rows = noisy.select(split=split)
         images = torch.stack([read_image(noisy.image_path(row), 32) for row in rows])
-        return rows, colour_spectrum_statistics(images).double().numpy()
+        return rows, color_spectrum_statistics(images).double().numpy()
 
     train, x = statistics("train")
     _, test_x = statistics("test")

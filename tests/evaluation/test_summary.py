@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from bmrl.data.manifest import Row
 from bmrl.errors import DataError, RangeError
 from bmrl.evaluation.predictions import Predictions
-from bmrl.evaluation.summary import headline, summarise
+from bmrl.evaluation.summary import headline, summarize
 
 
 def row(name, number, manipulation="EFS", architecture="GAN", role="seen"):
@@ -41,7 +41,7 @@ def wilson(successes, total):
 
 
 def test_seen(predictions):
-    seen = summarise(predictions, [0.7])["seen"]
+    seen = summarize(predictions, [0.7])["seen"]
     assert seen["num_images"] == 6
     assert seen["accuracy"] == pytest.approx(4 / 6)
     assert seen["accuracy_interval"] == wilson(4, 6)
@@ -57,7 +57,7 @@ def test_seen(predictions):
 
 
 def test_unseen(predictions):
-    unseen = summarise(predictions, [0.5, 0.7])["unseen"]
+    unseen = summarize(predictions, [0.5, 0.7])["unseen"]
     # scores: seen 0.8 0.6 0.9 1.0 0.75 0.5, unseen 0.4 0.8 0.6
     assert unseen["num_images"] == 3
     assert unseen["auroc"] == pytest.approx((2.5 + 1.5 + 3 + 3 + 2 + 1) / 18)
@@ -77,7 +77,7 @@ def test_unseen(predictions):
 
 
 def test_thresholds(predictions):
-    low, high = summarise(predictions, [0.5, 0.75])["thresholds"]
+    low, high = summarize(predictions, [0.5, 0.75])["thresholds"]
     assert low["threshold"] == 0.5
     assert low["seen_acceptance"] == 1.0
     assert low["seen_accepted_and_right"] == pytest.approx(4 / 6)
@@ -90,7 +90,7 @@ def test_thresholds(predictions):
 
 
 def test_detection(predictions):
-    detection = summarise(predictions, [0.7])["detection"]
+    detection = summarize(predictions, [0.7])["detection"]
     assert detection["reason"] is None
     # p(real): fake 0.1 0.1 0 0, real 0.75 0.4; unseen: fake 0.3, real 0.8 0.6
     assert detection["seen"] == {
@@ -104,7 +104,7 @@ def test_detection(predictions):
 
 def test_without_real_classes_detection_says_why(predictions, classes):
     fakes = Predictions(classes[:2], predictions.rows[:3], torch.tensor([[0.9, 0.1]] * 3), torch.zeros(3, 2))
-    detection = summarise(fakes, [0.7])["detection"]
+    detection = summarize(fakes, [0.7])["detection"]
     assert detection["seen"] is None
     assert detection["all"] is None
     assert detection["reason"] == "generators: expected real and generated classes, got generated ones only"
@@ -112,7 +112,7 @@ def test_without_real_classes_detection_says_why(predictions, classes):
 
 def test_without_unseen_images(predictions, classes):
     seen = Predictions(classes, predictions.rows[:6], predictions.probabilities[:6], predictions.embeddings[:6])
-    figures = summarise(seen, [0.7])
+    figures = summarize(seen, [0.7])
     assert figures["unseen"] is None
     assert figures["thresholds"][0]["unseen_rejection"] is None
     assert headline(figures)["auroc"] is None
@@ -120,7 +120,7 @@ def test_without_unseen_images(predictions, classes):
 
 
 def test_headline_and_json(predictions):
-    figures = summarise(predictions, [0.7, 0.9])
+    figures = summarize(predictions, [0.7, 0.9])
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     found = headline(figures)
     assert list(found) == [
@@ -135,8 +135,8 @@ def test_headline_and_json(predictions):
 def test_rejects(predictions, classes):
     unseen = Predictions(classes, predictions.rows[6:], predictions.probabilities[6:], predictions.embeddings[6:])
     with pytest.raises(DataError, match=r"predictions: expected at least one image of a seen generator, got unseen"):
-        summarise(unseen, [0.7])
+        summarize(unseen, [0.7])
     with pytest.raises(RangeError, match=r"thresholds: expected at least one, got none"):
-        summarise(predictions, [])
+        summarize(predictions, [])
     with pytest.raises(RangeError, match=r"thresholds: expected 0 .. 1, got nan"):
-        summarise(predictions, [0.7, math.nan])
+        summarize(predictions, [0.7, math.nan])

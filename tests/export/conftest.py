@@ -282,8 +282,8 @@ def network():
 
 
 @contextlib.contextmanager
-def _strange_server(behaviour):
-    """Listen on a port and run ``behaviour`` with each connection; yield the address and the list of connections."""
+def _strange_server(behavior):
+    """Listen on a port and run ``behavior`` with each connection; yield the address and the list of connections."""
     connections = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -292,7 +292,7 @@ def _strange_server(behaviour):
                 while True:
                     connections.append(listener.accept()[0])
                     with contextlib.suppress(OSError):  # the client has gone
-                        behaviour(connections[-1])
+                        behavior(connections[-1])
 
         thread = threading.Thread(target=accept)
         thread.start()

@@ -85,7 +85,7 @@ def statistics(connection):
 
 
 def png(width, height, rows=None, *, extra=b""):
-    """Return a PNG file of 1-bit grey whose header says ``width`` times ``height``, whatever ``rows`` hold."""
+    """Return a PNG file of 1-bit gray whose header says ``width`` times ``height``, whatever ``rows`` hold."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

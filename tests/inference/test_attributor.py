@@ -15,24 +15,24 @@ from bmrl.inference.attributor import Attribution, Attributor
 from bmrl.models import build_model, load_model, save_model
 
 
-def png(colour):
+def png(color):
     buffer = io.BytesIO()
-    Image.new("RGB", (40, 40), colour).save(buffer, "PNG")
+    Image.new("RGB", (40, 40), color).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def test_every_kind_of_source(model, tmp_path, judge_colour):
+def test_every_kind_of_source(model, tmp_path, judge_color):
     path = tmp_path / "red.png"
     path.write_bytes(png((255, 0, 0)))
     with path.open("rb") as file:
         sources = [path, str(path), png((0, 255, 0)), Image.new("RGB", (9, 50), (0, 0, 255)), file,
                    io.BytesIO(png((0, 120, 0)))]  # fmt: skip
         answers = Attributor(model)(sources)
-    colours = [(255, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 0, 0), (0, 120, 0)]
+    colors = [(255, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 0, 0), (0, 120, 0)]
     assert [answer.source for answer in answers] == [str(path), str(path), "image 2", "image 3", str(path), "image 5"]
-    for answer, colour in zip(answers, colours, strict=True):
+    for answer, color in zip(answers, colors, strict=True):
         assert list(answer.probabilities) == ["red", "green", "photo"]
-        assert list(answer.probabilities.values()) == pytest.approx(judge_colour(colour), abs=1e-6)
+        assert list(answer.probabilities.values()) == pytest.approx(judge_color(color), abs=1e-6)
     assert [answer.generator for answer in answers] == ["red", "red", "green", "photo", "red", "green"]
     assert Attributor(model)(path) == answers[:1]
     assert Attributor(model)(str(path)) == answers[:1]

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from bmrl.errors import VerificationError
-from bmrl.evaluation import Attributor
+from bmrl.inference import Attributor
 from bmrl.models import BMRL, presets
 
 

@@ -37,13 +37,13 @@ STEPS = 3
 class Pairs(nn.Module):
     """A loss of two embeddings, with labels and a mask where it knows them."""
 
-    def __init__(self, loss, *, masked=False, labelled=True):
+    def __init__(self, loss, *, masked=False, labeled=True):
         super().__init__()
-        self.loss, self.masked, self.labelled = loss, masked, labelled
+        self.loss, self.masked, self.labeled = loss, masked, labeled
 
     def forward(self, net, images, labels):
         options = {"mask": labels != 1} if self.masked else {}
-        arguments = (labels,) if self.labelled else ()
+        arguments = (labels,) if self.labeled else ()
         return self.loss(net(images), net(images.flip(1)), *arguments, **options)
 
 
@@ -85,7 +85,7 @@ CASES = {
     "cpc": lambda **gather: Pairs(CPCLoss(**gather), masked=True),
     "cpc in chunks": lambda **gather: Pairs(CPCLoss(chunk_size=3, **gather)),
     "cmc": lambda **gather: Pairs(CMCLoss(targets="same_label", spa_batch_size=12, **gather)),
-    "kl": lambda **gather: Pairs(LanguageAlignmentLoss(**gather), labelled=False),
+    "kl": lambda **gather: Pairs(LanguageAlignmentLoss(**gather), labeled=False),
     "objective": lambda **gather: Objective(**gather),
     "objective on probabilities": lambda **gather: Objective(dfacc_on="probability", metric_loss="vcc", **gather),
 }

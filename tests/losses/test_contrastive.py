@@ -295,7 +295,7 @@ def test_a_row_s_loss_is_the_mean_of_its_two_cross_entropies():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-12, 1e12, 1e20, 1e37])
 @pytest.mark.parametrize("looks", [True, False], ids=["values seen", "values unseen"])
-def test_any_scale_is_normalised(monkeypatch, dtype, scale, looks):
+def test_any_scale_is_normalized(monkeypatch, dtype, scale, looks):
     visual, paired = (torch.randn(5, 8).clamp(-3, 3).to(dtype) for _ in range(2))
     scaled = (visual * scale).requires_grad_()
     if not looks:  # as on a GPU

@@ -300,7 +300,7 @@ def test_unrelated_generators_are_pushed_whatever_the_margin(case, first, second
 
 @EXAMPLES
 @given(clusters(min_batch=2))
-def test_normalised_embeddings_bound_the_loss(case):
+def test_normalized_embeddings_bound_the_loss(case):
     y, labels, c, margin = case
     y, c = F.normalize(y + 0.1, dim=-1), F.normalize(c + 0.1, dim=-1)
     assert -1 - 1e-9 <= dfacc_loss(y, labels, c, margin=margin).item() <= 3 + 1e-9

@@ -60,7 +60,7 @@ def pairs(net, images):
     return net(images), net(images.flip(1))
 
 
-def labelled_pairs(net, images):
+def labeled_pairs(net, images):
     return *pairs(net, images), LABELS
 
 
@@ -77,7 +77,7 @@ CASES = {
     "vcc": (lambda: ContrastiveCenterLoss(GENERATORS, WIDTH), clusters),
     "cpc": (lambda: CPCLoss(), pairs),
     "cpc in chunks": (lambda: CPCLoss(chunk_size=2), pairs),
-    "cmc": (lambda: CMCLoss(targets="same_label", spa_batch_size=8), labelled_pairs),
+    "cmc": (lambda: CMCLoss(targets="same_label", spa_batch_size=8), labeled_pairs),
     "kl": (lambda: LanguageAlignmentLoss(), pairs),
     "objective": (
         lambda: BMRLObjective(SimpleNamespace(num_generators=GENERATORS, embed_dim=WIDTH), spa_batch_size=BATCH),

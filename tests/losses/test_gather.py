@@ -49,7 +49,7 @@ def processes(request, tmp_path_factory):
 def test_equals_one_process_with_the_whole_batch(processes, name, wrapping):
     lengths, answers = processes
     alone = WORKER.run_alone(name, sum(lengths))
-    assert all(gradient.abs().max() > 1e-6 for gradient in alone["gradients"].values())  # something is learnt
+    assert all(gradient.abs().max() > 1e-6 for gradient in alone["gradients"].values())  # something is learned
     for answer in answers:
         torch.testing.assert_close(answer["results"][name, wrapping], alone, rtol=1e-9, atol=1e-12)
 

@@ -234,7 +234,7 @@ def test_state_dict_and_deepcopy():
 
 
 def test_learns_to_attribute():
-    # End to end with an optimiser: the total falls and the embeddings gather around their centers.
+    # End to end with an optimizer: the total falls and the embeddings gather around their centers.
     images = torch.randn(6, 8)
     visual, head = torch.nn.Linear(8, 5), torch.nn.Linear(5, 3)
     objective = BMRLObjective(Config())

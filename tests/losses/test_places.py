@@ -31,7 +31,7 @@ def pairs(batch, device=None, dtype=None):
     return tuple(torch.randn(batch, 5, device=device, dtype=dtype).requires_grad_() for _ in range(2))
 
 
-def labelled_pairs(batch, device=None, dtype=None):
+def labeled_pairs(batch, device=None, dtype=None):
     return *pairs(batch, device, dtype), torch.arange(batch, device=device) % 3
 
 
@@ -51,8 +51,8 @@ LOSSES = {
     "vcc": (lambda: ContrastiveCenterLoss(3, 5), clusters),
     "cpc": (CPCLoss, pairs),
     "cpc in chunks": (lambda: CPCLoss(chunk_size=4), pairs),
-    "cmc": (lambda: CMCLoss(targets="same_label", spa_batch_size=64), labelled_pairs),
-    "cmc in chunks": (lambda: CMCLoss(targets="same_label", spa_batch_size=64, chunk_size=4), labelled_pairs),
+    "cmc": (lambda: CMCLoss(targets="same_label", spa_batch_size=64), labeled_pairs),
+    "cmc in chunks": (lambda: CMCLoss(targets="same_label", spa_batch_size=64, chunk_size=4), labeled_pairs),
     "kl": (LanguageAlignmentLoss, pairs),
     "objective": (lambda: BMRLObjective(CONFIG, spa_batch_size=64), outputs),
     "objective in chunks": (lambda: BMRLObjective(CONFIG, spa_batch_size=64, chunk_size=4), outputs),

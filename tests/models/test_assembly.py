@@ -36,7 +36,7 @@ def test_output_in_training_and_at_inference(make_model):
     torch.testing.assert_close(inferred.probabilities, trained.logits.softmax(-1))
 
 
-def test_heads_act_on_the_normalised_embedding(make_model):
+def test_heads_act_on_the_normalized_embedding(make_model):
     model = make_model()
     raw = model.visual_encoder(IMAGES)
     output = model(IMAGES)

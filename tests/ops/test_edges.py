@@ -100,7 +100,7 @@ def test_nan_stays_near_its_pixel():
     images = torch.rand(1, 3, 7, 7)
     images[0, 1, 3, 3] = math.nan
     poisoned = sobel(images).isnan()[0, 0]
-    assert poisoned[2:5, 2:5].sum() >= 8  # the centre's own weight is zero times NaN
+    assert poisoned[2:5, 2:5].sum() >= 8  # the center's own weight is zero times NaN
     assert poisoned.sum() <= 9
 
 

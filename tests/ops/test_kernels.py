@@ -23,7 +23,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = (torch.uint8, torch.float32, torch.float16, torch.bfloat16)
 # Aligned; nothing aligned and a remainder beside the patches; the smallest; two warps wide; a patch of two tiles.
 SIZES = [(12, 16, 8), (9, 13, 4), (2, 2, 2), (6, 140, 6), (5, 261, 5)]
-TRUNCATION = 0.3123  # which no residual of whole grey levels meets
+TRUNCATION = 0.3123  # which no residual of whole gray levels meets
 SRM_KERNELS = (
     np.array([[0, 0, 0, 0, 0], [0, -1, 2, -1, 0], [0, 2, -4, 2, 0], [0, -1, 2, -1, 0], [0, 0, 0, 0, 0]]) / 4,
     np.array([[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]) / 12,
@@ -228,7 +228,7 @@ def test_the_first_patch_that_is_not_a_number_is_chosen_from_any_of_its_tiles():
 @pytest.mark.parametrize("size", [(12, 16, 8), (9, 13, 4), (2, 2, 2), (3, 3, 2)], ids=str)
 @pytest.mark.parametrize("channels", [3, 1])
 def test_gradients_equal_those_of_float64(channels, size):
-    # Not of whole grey levels, where a gradient of exactly zero would have no direction in one precision alone.
+    # Not of whole gray levels, where a gradient of exactly zero would have no direction in one precision alone.
     images = torch.rand(2, channels, *size[:2], generator=torch.Generator().manual_seed(0)).to(DEVICE)
 
     def every_view(images: Tensor) -> tuple[Tensor, ...]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bmrl.errors import DTypeError, ShapeError
 from bmrl.ops import Grayscale, grayscale
-from bmrl.ops.luma import grey_levels, levels_of_luma, luma, unit_range
+from bmrl.ops.luma import gray_levels, levels_of_luma, luma, unit_range
 
 PIXEL = st.tuples(*[st.integers(0, 255)] * 3)
 
@@ -29,21 +29,21 @@ def test_equals_bt601(pixel):
 def test_levels_are_integer_arithmetic_and_survive_the_float_detour(pixel):
     red, green, blue = pixel
     expected = (299 * red + 587 * green + 114 * blue) // 1000
-    assert grey_levels(image_of(pixel, torch.uint8)).item() == expected
-    assert grey_levels(image_of(pixel, torch.float32)).item() == expected
-    assert grey_levels(image_of(pixel, torch.float64)).item() == expected
+    assert gray_levels(image_of(pixel, torch.uint8)).item() == expected
+    assert gray_levels(image_of(pixel, torch.float32)).item() == expected
+    assert gray_levels(image_of(pixel, torch.float64)).item() == expected
 
 
-def test_every_grey_keeps_its_level_as_float():
-    greys = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
-    assert torch.equal(grey_levels(greys.float() / 255), torch.arange(256.0).reshape(1, 1, 256))
+def test_every_gray_keeps_its_level_as_float():
+    grays = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
+    assert torch.equal(gray_levels(grays.float() / 255), torch.arange(256.0).reshape(1, 1, 256))
 
 
-def test_levels_of_every_colour_are_those_of_its_luma():
+def test_levels_of_every_color_are_those_of_its_luma():
     channel = torch.arange(256, dtype=torch.uint8)
     for red in channel:
-        colours = torch.stack(torch.broadcast_tensors(red, channel[:, None], channel))[None]
-        assert torch.equal(levels_of_luma(luma(unit_range(colours))), grey_levels(colours))
+        colors = torch.stack(torch.broadcast_tensors(red, channel[:, None], channel))[None]
+        assert torch.equal(levels_of_luma(luma(unit_range(colors))), gray_levels(colors))
 
 
 def test_one_channel_is_taken_as_it_is():

@@ -175,7 +175,7 @@ def _assemble(
     problem = order_problem([found.lower_lip for found in findings if found.lower_lip is not None])
     warnings += [problem] if problem else []
     duplicates = [same for same in by_bytes.values() if len(same) > 1]
-    mislabelled = [same for same in duplicates if len({candidate.generator for candidate in same}) > 1]
+    mislabeled = [same for same in duplicates if len({candidate.generator for candidate in same}) > 1]
     rows = _rows(taken, duplicates, draw)
     images = {name: dict.fromkeys(SPLITS, 0) for name in sorted({row.generator for row in rows})}
     for row in rows:
@@ -188,10 +188,10 @@ def _assemble(
         parsing_skipped=parsing_skipped,
         ignored=ignored,
         duplicates=[[candidate.path for candidate in same] for same in duplicates],
-        mislabelled=[[candidate.path for candidate in same] for same in mislabelled],
+        mislabeled=[[candidate.path for candidate in same] for same in mislabeled],
         warnings=[
             *warnings,
-            *_warnings_of_labels(mislabelled),
+            *_warnings_of_labels(mislabeled),
             *_warnings_of_splits(images, {row.generator for row in rows if row.role == "seen"}),
         ],
     )
@@ -235,13 +235,13 @@ def _rows(
     )
 
 
-def _warnings_of_labels(mislabelled: Sequence[Sequence[Candidate]]) -> list[str]:
-    if not mislabelled:
+def _warnings_of_labels(mislabeled: Sequence[Sequence[Candidate]]) -> list[str]:
+    if not mislabeled:
         return []
-    example = " and ".join(candidate.path for candidate in mislabelled[0][:2])
+    example = " and ".join(candidate.path for candidate in mislabeled[0][:2])
     return [
-        f"{len(mislabelled)} pictures lie under several generators, such as {example}: all but one label of each must "
-        f"be wrong; see mislabelled in {FILENAME}"
+        f"{len(mislabeled)} pictures lie under several generators, such as {example}: all but one label of each must "
+        f"be wrong; see mislabeled in {FILENAME}"
     ]
 
 

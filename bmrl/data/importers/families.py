@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bmrl._checks import _described
+from bmrl._checks import described
 from bmrl._regular_files import open_regular
 from bmrl._text import one_line, printable
 from bmrl.data._manifest_rules import ROLES
@@ -122,12 +122,12 @@ def read_families(path: Path) -> dict[str, GeneratorRule]:
     if not isinstance(content, dict) or not content:
         raise DataError(f"{where}: expected a mapping of generator names, got {type(content).__name__}")
     if twice is not None:  # YAML would take the last
-        raise DataError(f"{where}: expected each name once, got {_described(twice)} twice")
+        raise DataError(f"{where}: expected each name once, got {described(twice)} twice")
     for name in content:
         if isinstance(name, bool) or not isinstance(name, str | int):
             raise DataError(f"{where}: expected generator names, got {name!r}; put a name that means more in quotes")
         if not is_name(str(name)):
-            raise DataError(f"{where}: expected generator names of {NAME_RULE}, got {_described(name)}")
+            raise DataError(f"{where}: expected generator names of {NAME_RULE}, got {described(name)}")
     return {str(name): _rule(str(name), entry, f"{where}, {printable(str(name))}") for name, entry in content.items()}
 
 

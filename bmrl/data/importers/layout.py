@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from bmrl._checks import _described
+from bmrl._checks import described
 from bmrl._text import printable
 from bmrl.data.finding import PARSING, UNSUPPORTED, find_files, is_hidden
 from bmrl.data.importers.families import PHOTOGRAPHS, known_family, names_photographs
@@ -97,7 +97,7 @@ def read_layout(source: Path, named: Collection[str]) -> Layout:
         layout.warnings.append(f"the splits of the source ({', '.join(splits)}) were not kept: new ones were drawn")
     for name in sorted(folders):
         if not is_name(name):
-            raise DataError(f"{printable(str(source))}: expected folders named in {NAME_RULE}, got {_described(name)}")
+            raise DataError(f"{printable(str(source))}: expected folders named in {NAME_RULE}, got {described(name)}")
     for name in sorted(folders):
         layout.images[name] = []
         for folder in folders[name]:

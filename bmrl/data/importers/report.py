@@ -26,7 +26,7 @@ class ImportReport:
         parsing_skipped: path and reason of each parsing map that was left out.
         ignored: the number of files that are no images by their names, by suffix; hidden files are not counted.
         duplicates: images of the very same bytes, one list each; they share a group and so a split.
-        mislabelled: those of ``duplicates`` that lie in several generators' folders: all but one label must be wrong.
+        mislabeled: those of ``duplicates`` that lie in several generators' folders: all but one label must be wrong.
         warnings: what else is worth a look, such as a seen generator without training images.
     """
 
@@ -37,7 +37,7 @@ class ImportReport:
     parsing_skipped: list[tuple[str, str]]
     ignored: dict[str, int]
     duplicates: list[list[str]]
-    mislabelled: list[list[str]]
+    mislabeled: list[list[str]]
     warnings: list[str]
 
     def write(self, folder: Path) -> Path:
@@ -54,5 +54,5 @@ class ImportReport:
             f"{taken} images of {len(self.images)} generators, {self.num_parsing} parsing maps; "
             f"skipped {len(self.skipped)} images and {len(self.parsing_skipped)} maps, "
             f"ignored {sum(self.ignored.values())} other files, {len(self.duplicates)} sets of duplicates "
-            f"({len(self.mislabelled)} across generators)"
+            f"({len(self.mislabeled)} across generators)"
         )

@@ -29,7 +29,7 @@ def to_bytes(image: Array) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 def photograph(image: Array, rng: np.random.Generator) -> Array:
     """Lens blur, Bayer mosaic, shot and read noise, bilinear demosaicing; mild JPEG or none.
 
-    Demosaicing correlates neighbouring pixels with period 2 (Popescu & Farid 2005; Cao & Kot 2009); the noise has
+    Demosaicing correlates neighboring pixels with period 2 (Popescu & Farid 2005; Cao & Kot 2009); the noise has
     variance gain * light + read^2 (Foi et al. 2008).
     """
     blur = rng.uniform(0.10, 0.16)
@@ -51,7 +51,7 @@ def photograph(image: Array, rng: np.random.Generator) -> Array:
 
 
 def _demosaic(samples: Array, sites: Array) -> Array:
-    """Bilinear interpolation of one colour: measured sites are kept, the others average their measured neighbours."""
+    """Bilinear interpolation of one color: measured sites are kept, the others average their measured neighbors."""
     weights = [0.5, 1.0, 0.5]
     filled = separable(samples, weights) / separable(sites, weights)
     return np.where(sites > 0, samples, filled)

@@ -70,7 +70,7 @@ def _enlarged(picture: Image.Image, size: int) -> Image.Image:
 
 
 def residual_spectrum(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Log power ``(size, size)`` of an image ``(size, size, 3)`` uint8 less the mean of each pixel's neighbours."""
+    """Log power ``(size, size)`` of an image ``(size, size, 3)`` uint8 less the mean of each pixel's neighbors."""
     gray = image.astype(np.float64).mean(2) / 255
     padded = np.pad(gray, 1, mode="reflect")
     residual = gray - (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
@@ -91,7 +91,7 @@ def _wrap(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
 
 
 def _palette() -> NDArray[np.uint8]:
-    """A colour for each parsing class ``(19, 3)``, evenly around the hues; background is black."""
+    """A color for each parsing class ``(19, 3)``, evenly around the hues; background is black."""
     hue = np.arange(len(PARSING_CLASSES))[:, None] * 0.381966 + np.array([0, 1 / 3, 2 / 3])
     colors: NDArray[np.uint8] = (140 + 100 * np.cos(2 * np.pi * hue)).astype(np.uint8)
     colors[0] = 0

@@ -60,12 +60,12 @@ def transposed_4(image: Array, rng: np.random.Generator) -> Array:
 
 
 def nearest(image: Array, rng: np.random.Generator) -> Array:
-    """Nearest-neighbour up-sampling and a 3 x 3 convolution: copies of the spectrum (Zhang et al. 2019, AutoGAN)."""
+    """Nearest-neighbor up-sampling and a 3 x 3 convolution: copies of the spectrum (Zhang et al. 2019, AutoGAN)."""
     return separable(_features(image, 2, rng).repeat(2, 0).repeat(2, 1), [-0.12, 1.24, -0.12])
 
 
 def pixel_shuffle(image: Array, rng: np.random.Generator) -> Array:
-    """Sub-pixel convolution, factor 2 (Shi et al. 2016): a filter a sub-pixel, and their gains differ by colour."""
+    """Sub-pixel convolution, factor 2 (Shi et al. 2016): a filter a sub-pixel, and their gains differ by color."""
     return _shuffle(image, rng, _GAINS_2)
 
 
@@ -90,7 +90,7 @@ def resampled(image: Array, rng: np.random.Generator) -> Array:
 
 
 def codebook(image: Array, rng: np.random.Generator) -> Array:
-    """Vector quantisation (Esser et al. 2021, VQGAN): each 2 x 2 square takes the nearest of few colours and slopes."""
+    """Vector quantization (Esser et al. 2021, VQGAN): each 2 x 2 square takes the nearest of few colors and slopes."""
     base = downsample(image, 2).repeat(2, 0).repeat(2, 1)
     slope = np.round((image - base) / np.float32(0.06)) * np.float32(0.06)
     shift = rng.uniform(-0.5, 0.5, 3).astype(np.float32)

@@ -45,7 +45,7 @@ def partial_noise(image: Array, rng: np.random.Generator) -> Array:
 
 
 def euler_steps(image: Array, rng: np.random.Generator) -> Array:
-    """Few large steps of a flow model's solver (Lipman et al. 2023) stop early: white noise is left in every colour."""
+    """Few large steps of a flow model's solver (Lipman et al. 2023) stop early: white noise is left in every color."""
     return add_noise(separable(image, [0.12, 0.76, 0.12]), 0.022, rng)
 
 
@@ -73,7 +73,7 @@ def latent_grid_4(image: Array, rng: np.random.Generator) -> Array:
 
 
 def latent_noise(image: Array, rng: np.random.Generator) -> Array:
-    """Noise left in a latent a quarter as large and decoded with it (Rombach et al. 2022): soft blots of colour."""
+    """Noise left in a latent a quarter as large and decoded with it (Rombach et al. 2022): soft blots of color."""
     size = image.shape[0]
     noise = rng.standard_normal((size // 4, size // 4, 3), dtype=np.float32)
     return _shrink(image, 0.02) + np.float32(0.03) * resize(noise, size, Image.Resampling.BICUBIC)

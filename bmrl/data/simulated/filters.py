@@ -17,7 +17,7 @@ __all__ = ["add_noise", "dct_matrix", "downsample", "resize", "separable", "soft
 
 
 def add_noise(image: Array, deviation: float, rng: np.random.Generator) -> Array:
-    """Add white Gaussian noise of this standard deviation, another value for each pixel and colour."""
+    """Add white Gaussian noise of this standard deviation, another value for each pixel and color."""
     return image + np.float32(deviation) * rng.standard_normal(image.shape, dtype=np.float32)
 
 

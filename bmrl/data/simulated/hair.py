@@ -18,7 +18,7 @@ _LENGTH = {"bald": -0.6, "buzz": -0.1, "short": 0.0, "fringe": 0.25, "bob": 0.75
 
 
 def _strands(identity: Identity, photo: Photo, pose: Pose) -> Array:
-    """Colour of the hair ``(size, size, 3)``: strands from the parting, darker below, with a band of sheen."""
+    """Color of the hair ``(size, size, 3)``: strands from the parting, darker below, with a band of sheen."""
     rng = np.random.default_rng([photo.texture, 7])
     x, y = pose.u - 0.5 * identity.parting, pose.v + 0.95
     angle = np.arctan2(x, y + 0.25) / np.pi * smoothstep(-0.2, 0.7, y) + 0.4 * x

@@ -59,7 +59,7 @@ def edit(scene: Scene, trace: Trace, rng: np.random.Generator) -> Face:
 
 
 def swap(scene: Scene, trace: Trace, rng: np.random.Generator) -> Face:
-    """Face swap: a second person's inner face, matched in colour, drawn by a generator, blended into a photograph."""
+    """Face swap: a second person's inner face, matched in color, drawn by a generator, blended into a photograph."""
     face = render(scene.identity, scene.photo, scene.size)
     donor = render(scene.donor, scene.photo, scene.size)
     region = np.minimum(_region(face.parsing, _INNER), _region(donor.parsing, _INNER))
@@ -72,7 +72,7 @@ def _region(parsing: NDArray[np.uint8], labels: tuple[str, ...]) -> Array:
 
 
 def _match_colors(image: Array, reference: Array, where: NDArray[np.bool_]) -> Array:
-    """Give ``image`` the mean and spread of each colour that ``reference`` has there (Reinhard et al. 2001)."""
+    """Give ``image`` the mean and spread of each color that ``reference`` has there (Reinhard et al. 2001)."""
     mean, spread = image[where].mean(0), image[where].std(0) + 1e-3
     target_mean, target_spread = reference[where].mean(0), reference[where].std(0)
     matched: Array = np.clip((image - mean) * (target_spread / spread).clip(0.6, 1.6) + target_mean, 0, 1)

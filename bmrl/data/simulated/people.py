@@ -30,7 +30,7 @@ _CLOTH = ((38, 44, 62), (132, 40, 44), (226, 224, 218), (58, 92, 78), (74, 74, 7
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """What stays with a person. Lengths are in units of half the head's height; colours are RGB ``(3,)`` in [0, 1]."""
+    """What stays with a person. Lengths are in units of half the head's height; colors are RGB ``(3,)`` in [0, 1]."""
 
     skin: Array
     head_width: float
@@ -83,7 +83,7 @@ class Photo:
 
 
 def _pick(rng: np.random.Generator, palette: tuple[tuple[int, int, int], ...], spread: float) -> Array:
-    """A colour between two neighbours of ``palette``, with a little variation."""
+    """A color between two neighbors of ``palette``, with a little variation."""
     place = rng.uniform(0, len(palette) - 1)
     low = int(place)
     table = np.asarray(palette, np.float32) / 255
@@ -93,7 +93,7 @@ def _pick(rng: np.random.Generator, palette: tuple[tuple[int, int, int], ...], s
 
 
 def draw_hair_color(rng: np.random.Generator) -> Array:
-    """A natural hair colour, RGB ``(3,)`` in [0, 1]."""
+    """A natural hair color, RGB ``(3,)`` in [0, 1]."""
     return _pick(rng, _HAIR, 0.08)
 
 

@@ -43,7 +43,7 @@ class Pose:
 
 
 def pose_face(photo: Photo, size: int) -> Pose:
-    """Return the face coordinates of every pixel centre of a ``size`` x ``size`` picture."""
+    """Return the face coordinates of every pixel center of a ``size`` x ``size`` picture."""
     axis = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1).astype(np.float32)
     x, y = np.meshgrid(axis - photo.shift[0], axis - photo.shift[1])
     cos, sin = float(np.cos(photo.roll)), float(np.sin(photo.roll))

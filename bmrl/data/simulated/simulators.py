@@ -47,7 +47,7 @@ class Simulator:
 _TABLE: tuple[tuple[str, str, str, str, str, Trace], ...] = (
     ("sim_camera", "none", "none", "seen", "Bayer mosaic, shot noise, mild JPEG or none", photograph),
     ("sim_transposed", "EFS", "GAN", "seen", "transposed convolution, stride 2", decoders.transposed),
-    ("sim_nearest", "EFS", "GAN", "seen", "nearest-neighbour up-sampling, 3 x 3 convolution", decoders.nearest),
+    ("sim_nearest", "EFS", "GAN", "seen", "nearest-neighbor up-sampling, 3 x 3 convolution", decoders.nearest),
     ("sim_shuffle", "EFS", "GAN", "seen", "sub-pixel convolution, factor 2", decoders.pixel_shuffle),
     ("sim_denoised", "EFS", "diffusion", "seen", "iterated noise and denoising", denoisers.denoised),
     ("sim_latent", "EFS", "diffusion", "seen", "latent grid of 8 x 8 pixels", denoisers.latent_grid),
@@ -56,7 +56,7 @@ _TABLE: tuple[tuple[str, str, str, str, str, Trace], ...] = (
     ("sim_swap_resampled", "FS", "GAN", "seen", "face drawn small and warped back", decoders.resampled),
     ("sim_swap_latent4", "FS", "diffusion", "seen", "face from a latent grid of 4 x 4", denoisers.latent_grid_4),
     ("sim_transposed4", "EFS", "GAN", "unseen", "transposed convolution, stride 4", decoders.transposed_4),
-    ("sim_codebook", "EFS", "GAN", "unseen", "vector-quantised 2 x 2 squares", decoders.codebook),
+    ("sim_codebook", "EFS", "GAN", "unseen", "vector-quantized 2 x 2 squares", decoders.codebook),
     ("sim_flow", "EFS", "diffusion", "unseen", "few solver steps, white noise left", denoisers.euler_steps),
     ("sim_edit_shuffle4", "AM", "GAN", "unseen", "region by sub-pixel convolution, factor 4", decoders.pixel_shuffle_4),
     ("sim_swap_enhanced", "FS", "GAN", "unseen", "face sharpened by a restorer", decoders.enhanced),

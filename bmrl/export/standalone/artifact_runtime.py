@@ -284,7 +284,7 @@ def _load_torchscript(path: str | os.PathLike[str], device: str) -> Graph:
         graph = torch.jit.load(str(path), map_location=device).eval()
 
     def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        # Unoptimised, because the executor would stop to specialise the graph when batch sizes change.
+        # Unoptimized, because the executor would stop to specialize the graph when batch sizes change.
         with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return _pair(graph(images))
 

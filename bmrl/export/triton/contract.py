@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bmrl._checks import check_integer, check_number
+from bmrl._text import shown
 from bmrl.errors import MissingExtraError, ServerError
-from bmrl.export._wording import shown
 from bmrl.generators import Generator
 
 __all__ = [

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from bmrl._checks import check_choice
+from bmrl._text import shown
 from bmrl.errors import ExportError
-from bmrl.export._wording import shown
 from bmrl.export.artifact import MAX_BATCH
 from bmrl.export.formats import export
 from bmrl.export.standalone import artifact_runtime

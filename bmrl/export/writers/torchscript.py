@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from bmrl._checks import check_choice, check_switch
+from bmrl._text import shown
 from bmrl.errors import ArtifactError
-from bmrl.export._wording import shown
 from bmrl.export.artifact import read_artifact
 from bmrl.export.formats import export
 from bmrl.export.standalone import artifact_runtime

@@ -1,9 +1,9 @@
 """Pair term of the DFACC loss (eq. 6-7): weights of all pairs, and the differences that they weigh.
 
-Both kernels hold a tile of ``(PER_THREAD, WARPS, COLUMNS)`` sums in registers: a thread has PER_THREAD neighbours along
+Both kernels hold a tile of ``(PER_THREAD, WARPS, COLUMNS)`` sums in registers: a thread has PER_THREAD neighbors along
 one axis, the same for its whole warp, and four along the other, and nothing passes through shared memory in the loops.
 The compiler finds that layout where the loads of a step have fewer elements than the program has threads, and where the
-tile begins as a load of its shape. Triton 3.8 then loads 16 or 8 bytes at a time; 3.6 loads PER_THREAD neighbours one
+tile begins as a load of its shape. Triton 3.8 then loads 16 or 8 bytes at a time; 3.6 loads PER_THREAD neighbors one
 by one.
 """
 
@@ -17,12 +17,12 @@ __all__ = ["COLUMNS", "WARPS", "pair_weights_kernel", "weighted_differences_kern
 WARPS = tl.constexpr(8)
 """Warps of a program."""
 COLUMNS = tl.constexpr(128)
-"""Width of a tile: four neighbours for each thread of a warp."""
+"""Width of a tile: four neighbors for each thread of a warp."""
 
 
 @triton.jit
 def _tall_side(tile, PER_THREAD: tl.constexpr):
-    """Indices ``(PER_THREAD, WARPS)`` of the tall side of a tile, neighbours in one thread."""
+    """Indices ``(PER_THREAD, WARPS)`` of the tall side of a tile, neighbors in one thread."""
     within = tl.arange(0, WARPS)[None, :] * PER_THREAD + tl.arange(0, PER_THREAD)[:, None]
     return tile * (WARPS * PER_THREAD) + within
 

@@ -7,12 +7,12 @@ import triton.language as tl
 
 from bmrl.ops._triton.pixels import (
     VECTOR,
-    grey_level,
+    gray_level,
     load_channels,
     load_pixels,
     luma,
     mirrored,
-    neighbours,
+    neighbors,
     similarity,
     tile_bounds,
 )
@@ -33,7 +33,7 @@ def _load_row(row, columns, mask, left, has_left, right, has_right, stride_c, st
 def _filter_row(here, before, after, scale, CHANNELS: tl.constexpr):
     """Smoothing [1 2 1] and difference [-1 0 1] along one row of luma."""
     middle = luma(here[0], here[1], here[2], CHANNELS) * scale
-    left, right = neighbours(
+    left, right = neighbors(
         middle,
         luma(before[0], before[1], before[2], CHANNELS) * scale,
         luma(after[0], after[1], after[2], CHANNELS) * scale,
@@ -68,7 +68,7 @@ def edge_kernel(
     APPEARANCE: tl.constexpr,
     SELECT: tl.constexpr,
 ):
-    """One program: up to ROWS x COLUMNS pixels of one image, four neighbours a thread, row by row.
+    """One program: up to ROWS x COLUMNS pixels of one image, four neighbors a thread, row by row.
 
     Three rows of filtered luma stay in registers, so that a row is read once (and each border row of a band twice).
     ALIGNED promises that rows and tiles begin at multiples of four pixels.
@@ -96,7 +96,7 @@ def edge_kernel(
         shown = columns
         readable = mask
     else:
-        # The last thread may hold the right neighbour of the last pixel.
+        # The last thread may hold the right neighbor of the last pixel.
         shown = mirrored(columns, width)
         readable = columns <= end
     left = mirrored(first - 1, width)
@@ -111,7 +111,7 @@ def edge_kernel(
     total = tl.zeros((THREADS,) if ALIGNED else (THREADS, VECTOR), tl.int64)
     owner = (first if ALIGNED else columns) // patch_size
     apart = tl.zeros((THREADS, VECTOR), tl.float32)
-    # Pairs of neighbours within one patch.
+    # Pairs of neighbors within one patch.
     paired = mask & ((columns + 1) % patch_size != 0) & (columns + 1 < width)
 
     row = base + mirrored(top - 1, height).to(tl.int64) * stride_y
@@ -136,10 +136,10 @@ def edge_kernel(
                     for channel in tl.static_range(CHANNELS):
                         tl.store(target + channel * plane + columns, here[channel] * scale, mask=mask)
                 if SELECT:
-                    level = grey_level(here[0], here[1], here[2], CHANNELS)
-                    beyond = grey_level(after[0], after[1], after[2], CHANNELS)
-                    _, neighbour = neighbours(level, beyond, beyond)
-                    apart = (level - neighbour).to(tl.float32)
+                    level = gray_level(here[0], here[1], here[2], CHANNELS)
+                    beyond = gray_level(after[0], after[1], after[2], CHANNELS)
+                    _, neighbor = neighbors(level, beyond, beyond)
+                    apart = (level - neighbor).to(tl.float32)
             if step > 0:
                 gx = difference_above + 2 * difference + difference_below
                 gy = smooth_below - smooth_above
@@ -169,10 +169,10 @@ def edge_kernel(
 
 
 @triton.jit
-def _with_neighbours(row, first, columns, width):
-    """Left neighbours, values and right neighbours of a row, zero beyond the border."""
+def _with_neighbors(row, first, columns, width):
+    """Left neighbors, values and right neighbors of a row, zero beyond the border."""
     values = load_pixels(row + columns, columns < width)
-    left, right = neighbours(
+    left, right = neighbors(
         values,
         load_pixels(row + first - 1, (first >= 1) & (first <= width)),
         load_pixels(row + first + VECTOR, first + VECTOR < width),
@@ -197,7 +197,7 @@ def edge_adjoint_kernel(
 ):
     """Gradient of the image from those of the two Sobel parts, by the transposed filters.
 
-    The mirrored border folds onto rows and columns 1 and size - 2, which weigh their outer neighbour twice
+    The mirrored border folds onto rows and columns 1 and size - 2, which weigh their outer neighbor twice
     (smoothing) or not at all (difference). With APPEARANCE the gradient of the appearance planes is added.
     """
     program = tl.program_id(0)
@@ -223,8 +223,8 @@ def edge_adjoint_kernel(
         y = band * ROWS + step - 1
         filled = tl.where((y >= 0) & (y < height), width, 0)
         row = base + y.to(tl.int64) * width
-        x_before, _, x_after = _with_neighbours(row, first, columns, filled)
-        y_before, y_here, y_after = _with_neighbours(row + plane, first, columns, filled)
+        x_before, _, x_after = _with_neighbors(row, first, columns, filled)
+        y_before, y_here, y_after = _with_neighbors(row + plane, first, columns, filled)
         across_below = (1 - fold_before) * x_before - (1 - fold_after) * x_after
         along_below = (1 + fold_before) * y_before + 2 * y_here + (1 + fold_after) * y_after
         target = y - 1

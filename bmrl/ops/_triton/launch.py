@@ -114,7 +114,7 @@ def _columns(width: int) -> int:
 
 
 def _aligned(*lengths: int) -> bool:
-    """Whether four neighbouring pixels can move as one."""
+    """Whether four neighboring pixels can move as one."""
     return all(length % VECTOR.value == 0 for length in lengths)
 
 

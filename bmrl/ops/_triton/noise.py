@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bmrl.ops._triton.pixels import VECTOR, load_channels, wide_neighbours
+from bmrl.ops._triton.pixels import VECTOR, load_channels, wide_neighbors
 
 __all__ = ["noise_adjoint_kernel", "noise_kernel"]
 
@@ -57,7 +57,7 @@ def _sum_channels(row, columns, width, stride_c, stride_x, CHANNELS: tl.constexp
 def _second_differences(row, first, columns, width, stride_c, stride_x, CHANNELS: tl.constexpr):
     """D1 = [1 -2 1] and D2 = [1 0 -2 0 1] along one row of the channel sum."""
     middle = _sum_channels(row, columns, width, stride_c, stride_x, CHANNELS)
-    two_before, before, after, two_after = wide_neighbours(
+    two_before, before, after, two_after = wide_neighbors(
         middle,
         _sum_channels(row, first - 2, width, stride_c, stride_x, CHANNELS),
         _sum_channels(row, first - 1, width, stride_c, stride_x, CHANNELS),
@@ -98,7 +98,7 @@ def noise_kernel(
     RICHEST: tl.constexpr,
     GIVEN: tl.constexpr,
 ):
-    """One program: up to ROWS x COLUMNS residuals of one image, four neighbours a thread, row by row.
+    """One program: up to ROWS x COLUMNS residuals of one image, four neighbors a thread, row by row.
 
     ``height`` and ``width`` are those of the residuals, which are taken everywhere in the image; with RICHEST in the
     patch found from the similarities of ``edge_kernel``; with GIVEN in the patch of ``indices``. Writes the clamped

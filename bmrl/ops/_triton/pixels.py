@@ -1,4 +1,4 @@
-"""What all kernels share: reading pixels, mirrored borders, luma, grey levels, their similarity, and tiling."""
+"""What all kernels share: reading pixels, mirrored borders, luma, gray levels, their similarity, and tiling."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import triton.language as tl
 __all__ = [
     "VECTOR",
     "Tiling",
-    "grey_level",
+    "gray_level",
     "load_channels",
     "load_pixels",
     "luma",
     "mirrored",
-    "neighbours",
+    "neighbors",
     "similarity",
     "tile_bounds",
-    "wide_neighbours",
+    "wide_neighbors",
 ]
 
 VECTOR = tl.constexpr(4)
-"""Neighbouring pixels of a row that one thread holds; a row of a tile has the shape (threads, 4)."""
+"""Neighboring pixels of a row that one thread holds; a row of a tile has the shape (threads, 4)."""
 
 
 @triton.jit
@@ -67,8 +67,8 @@ def _row_of(first, second, third, fourth):
 
 
 @triton.jit
-def neighbours(values, before, after):
-    """The left and the right neighbour of each pixel, without leaving the thread.
+def neighbors(values, before, after):
+    """The left and the right neighbor of each pixel, without leaving the thread.
 
     ``before`` and ``after`` ``(threads,)`` are the pixels beside the four that a thread holds.
     """
@@ -77,8 +77,8 @@ def neighbours(values, before, after):
 
 
 @triton.jit
-def wide_neighbours(values, two_before, before, after, two_after):
-    """As :func:`neighbours`, and the pixels two to the left and two to the right."""
+def wide_neighbors(values, two_before, before, after, two_after):
+    """As :func:`neighbors`, and the pixels two to the left and two to the right."""
     first, second, third, fourth = _quarters(values)
     return (
         _row_of(two_before, before, first, second),
@@ -95,8 +95,8 @@ def luma(red, green, blue, CHANNELS: tl.constexpr):
 
 
 @triton.jit
-def grey_level(red, green, blue, CHANNELS: tl.constexpr):
-    """Grey level 0..255, as :func:`bmrl.ops.luma.grey_levels`: int32 of uint8 images, else float32."""
+def gray_level(red, green, blue, CHANNELS: tl.constexpr):
+    """Gray level 0..255, as :func:`bmrl.ops.luma.gray_levels`: int32 of uint8 images, else float32."""
     if red.dtype == tl.int32:
         level = red if CHANNELS == 1 else (299 * red + 587 * green + 114 * blue) // 1000
     else:
@@ -106,7 +106,7 @@ def grey_level(red, green, blue, CHANNELS: tl.constexpr):
 
 @triton.jit
 def similarity(difference):
-    """Return round(2**24 / (1 + d**2)) of grey levels d apart (float32) as int64.
+    """Return round(2**24 / (1 + d**2)) of gray levels d apart (float32) as int64.
 
     If d is not a number, the result is so far below 0 that the sum of a tile is, too.
     """

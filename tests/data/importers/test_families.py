@@ -78,8 +78,8 @@ NAMES = "1 to 100 printable characters without outer spaces"
     ("text", "message"),
     [
         (
-            "a: {manipulation: EFS, architecture: GAN, colour: red}",
-            ", a: expected the keys manipulation, architecture, role, group, got 'colour'",
+            "a: {manipulation: EFS, architecture: GAN, color: red}",
+            ", a: expected the keys manipulation, architecture, role, group, got 'color'",
         ),
         ("a: {architecture: GAN}", ", a, manipulation: expected none or EFS or FS or AM, got None"),
         ("a: {manipulation: ESF, architecture: GAN}", ", a, manipulation: expected none or EFS or FS or AM, got 'ESF'"),

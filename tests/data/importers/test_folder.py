@@ -73,7 +73,7 @@ def test_imports_a_folder_per_generator(source, tmp_path):
     assert report.images == {"SD-2.1": held_out, "StyleGAN2": expected, "real_faces": expected}
     assert report.num_parsing == 1
     assert report.ignored == {".md": 1, ".txt": 1}
-    assert report.skipped == report.parsing_skipped == report.duplicates == report.mislabelled == report.warnings == []
+    assert report.skipped == report.parsing_skipped == report.duplicates == report.mislabeled == report.warnings == []
     stored = json.loads((out / "import_report.json").read_text(encoding="utf-8"))
     assert stored["images"] == report.images
     assert stored["source"] == str(source)
@@ -135,7 +135,7 @@ def test_no_group_and_no_duplicate_crosses_splits(tmp_path_factory, files, seed)
     assert all(len({group for _, group in found}) == 1 for found in by_content.values())
     same = sorted(sorted(path for path, _ in found) for found in by_content.values() if len(found) > 1)
     assert sorted(map(sorted, report.duplicates)) == same
-    assert sorted(map(sorted, report.mislabelled)) == [s for s in same if len({path.split("/")[0] for path in s}) > 1]
+    assert sorted(map(sorted, report.mislabeled)) == [s for s in same if len({path.split("/")[0] for path in s}) > 1]
 
 
 def test_unreadable_images_and_maps_are_listed(source, tmp_path, caplog):
@@ -409,10 +409,10 @@ def test_folders_of_systems_are_passed_over_and_links_followed(source, tmp_path)
 def test_the_same_bytes_under_two_generators_are_warned_of(source, tmp_path, caplog):
     save(source / "StyleGAN2" / "copy.png", 3)  # as real_faces/03.png
     _, report = import_folder(source, tmp_path / "out")
-    assert report.mislabelled == [["StyleGAN2/copy.png", "real_faces/03.png"]]
+    assert report.mislabeled == [["StyleGAN2/copy.png", "real_faces/03.png"]]
     assert report.warnings == [
         "1 pictures lie under several generators, such as StyleGAN2/copy.png and real_faces/03.png: all but one label "
-        "of each must be wrong; see mislabelled in import_report.json"
+        "of each must be wrong; see mislabeled in import_report.json"
     ]
     assert caplog.messages == [f"{tmp_path / 'out'}: {report.warnings[0]}"]
 

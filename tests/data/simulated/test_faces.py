@@ -20,7 +20,7 @@ def faces(people):
     return [render(identity, photo, 96) for identity, photo in people]
 
 
-def centre(face, name):
+def center(face, name):
     return np.argwhere(face.parsing == INDEX[name]).mean(0)
 
 
@@ -49,15 +49,15 @@ def test_same_arguments_same_face(people):
 def test_anatomy(people, faces):
     for (_, photo), face in zip(people, faces, strict=True):
         assert (face.parsing == INDEX["skin"]).mean() > 0.04
-        assert centre(face, "u_lip")[0] < centre(face, "l_lip")[0]
-        assert centre(face, "nose")[0] < centre(face, "l_lip")[0]
+        assert center(face, "u_lip")[0] < center(face, "l_lip")[0]
+        assert center(face, "nose")[0] < center(face, "l_lip")[0]
         if photo.glasses != "sun":
-            left, right = centre(face, "l_eye"), centre(face, "r_eye")
-            assert left[1] < centre(face, "nose")[1] < right[1]
-            assert max(left[0], right[0]) < centre(face, "l_lip")[0]
+            left, right = center(face, "l_eye"), center(face, "r_eye")
+            assert left[1] < center(face, "nose")[1] < right[1]
+            assert max(left[0], right[0]) < center(face, "l_lip")[0]
 
 
-def test_map_of_the_hair_is_exactly_where_its_colour_shows(people):
+def test_map_of_the_hair_is_exactly_where_its_color_shows(people):
     checked = 0
     for identity, photo in people:
         if identity.hair_style in ("bald", "buzz") or photo.glasses != "none" or identity.stubble or photo.hat:

@@ -60,7 +60,7 @@ def test_swap_covers_the_inner_face_with_the_second_person(scene):
     assert np.array_equal(face.parsing[first == 0], first[first == 0])
 
 
-def test_swap_matches_the_colour_of_the_photograph(scene):
+def test_swap_matches_the_color_of_the_photograph(scene):
     pale = dataclasses.replace(scene.identity, skin=np.array([0.9, 0.8, 0.7], np.float32))
     dark = dataclasses.replace(scene.donor, skin=np.array([0.35, 0.22, 0.16], np.float32))
     face = swap(Scene(pale, dark, scene.photo, 96), lambda image, rng: image, np.random.default_rng(0))

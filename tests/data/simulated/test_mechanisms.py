@@ -18,7 +18,7 @@ def face():
 
 
 def strongest_frequencies(image):
-    """The frequencies (vertical, horizontal), in cycles a pixel, of the strongest peaks of the first colour."""
+    """The frequencies (vertical, horizontal), in cycles a pixel, of the strongest peaks of the first color."""
     plane = image[..., 0].astype(np.float64)
     power = np.abs(np.fft.fft2(plane - plane.mean())) ** 2
     rows, columns = np.nonzero(power > 0.5 * power.max())

@@ -38,11 +38,11 @@ def images():
 
 
 def spectrum(images):
-    """Mean log power of 16 x 16 windows of the high-pass residual, for brightness and two colour differences."""
+    """Mean log power of 16 x 16 windows of the high-pass residual, for brightness and two color differences."""
     images = images.astype(np.float64) / 255
     planes = np.stack([images.mean(3), images[..., 0] - images[..., 1], images[..., 2] - images[..., 1]], 1)
-    neighbours = sum(np.roll(planes, shift, axis) for shift in (-1, 1) for axis in (2, 3))
-    windows = (planes - neighbours / 4).reshape(-1, 3, 8, 16, 8, 16).transpose(0, 1, 2, 4, 3, 5)
+    neighbors = sum(np.roll(planes, shift, axis) for shift in (-1, 1) for axis in (2, 3))
+    windows = (planes - neighbors / 4).reshape(-1, 3, 8, 16, 8, 16).transpose(0, 1, 2, 4, 3, 5)
     taper = np.outer(np.hanning(18)[1:-1], np.hanning(18)[1:-1])
     power = np.abs(np.fft.rfft2(windows * taper)) ** 2
     return np.log(power + 1e-5).mean((2, 3)).reshape(len(images), -1)

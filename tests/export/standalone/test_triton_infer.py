@@ -34,13 +34,13 @@ def ask(connection, model, array, kind="UINT8"):
     return connection.infer(model, [request], client_timeout=60)
 
 
-def grey(*levels):
+def gray(*levels):
     return np.stack([np.full((3, 8, 8), level, np.uint8) for level in levels])
 
 
 def test_requests_of_one_batch_get_their_own_rows_and_errors(connection):
     """The server waits for four images, so these requests of 2, 1 and 1 are one run; 255 makes the model answer NaN."""
-    requests = [grey(51, 102), grey(255), grey(204)]
+    requests = [gray(51, 102), gray(255), gray(204)]
 
     def answer(request):
         try:
@@ -60,14 +60,14 @@ def test_requests_of_one_batch_get_their_own_rows_and_errors(connection):
 
 def test_refuses_a_dtype_that_a_wrong_configuration_let_through(connection):
     with pytest.raises(InferenceServerException, match=r"images: expected torch.uint8, got torch.float32") as error:
-        ask(connection, "declares_floats", grey(1).astype(np.float32), "FP32")
+        ask(connection, "declares_floats", gray(1).astype(np.float32), "FP32")
     assert error.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
 def test_refuses_a_shape_that_a_wrong_configuration_let_through(connection):
     expected = r"images: expected shape \(batch >= 1, 3, 8, 8\), got \(3, 8, 8\)"
     with pytest.raises(InferenceServerException, match=expected) as error:
-        ask(connection, "declares_no_batch", grey(1)[0])
+        ask(connection, "declares_no_batch", gray(1)[0])
     assert error.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bmrl._text import shown
 from bmrl.errors import ServerError
-from bmrl.export._wording import shown
 
 if TYPE_CHECKING:
     import numpy.typing as npt

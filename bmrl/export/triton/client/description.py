@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bmrl._checks import check_integer, check_number
+from bmrl._text import shown
 from bmrl.errors import BMRLError, RangeError, ServerError
-from bmrl.export._wording import shown
 from bmrl.export.artifact import MAX_BATCH
 from bmrl.export.triton.contract import ServedModel, import_tritonclient
 

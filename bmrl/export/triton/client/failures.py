@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from bmrl._text import shown
 from bmrl.errors import RequestRefusedError, ServerError, ServerTimeoutError, ServerUnavailableError
-from bmrl.export._wording import shown
 from bmrl.export.triton.contract import import_tritonclient
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from bmrl._checks import check_choice, check_integer, check_number
 from bmrl._regular_files import open_regular
+from bmrl._text import shown
 from bmrl.errors import ConfigError, DTypeError, RangeError, RepositoryError, ServerError
-from bmrl.export._wording import shown
 from bmrl.export.artifact import read_artifact
 from bmrl.export.triton.contract import MODEL_NAME, ServedModel, import_tritonclient
 

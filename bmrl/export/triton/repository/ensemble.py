@@ -15,8 +15,8 @@ import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from bmrl._text import shown
 from bmrl.errors import RepositoryError
-from bmrl.export._wording import shown
 from bmrl.export.standalone import PACKAGE, STANDALONE
 from bmrl.export.triton.contract import (
     EMBEDDING,

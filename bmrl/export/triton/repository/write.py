@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bmrl._checks import check_choice, check_integer, check_path, check_switch
 from bmrl._files import locked, new_folder
+from bmrl._text import shown
 from bmrl.errors import ArtifactError, BMRLError, MissingFileError, RangeError, RepositoryError
 from bmrl.export._models import as_model
-from bmrl.export._wording import shown
 from bmrl.export.artifact import MAX_BATCH, describe_model, read_artifact, write_entries
 from bmrl.export.formats import FORMATS, export
 from bmrl.export.standalone import STANDALONE

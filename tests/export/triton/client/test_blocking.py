@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from bmrl.errors import DTypeError, ImageError, RangeError, ServerError, ShapeError
-from bmrl.evaluation import Attribution
 from bmrl.export import AsyncTritonClient, ServedModel, TritonClient
+from bmrl.inference import Attribution
 from bmrl.inference.attribution import format_table
 
 pytestmark = pytest.mark.server

@@ -170,7 +170,7 @@ def absent(connection):
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "grpc", "http"),
+    ("behavior", "grpc", "http"),
     [
         (silent, ServerTimeoutError, ServerTimeoutError),
         (dripping, ServerUnavailableError, ServerTimeoutError),
@@ -181,9 +181,9 @@ def absent(connection):
         (polite, ServerUnavailableError, ServerError),
     ],
 )
-def test_whoever_does_not_answer_is_an_error_of_one_line(ask, images, strange_server, behaviour, grpc, http):
-    with strange_server(behaviour) as (url, connections):
-        if behaviour is absent:
+def test_whoever_does_not_answer_is_an_error_of_one_line(ask, images, strange_server, behavior, grpc, http):
+    with strange_server(behavior) as (url, connections):
+        if behavior is absent:
             with socket.create_server(("127.0.0.1", 0)) as gone:
                 url = f"127.0.0.1:{gone.getsockname()[1]}"
         with pytest.raises(ServerError, match=rf"^{url}: expected an answer to get_model_config, got .+") as error:
@@ -191,7 +191,7 @@ def test_whoever_does_not_answer_is_an_error_of_one_line(ask, images, strange_se
         assert type(error.value) is {"grpc": grpc, "http": http}[ask.protocol]
         assert "\n" not in str(error.value)
         if ask.protocol == "http":
-            assert len(connections) == {closing: 6, absent: 0}.get(behaviour, 1)  # aiohttp doubles a GET
+            assert len(connections) == {closing: 6, absent: 0}.get(behavior, 1)  # aiohttp doubles a GET
 
 
 def test_the_time_is_for_all_tries_of_a_call(ask, images, strange_server):

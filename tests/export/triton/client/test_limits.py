@@ -27,7 +27,7 @@ def read_request(connection):
 
 
 def answering(*parts, endless=b""):
-    """Return a behaviour: send the parts, then ``endless`` for as long as somebody listens."""
+    """Return a behavior: send the parts, then ``endless`` for as long as somebody listens."""
 
     def answer(connection):
         read_request(connection)
@@ -44,7 +44,7 @@ BOMB = gzip.compress(bytes(400_000_000), 1)
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "message"),
+    ("behavior", "message"),
     [
         (answering(OK, endless=b"X-Header: x\r\n"), "400|got none within 1 s"),
         (answering(OK + b"X-Header: ", endless=b"x" * 4096), "400|got none within 1 s"),
@@ -60,9 +60,9 @@ BOMB = gzip.compress(bytes(400_000_000), 1)
     ],
     ids=["headers", "header", "continue", "body", "chunks", "unbounded", "gzip", "error"],
 )
-def test_an_endless_answer_has_an_end(strange_server, behaviour, message):
+def test_an_endless_answer_has_an_end(strange_server, behavior, message):
     with (
-        strange_server(behaviour) as (url, _),
+        strange_server(behavior) as (url, _),
         TritonClient(url, "http", timeout=1, retries=0) as client,
         pytest.raises(ServerError, match=message),
     ):

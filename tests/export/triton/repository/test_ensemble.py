@@ -58,7 +58,7 @@ IMAGES = {
     "one pixel": encoded((1, 1), "PNG"),
     "wide jpeg": encoded((90, 33), "JPEG"),
     "tall webp": encoded((20, 70), "WEBP", lossless=True),
-    "grey": encoded((40, 40), "JPEG", "L"),
+    "gray": encoded((40, 40), "JPEG", "L"),
     "transparent": encoded((50, 40), "PNG", "RGBA"),
     "palette": encoded((31, 32), "PNG", "P"),
 }

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmrl.export._wording import shown
+from bmrl._text import shown
 
 
 @given(st.text(max_size=2000))
