@@ -9,8 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bmrl.data._manifest_rules import is_inside
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
+from bmrl.data.rules import is_inside
 from bmrl.errors import BMRLError, DataError, DTypeError, MissingFileError, RangeError
 from bmrl.generators import Generator
 

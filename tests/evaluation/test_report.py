@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bmrl.data.manifest import Row
+from bmrl.data.row import Row
 from bmrl.errors import MissingExtraError
 from bmrl.evaluation.predictions import Predictions
 from bmrl.evaluation.report import render_report

@@ -6,16 +6,16 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from bmrl._checks import described
+from bmrl.data.row import ROLES, SPLITS
 from bmrl.errors import DataError
 from bmrl.generators import ARCHITECTURES, MANIPULATIONS, NAME_RULE, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bmrl.data.manifest import Row
+    from bmrl.data.row import Row
 
-ROLES = ("seen", "unseen")
-SPLITS = ("train", "val", "test")
+__all__ = ["check_rows", "is_inside"]
 
 
 def check_rows(rows: Sequence[Row], place: Callable[[int], str], name: str) -> None:
