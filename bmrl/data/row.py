@@ -20,9 +20,9 @@ class Row:
     Attributes:
         path: the image, relative to the manifest's folder, with ``/`` between the parts.
         generator: the label to attribute: the name of what made the image.
-        manipulation: ``none`` (a photograph), ``EFS`` (entire face synthesis), ``FS`` (face swap) or ``AM``
-            (attribute manipulation).
-        architecture: ``none`` (a photograph), ``GAN`` or ``diffusion``.
+        manipulation: ``none`` (a photograph), ``EFS`` (entire face synthesis), ``FS`` (face swap), ``AM``
+            (attribute manipulation) or ``FR`` (face reenactment); see :data:`bmrl.generators.MANIPULATIONS`.
+        architecture: ``none`` (a photograph) or one of :data:`bmrl.generators.ARCHITECTURES`.
         role: ``seen`` (may be trained on) or ``unseen`` (tested only).
         split: ``train``, ``val`` or ``test``.
         group: images that share a person, a source picture or a video share this name; the seen images of
