@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from bmrl.data.dataset import FaceDataset
     from bmrl.data.finding import FoundImages, find_images
     from bmrl.data.importers.folder import import_folder
-    from bmrl.data.manifest import Manifest, Row
+    from bmrl.data.manifest import Manifest
+    from bmrl.data.row import Row
     from bmrl.data.simulated import simulate
 
 __all__ = ["FaceDataset", "FoundImages", "Manifest", "Row", "find_images", "import_folder", "simulate"]
@@ -22,7 +23,7 @@ _HOMES = {
     "FaceDataset": "dataset",
     "FoundImages": "finding",
     "Manifest": "manifest",
-    "Row": "manifest",
+    "Row": "row",
     "find_images": "finding",
     "import_folder": "importers.folder",
     "simulate": "simulated",

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from bmrl.data import import_folder, simulate
 from bmrl.data.dataset import FaceDataset
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
 from bmrl.errors import DataError, RangeError
 from bmrl.parsing import PARSING_CLASSES
 

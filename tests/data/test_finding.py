@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from bmrl.data import find_images, simulate
 from bmrl.data.finding import find_files, natural_order
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
 from bmrl.errors import DataError, MissingFileError
 
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from bmrl._files import CLAIM, claimed
 from bmrl._regular_files import open_regular
-from bmrl.data._manifest_rules import SPLITS
 from bmrl.data._parsing_map import order_problem
 from bmrl.data.importers.candidates import Candidate, examine
 from bmrl.data.importers.report import FILENAME, ImportReport
 from bmrl.data.importers.splits import assign_splits, check_shares, merge_groups
 from bmrl.data.manifest import FILENAME as MANIFEST
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import SPLITS, Row
 from bmrl.errors import DataError, FolderInUseError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bmrl._decoding import file_bytes
 from bmrl._text import printable
-from bmrl.data._manifest_rules import is_inside
 from bmrl.data._parsing_map import decoded_parsing_map, lower_lip_share
+from bmrl.data.rules import is_inside
 from bmrl.errors import BMRLError
 from bmrl.images import MAX_BYTES, decoded
 

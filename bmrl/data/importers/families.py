@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bmrl._checks import described
 from bmrl._regular_files import open_regular
 from bmrl._text import one_line, printable
-from bmrl.data._manifest_rules import ROLES
+from bmrl.data.row import ROLES
 from bmrl.errors import DataError, MissingExtraError, MissingFileError
 from bmrl.generators import ARCHITECTURES, MANIPULATIONS, NAME_RULE, Generator, is_name
 

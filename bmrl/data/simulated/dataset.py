@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from bmrl._files import claimed
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
 from bmrl.data.simulated.camera import to_bytes
 from bmrl.data.simulated.contact_sheet import write_contact_sheet
 from bmrl.data.simulated.folder import clear_folder, prepare_folder, save_image

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bmrl._files import claimed
-from bmrl.data._manifest_rules import SPLITS
 from bmrl.data.importers.folder import import_folder
 from bmrl.data.manifest import Manifest
+from bmrl.data.row import SPLITS
 from bmrl.errors import DataError, DTypeError, FolderInUseError, MissingFileError, RangeError
 
 
