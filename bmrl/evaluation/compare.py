@@ -22,10 +22,12 @@ from bmrl.errors import ConfigError, DataError, DivergenceError, RangeError
 from bmrl.evaluation.predictions import predict
 from bmrl.evaluation.summary import headline, summarize
 from bmrl.models import BMRL, BMRLConfig, build_model
-from bmrl.training._trainer import check_single_process
 from bmrl.training.baselines.resnet18 import ResNet18, ResNet18Task, resnet18_recipe
+from bmrl.training.fitting import fit
+from bmrl.training.hardware import check_device, check_single_process
+from bmrl.training.loading import load_split, without_missing_maps
 from bmrl.training.recipes import TrainingConfig
-from bmrl.training.run import PRESETS, check_device, fit, load_split, without_missing_maps
+from bmrl.training.settings import PRESETS
 from bmrl.training.task import AttributionTask, BMRLTask
 
 if TYPE_CHECKING:
@@ -132,7 +134,7 @@ def train_resnet18(
         config: of the model that it is compared with; its classes and image size count.
         recipe: see :func:`~bmrl.training.baselines.resnet18.resnet18_recipe`.
         device: as Lightning's ``accelerator``.
-        progress: as :func:`~bmrl.training.run.fit`.
+        progress: as :func:`~bmrl.training.fitting.fit`.
     """
     config = dataclasses.replace(config, parsing=False)
     task = _resnet18(config, recipe)

@@ -17,9 +17,9 @@ from bmrl.data.manifest import Manifest
 from bmrl.errors import ConfigError, DataError, MissingFileError, RangeError
 from bmrl.models import build_model, load_model
 from bmrl.models.presets import tiny
-from bmrl.training import BMRLTask, TrainingConfig, train
-from bmrl.training import run as run_module
-from bmrl.training.run import load_split, resolve_precision
+from bmrl.training import BMRLTask, TrainingConfig, loading, train
+from bmrl.training.hardware import resolve_precision
+from bmrl.training.loading import load_split
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,7 +138,7 @@ def test_unreadable_images_are_skipped_and_listed(data_without_parsing, small, t
 
 
 def test_images_that_are_lost_during_the_training_are_listed(data_without_parsing, small, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "FaceDataset", functools.partial(FaceDataset, cache=False))
+    monkeypatch.setattr(loading, "FaceDataset", functools.partial(FaceDataset, cache=False))
     damaged = data_without_parsing / "noise" / "train_0.png"
     damaged.write_bytes(damaged.read_bytes()[:-2000])  # its header is read before the training
     run = train(
