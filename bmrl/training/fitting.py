@@ -12,7 +12,7 @@ from bmrl.training._checkpoints import RunCheckpoints, kept_weights
 from bmrl.training._metrics import MetricsLogger
 from bmrl.training._quiet import quiet_lightning
 from bmrl.training._trainer import make_trainer, run_trainer
-from bmrl.training.hardware import resolve_precision
+from bmrl.training.hardware import lightning_device, resolve_precision, training_device
 from bmrl.training.loading import evaluation_loader, training_loader
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import lightning as L
+    import torch
 
     from bmrl.data.dataset import FaceDataset
     from bmrl.training.task import AttributionTask
@@ -37,7 +38,7 @@ def fit(
     *,
     folder: Path | None = None,
     checkpoint: Path | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> None:
@@ -49,11 +50,16 @@ def fit(
         val_set: seen images to watch, or None.
         folder: where ``log/`` and ``checkpoints/`` go; None writes nothing.
         checkpoint: where to go on from.
-        device: as Lightning's ``accelerator``.
-        progress: show a progress bar; None shows one on a terminal, and logs a line an epoch elsewhere.
+        device: where to train: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``.
+        progress: show a progress bar; None shows one on a terminal, and logs one line per epoch elsewhere.
         callbacks: more Lightning callbacks.
+
+    Raises:
+        DeviceError: the device is not there, or can't be trained on.
+        DivergenceError: a loss, a gradient, a weight or an answer is not finite.
+        KeyboardInterrupt: as it was raised.
     """
-    recipe = task.recipe
+    recipe, place = task.recipe, training_device(device)
     watch: list[Callback] = list(callbacks)
     if recipe.ema_decay:
         watch.append(EMAWeightAveraging(decay=recipe.ema_decay))
@@ -66,9 +72,8 @@ def fit(
         watch.append(RunCheckpoints(folder, task.settings()))
     with quiet_lightning():
         trainer = make_trainer(
-            accelerator=device,
             max_epochs=recipe.epochs,
-            precision=resolve_precision(recipe.precision, device),
+            precision=resolve_precision(recipe.precision, place),
             callbacks=watch,
             logger=MetricsLogger(folder) if folder is not None else False,
             enable_checkpointing=folder is not None,
@@ -76,6 +81,7 @@ def fit(
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=1,
+            **lightning_device(place),
         )
         loaders = (
             training_loader(train_set, batch_size=recipe.batch_size, seed=recipe.seed),
@@ -97,17 +103,17 @@ class _ProgressBar(TQDMProgressBar):
 
 
 class _EpochLines(Callback):
-    """Logs a line an epoch."""
+    """Logs one line per epoch."""
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._log(trainer)  # Lightning knows an epoch's figures only after all hooks of its end
+        self._log(trainer)  # Lightning knows the metrics of an epoch only after all hooks of its end
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._log(trainer)
 
     @staticmethod
     def _log(trainer: L.Trainer) -> None:
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items() if name in _SHOWN}
-        text = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in sorted(figures.items()))
-        if figures:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name in _SHOWN}
+        text = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in sorted(metrics.items()))
+        if metrics:
             _logger.info("epoch %d of %s: %s", trainer.current_epoch, trainer.max_epochs, text)

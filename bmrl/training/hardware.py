@@ -1,4 +1,4 @@
-"""What a training runs on: one process, one device, and the precision that it multiplies fastest."""
+"""What a training runs on: one process, one device, and the precision that the device multiplies fastest."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 
-from bmrl._checks import check_choice
-from bmrl.errors import ConfigError
+from bmrl._devices import as_device
+from bmrl.errors import ConfigError, DeviceError
 
-__all__ = ["check_device", "check_single_process", "resolve_precision"]
+__all__ = ["check_single_process", "lightning_device", "resolve_precision", "training_device"]
+
+TRAINABLE = ("cpu", "cuda", "mps")
+"""Kinds of devices that Lightning trains on one of."""
 
 
 def check_single_process() -> None:
@@ -30,24 +33,50 @@ def check_single_process() -> None:
         )
 
 
-def check_device(device: str) -> None:
-    """Check that Lightning's accelerator of this name is there.
+def training_device(device: str | torch.device) -> torch.device:
+    """Return the device to train on.
+
+    Args:
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``, as ``torch.device`` takes it; ``"auto"`` is the
+            accelerator if there is one that can be trained on, and else the CPU.
 
     Raises:
-        RangeError: a name that is not known.
-        ConfigError: it is not there.
+        DeviceError: PyTorch knows no such device, it is not there, or it can't be trained on.
     """
-    check_choice("device", device, ("auto", "cpu", "gpu"))
-    if device == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
-        raise ConfigError("device: expected a GPU that PyTorch can use, got none; train with cpu or auto")
+    place = as_device(device)
+    if place.type in TRAINABLE:
+        return place
+    if device == "auto":
+        return torch.device("cpu")
+    raise DeviceError(f"device: expected one to train on (auto, {', '.join(TRAINABLE)}), got {str(device)!r}")
 
 
-def resolve_precision(precision: str, device: str) -> Any:
-    """Resolve ``"auto"`` for the hardware at hand."""
+def lightning_device(device: torch.device) -> dict[str, Any]:
+    """Return the arguments of Lightning's Trainer that mean this device.
+
+    Example:
+        >>> lightning_device(torch.device("cuda:1"))
+        {'accelerator': 'cuda', 'devices': [1]}
+        >>> lightning_device(torch.device("cpu"))
+        {'accelerator': 'cpu', 'devices': 1}
+    """
+    numbered = device.type == "cuda" and device.index is not None
+    return {"accelerator": device.type, "devices": [device.index] if numbered else 1}
+
+
+def resolve_precision(precision: str, device: torch.device) -> Any:
+    """Return Lightning's word for a precision; for ``"auto"``, bfloat16 where the device multiplies it in hardware.
+
+    Args:
+        precision: of a :class:`~bmrl.training.TrainingConfig`.
+        device: as :func:`training_device` returns it.
+    """
     if precision != "auto":
         return precision
-    if device != "cpu" and torch.cuda.is_available():
-        has_bf16 = torch.cuda.get_device_capability() >= (8, 0)
-    else:
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
+    elif device.type == "cpu":
         has_bf16 = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    else:
+        has_bf16 = False
     return "bf16-mixed" if has_bf16 else "32-true"

@@ -12,19 +12,22 @@ import safetensors.torch
 import torch
 
 from bmrl._files import new_file, write_text
+from bmrl._results import Result
 from bmrl.data.manifest import Manifest
 from bmrl.errors import DataError
 from bmrl.models import BMRLConfig, build_model, save_model
 from bmrl.training._checkpoints import resume_point
+from bmrl.training._metrics import read_metrics
 from bmrl.training._run_folder import OBJECTIVE, SETTINGS, failures, finished, run_folder
 from bmrl.training.fitting import fit
-from bmrl.training.hardware import check_device, check_single_process
+from bmrl.training.hardware import check_single_process, training_device
 from bmrl.training.loading import load_split, without_missing_maps
 from bmrl.training.settings import new_settings, read_settings
 from bmrl.training.task import BMRLTask
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
     from bmrl.training.recipes import TrainingConfig
 
@@ -33,8 +36,8 @@ __all__ = ["TrainingRun", "train"]
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingRun:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingRun(Result):
     """What :func:`train` leaves behind.
 
     Attributes:
@@ -42,11 +45,25 @@ class TrainingRun:
             run, ``log/version_N/metrics.csv``.
         skipped: path and reason of each image that could not be read; empty for a run that was finished before.
         parsing: whether parsing maps guided the training.
+        epochs: how many were trained.
+        best_epoch: the one with the lowest validation loss, counted from 1; None without validation images. Its
+            weights are the model's if the recipe's ``keep`` is ``"best"``, and else those of the last epoch are.
+        metrics: of the last epoch by name, as in ``metrics.csv``: the loss ``train_loss`` and its parts,
+            ``train_accuracy``, and with validation images ``val_loss`` (cross-entropy) and ``val_accuracy``;
+            accuracies in 0 .. 1. Empty where the log was removed.
+
+    Example:
+        >>> run = TrainingRun(folder=Path("model"), skipped=(), parsing=True, epochs=2, best_epoch=1, metrics={})
+        >>> run.to_dict()["folder"]
+        'model'
     """
 
     folder: Path
     skipped: tuple[tuple[str, str], ...]
     parsing: bool
+    epochs: int
+    best_epoch: int | None
+    metrics: Mapping[str, float]
 
 
 def train(
@@ -57,7 +74,7 @@ def train(
     resume: bool = False,
     model_changes: dict[str, Any] | None = None,
     recipe_changes: dict[str, Any] | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     progress: bool | None = None,
 ) -> TrainingRun:
     """Train BMRL on the seen images of a manifest and write the model into a folder.
@@ -71,8 +88,8 @@ def train(
             A finished run is left as it is.
         model_changes: fields of :class:`~bmrl.models.BMRLConfig` that differ from the preset.
         recipe_changes: fields of :class:`~bmrl.training.TrainingConfig` that differ from the preset.
-        device: as Lightning's ``accelerator``: ``"auto"``, ``"cpu"``, ``"gpu"``.
-        progress: show a progress bar; None shows one on a terminal, and logs a line an epoch elsewhere.
+        device: where to train: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``.
+        progress: show a progress bar; None shows one on a terminal, and logs one line per epoch elsewhere.
 
     Returns:
         :class:`TrainingRun`.
@@ -81,7 +98,8 @@ def train(
         DataError, MissingFileError: the manifest does not hold what it must, or there is nothing to resume.
         ConfigError: ``out`` is not empty, a setting does not fit, a checkpoint of the run is damaged or of another
             one, or this process is one of several (``WORLD_SIZE``).
-        RangeError: an unknown preset or device.
+        RangeError: an unknown preset.
+        DeviceError: the device is not there, or can't be trained on.
         FolderInUseError: another process or thread trains in ``out``.
         DivergenceError: a loss, a gradient, a weight or an answer is not finite. The folder holds no model then, but
             the checkpoints of the epochs before, and ``diverged.txt``; while that file is there, the run is not
@@ -90,12 +108,12 @@ def train(
     """
     folder = Path(out)
     check_single_process()
-    check_device(device)
+    place = training_device(device)
     manifest = Manifest.read(data)
     if resume and finished(folder):  # not claimed: it may lie where nobody can write
-        config, _ = read_settings(folder, manifest)
+        config, recipe = read_settings(folder, manifest)
         _logger.info("%s: the run is finished", folder)
-        return TrainingRun(folder, (), config.parsing)
+        return _result(folder, config, recipe)
     with run_folder(folder, resume=resume):
         config, recipe = (
             read_settings(folder, manifest)
@@ -103,7 +121,7 @@ def train(
             else new_settings(folder, manifest, preset, model_changes or {}, recipe_changes or {})
         )
         if resume and finished(folder):  # by another process, just now
-            return TrainingRun(folder, (), config.parsing)
+            return _result(folder, config, recipe)
         checkpoint = resume_point(folder, _new_task(config, recipe)) if resume else None
         if resume and checkpoint is None:
             _logger.info("%s: no epoch was finished; the run begins anew", folder)
@@ -118,7 +136,7 @@ def train(
         task = _new_task(config, recipe)
         if not resume:
             write_text(folder / SETTINGS, json.dumps(task.settings(), indent=2) + "\n")
-        options: dict[str, Any] = {"folder": folder, "checkpoint": checkpoint, "device": device, "progress": progress}
+        options: dict[str, Any] = {"folder": folder, "checkpoint": checkpoint, "device": place, "progress": progress}
         with failures(folder, new=not resume):
             fit(task, train_set, val_set, **options)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in task.objective.state_dict().items()}
@@ -128,7 +146,23 @@ def train(
         save_model(task.model, folder)
     # Images may have been lost during the training too.
     skipped = (*train_set.skipped, *(val_set.skipped if val_set is not None else ()))
-    return TrainingRun(folder, skipped, config.parsing)
+    return _result(folder, config, recipe, skipped)
+
+
+def _result(
+    folder: Path, config: BMRLConfig, recipe: TrainingConfig, skipped: tuple[tuple[str, str], ...] = ()
+) -> TrainingRun:
+    """Return what a run that has come to its end left behind."""
+    logged = read_metrics(folder)
+    losses = {epoch: metrics["val_loss"] for epoch, metrics in sorted(logged.items()) if "val_loss" in metrics}
+    return TrainingRun(
+        folder=folder,
+        skipped=skipped,
+        parsing=config.parsing,
+        epochs=recipe.epochs,
+        best_epoch=min(losses, key=losses.__getitem__, default=None),
+        metrics=logged.get(recipe.epochs, {}),
+    )
 
 
 def _new_task(config: BMRLConfig, recipe: TrainingConfig) -> BMRLTask:
