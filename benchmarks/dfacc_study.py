@@ -26,7 +26,9 @@ from bmrl.data.manifest import Manifest
 from bmrl.evaluation.predictions import Predictions, predict
 from bmrl.evaluation.summary import headline, summarize
 from bmrl.models import build_model
-from bmrl.training.run import PRESETS, fit, load_split
+from bmrl.training.fitting import fit
+from bmrl.training.loading import load_split
+from bmrl.training.settings import PRESETS
 from bmrl.training.task import BMRLTask
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from bmrl.export.triton.remote import attribute_remotely
 from bmrl.inference.attribution import format_table
 from bmrl.inference.attributor import Attribution, Attributor
 from bmrl.models import BMRL, load_model
-from bmrl.training._trainer import check_single_process
 from bmrl.training.baselines.resnet18 import resnet18_recipe
+from bmrl.training.hardware import check_single_process
 from bmrl.training.run import train
 
 if TYPE_CHECKING:

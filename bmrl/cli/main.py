@@ -238,8 +238,8 @@ def _split_settings(settings: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any]
 
 
 def _accelerator(name: str) -> str:
-    """Return the word of Lightning, which trains, for a device of PyTorch."""
-    return "gpu" if name == "cuda" else name
+    """Return the device."""
+    return name
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -625,6 +625,6 @@ def _trainer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         default="auto",
-        choices=["auto", "cpu", "cuda", "gpu"],
-        help="auto: a GPU if there is one; gpu: a GPU of any maker (default: %(default)s)",
+        type=device,
+        help="auto: a GPU if there is one (default: %(default)s)",
     )

@@ -22,10 +22,12 @@ from bmrl.errors import ConfigError, DataError, DivergenceError, RangeError
 from bmrl.evaluation.predictions import predict
 from bmrl.evaluation.summary import headline, summarize
 from bmrl.models import BMRL, BMRLConfig, build_model
-from bmrl.training._trainer import check_single_process
 from bmrl.training.baselines.resnet18 import ResNet18, ResNet18Task, resnet18_recipe
+from bmrl.training.fitting import fit
+from bmrl.training.hardware import check_single_process, training_device
+from bmrl.training.loading import load_split, without_missing_maps
 from bmrl.training.recipes import TrainingConfig
-from bmrl.training.run import PRESETS, check_device, fit, load_split, without_missing_maps
+from bmrl.training.settings import PRESETS
 from bmrl.training.task import AttributionTask, BMRLTask
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ def compare(
         folds: cross-validation folds, at least 2.
         max_epochs: longest training tried; None means each recipe's own number of epochs.
         contenders: ``"bmrl"`` and ``"resnet18"``, or one of them.
-        device: as Lightning's ``accelerator``.
+        device: where to train, as :func:`bmrl.training.train` takes it.
 
     Returns:
         By contender: ``epochs`` (chosen), ``curve`` (mean fold accuracy after each epoch) and ``runs``, a list of
@@ -86,7 +88,7 @@ def compare(
         KeyboardInterrupt: as it was raised; ``comparison.json`` likewise.
     """
     check_single_process()
-    check_device(device)
+    training_device(device)
     check_choice("preset", preset, PRESETS)
     if isinstance(contenders, str) or not contenders:
         raise ConfigError(f"contenders: expected a sequence of names, got {contenders!r}")
@@ -133,8 +135,8 @@ def train_resnet18(
         manifest: the data.
         config: of the model that it is compared with; its classes and image size count.
         recipe: see :func:`~bmrl.training.baselines.resnet18.resnet18_recipe`.
-        device: as Lightning's ``accelerator``.
-        progress: as :func:`~bmrl.training.run.fit`.
+        device: where to train, as :func:`bmrl.training.train` takes it.
+        progress: as :func:`~bmrl.training.fitting.fit`.
     """
     config = dataclasses.replace(config, parsing=False)
     task = _resnet18(config, recipe)

@@ -10,8 +10,8 @@ from bmrl.errors import ConfigError, DataError, MissingExtraError, RangeError
 from bmrl.evaluation import compare as comparison
 from bmrl.evaluation.compare import FIGURES, _fold, compare, format_comparison
 from bmrl.models.presets import tiny
+from bmrl.training.fitting import fit
 from bmrl.training.recipes import tiny as tiny_recipe
-from bmrl.training.run import fit
 
 SMALLER = {
     "image_size": 64,

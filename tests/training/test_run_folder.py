@@ -77,7 +77,7 @@ def test_the_claim_of_a_killed_process_is_nobodys(start, tmp_path):
     ("options", "error"),
     [
         ({"preset": "huge"}, RangeError),
-        ({"device": "abacus"}, RangeError),
+        ({"device": "abacus"}, DeviceError),
         ({"recipe_changes": {"epochs": 0}}, ConfigError),
         ({"recipe_changes": {"shift": 64, "epochs": 1}}, ConfigError),
         ({"model_changes": {"depth": 1}}, ConfigError),
