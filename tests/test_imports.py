@@ -1,4 +1,4 @@
-"""What import-linter (``make lint``) doesn't see: circles that pass through a package's own ``__init__``, and others."""
+"""Imports that ``make lint`` does not judge: circles through a package's ``__init__``, and standalone files."""
 
 from __future__ import annotations
 
