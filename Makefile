@@ -2,27 +2,32 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 DEMO ?= demo
 BENCH ?= benchmarks/results
 
-.PHONY: install demo test bench lint types check clean
+.PHONY: help install demo test bench lint types docs check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    simulate, train, evaluate, export, serve and attribute; results in $(DEMO)/"
 	@echo "make test    run the tests"
 	@echo "make bench   measure operators, losses, encoders, exports and serving on this CPU; results in $(BENCH)/"
-	@echo "make lint    check style; make types: check types; make check: both and the tests"
+	@echo "make lint    check style and the directions of imports; make types: check types"
+	@echo "make docs    build the guides and the API reference; open docs/_build/index.html"
+	@echo "make check   lint, types, docs and test"
 	@echo "make clean   remove $(VENV)"
 
 install: $(VENV)/.installed
 
+# pip reads dependency groups from 25.1 on; the one in a new environment may be older.
 # nvidia-pytriton carries the server itself; what it declares to need (numpy < 2) is for another use of it.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("bmrl: expected Python 3.11 or newer, got %d.%d; run: make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,export,serve,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0
+	$(PIP) --upgrade 'pip>=25.1'
+	$(PIP) --editable '.[train,export,serve]' --group dev
+	$(PIP) --no-deps nvidia-pytriton==0.7.0
 	touch $@
 
 demo: install
@@ -33,17 +38,21 @@ test: install
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 bench: install
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(PIP) --group bench
 	$(BIN)/python -m pytest benchmarks --quiet --benchmark-disable-gc --benchmark-columns=median,iqr,rounds --out $(BENCH)
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 
 types: install
 	$(BIN)/mypy
 
-check: lint types test
+docs: install
+	$(BIN)/python -m sphinx --fail-on-warning --fresh-env --quiet --jobs auto docs docs/_build
+
+check: lint types docs test
 
 clean:
 	rm -rf $(VENV)

@@ -23,7 +23,6 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "open_clip": ("open_clip_torch", "train"),
     "openvino": ("openvino", "openvino"),
     "sklearn": ("scikit-learn", "train"),
-    "torchmetrics": ("torchmetrics", "train"),
     "torchvision": ("torchvision", "train"),
     "triton": ("triton", "triton"),
     "tritonclient": ("tritonclient", "serve"),

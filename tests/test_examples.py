@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SERVED = "ask_a_server.py"  # tests/export/test_serving_page.py runs it
+SERVED = "ask_a_server.py"  # tests/export/triton/test_serving_page.py runs it
 EXAMPLES = sorted(path for path in Path(__file__).parents[1].glob("examples/*.py") if path.name != SERVED)
 
 
