@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from bmrl.cli.answers import Unanswered, answers_in
-from bmrl.cli.arguments import images_of
-from bmrl.cli.terminal import complain, progress_bar
+from bmrl.cli.inputs import images_of
+from bmrl.cli.output import complain, progress_bar
 from bmrl.errors import BMRLError
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from bmrl.training.run import train
 if TYPE_CHECKING:
     import os
 
-__all__ = ["run_demo"]
+__all__ = ["demo"]
 
 MARK = ".bmrl-demo"
 IMAGES_PER_GENERATOR = 160
@@ -39,7 +39,7 @@ IMAGES_SERVED = 10
 TOLERANCE = 1e-4
 
 
-def run_demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
+def demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
     """Run every step once and print what each one did; nothing is downloaded.
 
     The data are *simulated*: their scores say that the software works, not how well faces of real generators are
