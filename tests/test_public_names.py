@@ -9,8 +9,9 @@ import sys
 import pytest
 
 PUBLIC = {
-    "bmrl": "Attribution Attributor BMRL BMRLConfig BMRLOutput Generator __version__ build_model data encoders "
-    "evaluation export inference load_model losses models ops save_model training",
+    "bmrl": "Attribution Attributor BMRL BMRLConfig BMRLOutput Generator __version__ attribute build_model compare "
+    "data demo encoders errors evaluate evaluation export import_folder inference load_model losses models ops presets "
+    "save_model serve simulate train training write_triton_repository",
     "bmrl.ops": "Grayscale PatchHomogeneity RichestPatch SRM Sobel ViewExtractor Views grayscale patch_homogeneity "
     "richest_patch sobel srm views",
     "bmrl.losses": "BMRLObjective CMCLoss CPCLoss ContrastiveCenterLoss DFACCLoss DFACCTerms LanguageAlignmentLoss "
@@ -21,7 +22,7 @@ PUBLIC = {
     "bmrl.models": "BMRL BMRLConfig BMRLOutput build_model load_model presets save_model",
     "bmrl.data": "FaceDataset FoundImages Manifest Row find_images import_folder simulate",
     "bmrl.evaluation": "Predictions evaluate predict summarize",
-    "bmrl.inference": "Attribution Attributor attributions_from_probabilities format_table",
+    "bmrl.inference": "Attribution Attributor attribute attributions_from_probabilities format_table",
     "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",
     "bmrl.export": "Artifact AsyncTritonClient FORMATS ServedModel TritonClient TritonServer export export_all "
     "export_aoti export_onnx export_pt2 export_torchscript load_artifact load_torchscript serve "

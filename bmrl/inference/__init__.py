@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 from bmrl._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from bmrl.inference.attributing import attribute
     from bmrl.inference.attribution import Attribution, attributions_from_probabilities, format_table
     from bmrl.inference.attributor import Attributor
 
-__all__ = ["Attribution", "Attributor", "attributions_from_probabilities", "format_table"]
+__all__ = ["Attribution", "Attributor", "attribute", "attributions_from_probabilities", "format_table"]
 
 _HOMES = {
     "Attribution": "attribution",
     "Attributor": "attributor",
+    "attribute": "attributing",
     "attributions_from_probabilities": "attribution",
     "format_table": "attribution",
 }
