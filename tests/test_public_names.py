@@ -19,7 +19,7 @@ PUBLIC = {
     "MultiPerspectiveVisualEncoder NoiseEncoder ParsingEncoder SelfAttention "
     "TransformerBlock TransformerEncoder color_parsing tokenize",
     "bmrl.models": "BMRL BMRLConfig BMRLOutput build_model load_model presets save_model",
-    "bmrl.data": "FaceDataset FoundImages Manifest Row find_images import_folder simulate",
+    "bmrl.data": "FaceDataset FoundImages ImportReport Manifest Row SimulationReport find_images import_faces simulate",
     "bmrl.evaluation": "Predictions evaluate predict summarize",
     "bmrl.inference": "Attribution Attributor attributions_from_probabilities format_table",
     "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",

@@ -152,20 +152,20 @@ def _simulate(options: argparse.Namespace) -> None:
     check_out_folder("folder", options.folder)
     from bmrl.data.simulated import simulate
 
-    manifest = simulate(
+    report = simulate(
         options.folder,
         seed=options.seed,
         images_per_generator=options.images_per_generator,
         image_size=options.image_size,
     )
-    say(f"{len(manifest.rows)} simulated images in {options.folder}; see contact_sheet.png")
+    say(f"{report.num_images} simulated images in {options.folder}; see contact_sheet.png")
 
 
 def _import_folder(options: argparse.Namespace) -> None:
     check_out_folder("out", options.out)
-    from bmrl.data.importers.folder import import_folder
+    from bmrl.data.importers.folder import import_faces
 
-    _, report = import_folder(
+    report = import_faces(
         options.source,
         options.out,
         families=options.families,
