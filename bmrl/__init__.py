@@ -15,7 +15,7 @@ from bmrl._version import __version__
 if TYPE_CHECKING:
     from bmrl import data, encoders, errors, evaluation, export, inference, losses, models, ops, training
     from bmrl.cli.demo import demo
-    from bmrl.data import import_folder, simulate
+    from bmrl.data import import_faces, simulate
     from bmrl.evaluation import evaluate
     from bmrl.evaluation.compare import compare
     from bmrl.export import serve, write_triton_repository
@@ -42,7 +42,7 @@ __all__ = [
     "evaluate",
     "evaluation",
     "export",
-    "import_folder",
+    "import_faces",
     "inference",
     "load_model",
     "losses",
@@ -69,7 +69,7 @@ _HOMES = {
     "compare": "evaluation.compare",
     "demo": "cli.demo",
     "evaluate": "evaluation",
-    "import_folder": "data",
+    "import_faces": "data",
     "load_model": "models",
     "presets": "models",
     "save_model": "models",

@@ -10,7 +10,7 @@ import pytest
 
 PUBLIC = {
     "bmrl": "Attribution Attributor BMRL BMRLConfig BMRLOutput Generator __version__ attribute build_model compare "
-    "data demo encoders errors evaluate evaluation export import_folder inference load_model losses models ops presets "
+    "data demo encoders errors evaluate evaluation export import_faces inference load_model losses models ops presets "
     "save_model serve simulate train training write_triton_repository",
     "bmrl.ops": "Grayscale PatchHomogeneity RichestPatch SRM Sobel ViewExtractor Views grayscale patch_homogeneity "
     "richest_patch sobel srm views",
@@ -20,7 +20,7 @@ PUBLIC = {
     "MultiPerspectiveVisualEncoder NoiseEncoder ParsingEncoder SelfAttention "
     "TransformerBlock TransformerEncoder color_parsing tokenize",
     "bmrl.models": "BMRL BMRLConfig BMRLOutput build_model load_model presets save_model",
-    "bmrl.data": "FaceDataset FoundImages Manifest Row find_images import_folder simulate",
+    "bmrl.data": "FaceDataset FoundImages ImportReport Manifest Row SimulationReport find_images import_faces simulate",
     "bmrl.evaluation": "Predictions evaluate predict summarize",
     "bmrl.inference": "Attribution Attributor attribute attributions_from_probabilities format_table",
     "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",

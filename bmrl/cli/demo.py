@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bmrl._files import CLAIM, claimed, remove_leftovers, write_text
+from bmrl.data.manifest import Manifest
 from bmrl.data.simulated import simulate
 from bmrl.errors import ConfigError, ServerError
 from bmrl.evaluation.compare import train_resnet18
@@ -77,7 +78,8 @@ def _run(folder: Path, seed: int) -> Path:
         _record(folder)  # so that a kill leaves little that the next demo does not know
 
     data, model = folder / "data", folder / "model"
-    manifest = simulate(data, seed=seed, images_per_generator=IMAGES_PER_GENERATOR, image_size=IMAGE_SIZE)
+    drawn = simulate(data, seed=seed, images_per_generator=IMAGES_PER_GENERATOR, image_size=IMAGE_SIZE)
+    manifest = Manifest.read(drawn.folder)
     seen, unseen = len(manifest.generators("seen")), len(manifest.generators("unseen"))
     say(
         f"simulated {len(manifest.rows)} images by {seen} seen and {unseen} unseen generators: {data}/contact_sheet.png"

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bmrl.data.manifest import Manifest, Row
+    from bmrl.data.manifest import Manifest
+    from bmrl.data.row import Row
 
 __all__ = ["Computed", "Skipped", "compute_rows"]
 

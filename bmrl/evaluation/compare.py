@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 
 from bmrl._checks import check_choice, check_integer
 from bmrl._files import claimed, remove_leftovers, write_text
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
 from bmrl.errors import ConfigError, DataError, DivergenceError, RangeError
 from bmrl.evaluation.predictions import predict
 from bmrl.evaluation.summary import headline, summarize
@@ -32,6 +32,8 @@ from bmrl.training.task import AttributionTask, BMRLTask
 
 if TYPE_CHECKING:
     import os
+
+    from bmrl.data.row import Row
 
 __all__ = ["compare", "format_comparison", "train_resnet18"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bmrl._checks import check_choice, check_integer, check_shape
-from bmrl.data._manifest_rules import SPLITS
 from bmrl.data.manifest import Manifest
+from bmrl.data.row import SPLITS
 from bmrl.errors import DataError, DTypeError, ShapeError
 from bmrl.evaluation._rows import Computed, Skipped, compute_rows
 from bmrl.images import read_image
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-    from bmrl.data.manifest import Row
+    from bmrl.data.row import Row
     from bmrl.generators import Generator
     from bmrl.models import BMRL
 

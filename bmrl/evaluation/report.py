@@ -11,6 +11,7 @@ from bmrl.evaluation.metrics import max_probability
 from bmrl.evaluation.predictions import Predictions
 from bmrl.evaluation.projection import MIN_IMAGES, project
 from bmrl.evaluation.summary import headline
+from bmrl.generators import MANIPULATION_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +53,6 @@ EXPLANATIONS = {
         "Never above the seen accuracy.",
     ),
 }  # fmt: skip
-MANIPULATIONS = {"EFS": "entire face", "FS": "face swap", "AM": "attribute edit"}
 REJECTION_EXPLAINED = (
     "Maximum probability below it. Means nothing without the line above: a model that is never sure rejects everything."
 )
@@ -146,6 +146,5 @@ def _percent(share: float | None, digits: int = 1) -> str:
 
 
 def _family(entry: Mapping[str, Any]) -> str:
-    if entry["manipulation"] == "none":
-        return "photograph"
-    return f"{MANIPULATIONS[entry['manipulation']]}, {entry['architecture']}"
+    name = MANIPULATION_NAMES[entry["manipulation"]]
+    return name if entry["manipulation"] == "none" else f"{name}, {entry['architecture']}"

@@ -16,8 +16,8 @@ from bmrl._extras import require
 from bmrl._files import claimed, new_file
 from bmrl._outputs import check_out_file, check_out_folder
 from bmrl._version import __version__
-from bmrl.data._manifest_rules import SPLITS
 from bmrl.data.manifest import Manifest
+from bmrl.data.row import SPLITS
 from bmrl.errors import DataError, DTypeError
 from bmrl.evaluation.predictions import predict_and_describe
 from bmrl.evaluation.report import render_report

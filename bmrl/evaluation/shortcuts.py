@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from bmrl._checks import check_choice, check_integer
-from bmrl.data._manifest_rules import SPLITS
 from bmrl.data.manifest import Manifest
+from bmrl.data.row import SPLITS
 from bmrl.errors import DataError, DTypeError, MissingExtraError
 from bmrl.evaluation._rows import Computed, compute_rows
 from bmrl.evaluation.image_statistics import color_spectrum_statistics
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bmrl.data.manifest import Row
+    from bmrl.data.row import Row
     from bmrl.generators import Generator
 
 __all__ = ["shortcut_baseline"]

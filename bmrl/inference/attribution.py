@@ -31,9 +31,9 @@ class Attribution:
         probability: the probability of the most probable generator, in 0 .. 1.
         seen: whether ``probability`` is at or above ``threshold``.
         threshold: in 0 .. 1.
-        manipulation: ``none`` (a photograph), ``EFS``, ``FS`` or ``AM``. Of a seen image its generator's; of an
-            unseen one the family whose classes have the largest sum of probabilities, a hint and no finding.
-        architecture: ``none`` (a photograph), ``GAN`` or ``diffusion``, decided likewise and on its own.
+        manipulation: one of :data:`bmrl.generators.MANIPULATIONS`. Of a seen image its generator's; of an unseen
+            one the family whose classes have the largest sum of probabilities, a hint and no finding.
+        architecture: one of :data:`bmrl.generators.ARCHITECTURES`, decided likewise and on its own.
         probabilities: of every class by name, in the model's order.
     """
 

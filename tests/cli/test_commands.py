@@ -65,7 +65,7 @@ def test_every_place_is_checked_to_be_given():
 
 
 def test_names_that_help_shows_without_loading_the_tables_are_those_of_the_tables():
-    from bmrl.data._manifest_rules import SPLITS
+    from bmrl.data.rules import SPLITS
     from bmrl.export import FORMATS
     from bmrl.training.settings import PRESETS
 

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
 from bmrl.errors import DataError, RangeError, ShapeError
 from bmrl.evaluation.predictions import Predictions, predict
 from bmrl.images import read_image

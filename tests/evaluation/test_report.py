@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 import sys
 import warnings
@@ -11,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from bmrl.data.manifest import Row
+from bmrl.data.row import Row
 from bmrl.errors import MissingExtraError
 from bmrl.evaluation.predictions import Predictions
 from bmrl.evaluation.report import render_report
 from bmrl.evaluation.summary import summarize
-from bmrl.generators import Generator
+from bmrl.generators import ARCHITECTURES, MANIPULATIONS, Generator
 
 HOSTILE = '<script>alert("x")</script>'
 VOID = {"meta", "img", "br"}
@@ -89,6 +90,24 @@ def percent(value):
     return f"{100 * value:.1f} %"
 
 
+def test_shows_every_family():
+    metrics, predictions = make()
+    (entry,) = metrics["unseen"]["per_generator"]
+    for manipulation, architecture in itertools.product(MANIPULATIONS[1:], ARCHITECTURES[1:]):
+        name = f"{manipulation} {architecture}"
+        family = {"generator": name, "manipulation": manipulation, "architecture": architecture}
+        metrics["unseen"]["per_generator"].append(entry | family)
+    page = Page(render_report(metrics, predictions))
+    words = {
+        "EFS": "entire face synthesis",
+        "FS": "face swap",
+        "AM": "attribute manipulation",
+        "FR": "face reenactment",
+    }
+    for manipulation, architecture in itertools.product(words, ARCHITECTURES[1:]):
+        assert page.row(f"{manipulation} {architecture}")[1] == f"{words[manipulation]}, {architecture}"
+
+
 def test_shows_the_figures():
     metrics, predictions = make()
     page = Page(render_report(metrics, predictions))
@@ -101,7 +120,8 @@ def test_shows_the_figures():
     low, high = metrics["seen"]["per_generator"][0]["recall_interval"]
     recall = percent(metrics["seen"]["per_generator"][0]["recall"])
     right = metrics["seen"]["per_generator"][0]["num_correct"]
-    assert ["red", "entire face, GAN", "6", str(right), f"{recall} {100 * low:.1f} – {100 * high:.1f}", ""] in page.rows
+    interval = f"{recall} {100 * low:.1f} – {100 * high:.1f}"
+    assert ["red", "entire face synthesis, GAN", "6", str(right), interval, ""] in page.rows
     assert ["photo", "photograph", "0", "0", "–", "no test image"] in page.rows
     assert ["1", "red", *map(str, metrics["seen"]["confusion"][0])] in page.rows
     assert ["", "odd", *map(str, metrics["unseen"]["per_generator"][0]["named"])] in page.rows

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
 from bmrl.errors import DataError, MissingExtraError, RangeError
 from bmrl.evaluation.image_statistics import color_spectrum_statistics
 from bmrl.evaluation.shortcuts import shortcut_baseline

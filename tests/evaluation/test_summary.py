@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from bmrl.data.manifest import Row
+from bmrl.data.row import Row
 from bmrl.errors import DataError, RangeError
 from bmrl.evaluation.predictions import Predictions
 from bmrl.evaluation.summary import headline, summarize

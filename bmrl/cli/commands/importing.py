@@ -33,9 +33,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     check_out_folder("out", options.out)
-    from bmrl.data.importers.folder import import_folder
+    from bmrl.data import import_faces
 
-    _, report = import_folder(
+    report = import_faces(
         options.source,
         options.out,
         families=options.families,
@@ -54,7 +54,7 @@ def _run(options: argparse.Namespace) -> None:
 COMMAND = Command(
     name="import",
     summary="turn images of your own into a data folder",
-    function="import_folder",
+    function="import_faces",
     add_arguments=_add_arguments,
     run=_run,
     takes={"kind": None},

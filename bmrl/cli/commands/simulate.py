@@ -26,13 +26,13 @@ def _run(options: argparse.Namespace) -> None:
     check_out_folder("folder", options.folder)
     from bmrl.data.simulated import simulate
 
-    manifest = simulate(
+    report = simulate(
         options.folder,
         seed=options.seed,
         images_per_generator=options.images_per_generator,
         image_size=options.image_size,
     )
-    say(f"{len(manifest.rows)} simulated images in {options.folder}; see contact_sheet.png")
+    say(f"{report.num_images} simulated images in {options.folder}; see contact_sheet.png")
 
 
 COMMAND = Command(
