@@ -23,9 +23,9 @@ PUBLIC = {
     "bmrl.evaluation": "Predictions evaluate predict summarize",
     "bmrl.inference": "Attribution Attributor attributions_from_probabilities format_table",
     "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",
-    "bmrl.export": "Artifact AsyncTritonClient FORMATS ServedModel TritonClient TritonServer export export_all "
-    "export_aoti export_onnx export_pt2 export_torchscript load_artifact load_torchscript serve "
-    "write_triton_repository",
+    "bmrl.export": "Artifact AsyncTritonClient ExportResult FORMATS FormatComparison ServedModel TritonClient "
+    "TritonServer compare_formats export_model load_artifact serve write_triton_repository",
+    "bmrl.export.triton": "AsyncTritonClient ServedModel TritonClient TritonServer serve write_triton_repository",
 }
 
 

@@ -34,20 +34,6 @@ exit codes: 0 all was done, 1 something failed or was not answered, 2 wrong usag
 A command that fails says so on one line of stderr that begins with "bmrl: error: ".
 """
 
-# The names of bmrl.export.FORMATS, whose module needs PyTorch: a command line should answer --help at once.
-_FORMATS = (
-    "torchscript",
-    "torchscript-bf16",
-    "torchscript-unfrozen",
-    "torchscript-unfrozen-bf16",
-    "pt2",
-    "pt2-bf16",
-    "aoti",
-    "aoti-bf16",
-    "onnx",
-    "onnx-int8",
-)
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
@@ -314,13 +300,13 @@ def _export(options: argparse.Namespace) -> int:
         check_out_folder("out", options.out)
     else:
         check_out_file("out", options.out)
-    from bmrl.export import export, export_all, write_triton_repository
+    from bmrl.export import FORMATS, Artifact, compare_formats, export_model, write_triton_repository
     from bmrl.models import load_model
 
     if options.format == "triton" and Path(options.model).is_file():
         if options.artifact or options.images:
             options.usage_error("--artifact, --images: expected neither with a file that is exported and verified")
-        write_triton_repository(options.model, options.out, device=options.device, **serving)
+        write_triton_repository(Artifact(options.model), options.out, device=options.device, **serving)
         say(f"wrote {options.out}")
         return SUCCESS
     model = load_model(options.model)
@@ -329,21 +315,19 @@ def _export(options: argparse.Namespace) -> int:
         from bmrl.export.images import read_export_images
 
         kind = options.artifact if options.format == "triton" else options.format
-        calibrate = options.all or "int8" in (kind or "")
+        calibrate = options.all or (kind in FORMATS and FORMATS[kind].calibrated)
         read = read_export_images(options.images, model.config.image_size, calibrate=calibrate)
         images = {"images": read.test, "calibration": read.calibration}
     failed = False
     if options.all:
-        from bmrl.export.comparison import format_exports
-
-        rows = export_all(model, options.out, **images)
-        say(format_exports(rows))
-        failed = any(row["error"] for row in rows)
+        comparison = compare_formats(model, options.out, **images)
+        say(comparison.to_markdown())
+        failed = any(row.error for row in comparison.rows)
     elif options.format == "triton":
         serving["format"] = serving.pop("artifact", None)
         write_triton_repository(model, options.out, device=options.device, **images, **serving)
     else:
-        export(model, options.out, options.format, device=options.device, **images)
+        export_model(model, options.out, options.format, device=options.device, **images)
     say(f"wrote {options.out}")
     return FAILURE if failed else SUCCESS
 
@@ -572,11 +556,12 @@ def _parser() -> Parser:
 
 
 def _export_options(parser: argparse.ArgumentParser) -> None:
+    from bmrl.export.formats import ENGINES, FORMATS
+    from bmrl.export.triton.repository.backends import BACKENDS
+
     parser.add_argument("model", type=path, metavar="MODEL", help="a model folder; for triton, an exported file too")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--format", choices=[*_FORMATS, "triton"], metavar="FORMAT", help=", ".join([*_FORMATS, "triton"])
-    )
+    what.add_argument("--format", choices=[*FORMATS, "triton"], metavar="FORMAT", help=", ".join([*FORMATS, "triton"]))
     what.add_argument("--all", action="store_true", help="every format, with a table of size, speed and fidelity")
     parser.add_argument(
         "--out", type=path, required=True, metavar="PATH", help="a file; for triton and --all, a folder"
@@ -592,9 +577,9 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
         "--device", choices=["cpu", "cuda"], default="cpu", help="what aoti is compiled for, and served on"
     )
     triton = parser.add_argument_group("with --format triton")
-    triton.add_argument("--backend", choices=["python", "pytorch", "torch_aoti", "onnxruntime"])
-    triton.add_argument("--artifact", choices=_FORMATS, metavar="FORMAT", help="what the backend runs")
-    triton.add_argument("--engine", choices=["onnxruntime", "openvino"], help="what runs ONNX in the python backend")
+    triton.add_argument("--backend", choices=[*BACKENDS])
+    triton.add_argument("--artifact", choices=[*FORMATS], metavar="FORMAT", help="what the backend runs")
+    triton.add_argument("--engine", choices=ENGINES, help="what runs ONNX in the python backend")
     triton.add_argument("--version", type=int, metavar="N", help="the server takes the highest (default: 1)")
     triton.add_argument("--max-batch-size", type=int, metavar="N", help="images in one run (default: 64)")
     triton.add_argument("--preferred-batch-sizes", type=int, nargs="+", metavar="N", help="batches not to delay")
