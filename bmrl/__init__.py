@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bmrl.data import import_faces, simulate
     from bmrl.evaluation import evaluate
     from bmrl.evaluation.compare import compare
-    from bmrl.export import serve, write_triton_repository
+    from bmrl.export import export_model, serve, write_triton_repository
     from bmrl.generators import Generator
     from bmrl.inference import Attribution, Attributor, attribute
     from bmrl.models import BMRL, BMRLConfig, BMRLOutput, build_model, load_model, presets, save_model
@@ -42,6 +42,7 @@ __all__ = [
     "evaluate",
     "evaluation",
     "export",
+    "export_model",
     "import_faces",
     "inference",
     "load_model",
@@ -69,6 +70,7 @@ _HOMES = {
     "compare": "evaluation.compare",
     "demo": "cli.demo",
     "evaluate": "evaluation",
+    "export_model": "export",
     "import_faces": "data",
     "load_model": "models",
     "presets": "models",

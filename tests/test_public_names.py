@@ -10,7 +10,7 @@ import pytest
 
 PUBLIC = {
     "bmrl": "Attribution Attributor BMRL BMRLConfig BMRLOutput Generator __version__ attribute build_model compare "
-    "data demo encoders errors evaluate evaluation export import_faces inference load_model losses models ops presets "
+    "data demo encoders errors evaluate evaluation export export_model import_faces inference load_model losses models ops presets "
     "save_model serve simulate train training write_triton_repository",
     "bmrl.ops": "Grayscale PatchHomogeneity RichestPatch SRM Sobel ViewExtractor Views grayscale patch_homogeneity "
     "richest_patch sobel srm views",
@@ -24,9 +24,9 @@ PUBLIC = {
     "bmrl.evaluation": "Predictions evaluate predict summarize",
     "bmrl.inference": "Attribution Attributor attribute attributions_from_probabilities format_table",
     "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",
-    "bmrl.export": "Artifact AsyncTritonClient FORMATS ServedModel TritonClient TritonServer export export_all "
-    "export_aoti export_onnx export_pt2 export_torchscript load_artifact load_torchscript serve "
-    "write_triton_repository",
+    "bmrl.export": "Artifact AsyncTritonClient ExportResult FORMATS FormatComparison ServedModel TritonClient "
+    "TritonServer compare_formats export_model load_artifact serve write_triton_repository",
+    "bmrl.export.triton": "AsyncTritonClient ServedModel TritonClient TritonServer serve write_triton_repository",
 }
 
 

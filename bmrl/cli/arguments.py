@@ -114,21 +114,24 @@ def add_out(parser: argparse.ArgumentParser, what: str, *, metavar: str = "DIR",
 
 
 def add_device(
-    parser: argparse.ArgumentParser, auto: str = "a GPU if there is one", words: str = "cpu, cuda, cuda:N or mps"
+    parser: argparse.ArgumentParser,
+    words: str = "cpu, cuda, cuda:N, mps, or auto: a GPU if there is one",
+    *,
+    default: str = "auto",
 ) -> None:
     """Add ``--device``, by PyTorch's words.
 
     Args:
         parser: of a command.
-        auto: what the default takes.
-        words: the others that the command can use.
+        words: those that the command can use, for the help.
+        default: one of them.
     """
     parser.add_argument(
         "--device",
         type=_device,
-        default="auto",
+        default=default,
         metavar="DEVICE",
-        help=f"auto ({auto}), {words} (default: %(default)s)",
+        help=f"{words} (default: %(default)s)",
     )
 
 

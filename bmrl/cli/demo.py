@@ -17,7 +17,7 @@ from bmrl.evaluation.predictions import predict
 from bmrl.evaluation.run import evaluate
 from bmrl.evaluation.summary import summarize
 from bmrl.evaluation.table import format_figures
-from bmrl.export import TritonClient, TritonServer, export_torchscript, write_triton_repository
+from bmrl.export import TritonClient, TritonServer, export_model, write_triton_repository
 from bmrl.export.triton.remote import attribute_remotely
 from bmrl.inference.attribution import format_table
 from bmrl.inference.attributor import Attribution, Attributor
@@ -97,7 +97,7 @@ def _run(folder: Path, seed: int) -> Path:
     say("evaluated on the test split (simulated data):")
     print(format_figures({"BMRL": metrics, "ResNet-18": figures, "shortcut": metrics["shortcut"]}))
 
-    export_torchscript(load_model(model), folder / "bmrl.pt")
+    export_model(load_model(model), folder / "bmrl.pt")
     repository = write_triton_repository(load_model(model), folder / "repository")
     say(f"exported: {folder}/bmrl.pt and {repository}")
 

@@ -9,43 +9,32 @@ from bmrl._outputs import check_out_file, check_out_folder, check_utf8
 from bmrl.cli.arguments import add_device, add_model, add_out, given, path
 from bmrl.cli.command import FAILURE, SUCCESS, Command
 from bmrl.cli.output import say
+from bmrl.export.formats import ENGINES, FORMATS
+from bmrl.export.triton.repository.backends import BACKENDS
 
 if TYPE_CHECKING:
     import argparse
 
+    from bmrl.export import Artifact
     from bmrl.models import BMRL
 
-__all__ = ["COMMAND", "FORMATS"]
+__all__ = ["COMMAND"]
 
-FORMATS = (
-    "torchscript",
-    "torchscript-bf16",
-    "torchscript-unfrozen",
-    "torchscript-unfrozen-bf16",
-    "pt2",
-    "pt2-bf16",
-    "aoti",
-    "aoti-bf16",
-    "onnx",
-    "onnx-int8",
+_SERVING = (
+    "backend",
+    "artifact",
+    "engine",
+    "version",
+    "max_batch_size",
+    "preferred_batch_sizes",
+    "max_queue_delay",
+    "num_threads",
+    "instances",
+    "ensemble",
+    "max_pixels",
+    "max_bytes",
 )
-"""The names of :data:`bmrl.export.FORMATS`, whose module needs PyTorch: help should come at once."""
-
-_SERVING = {
-    "backend": "backend",
-    "artifact": "format",
-    "engine": "engine",
-    "version": "version",
-    "max_batch_size": "max_batch_size",
-    "preferred_batch_sizes": "preferred_batch_sizes",
-    "max_queue_delay": "max_queue_delay",
-    "num_threads": "num_threads",
-    "instances": "instances",
-    "ensemble": "ensemble",
-    "max_pixels": "max_pixels",
-    "max_bytes": "max_bytes",
-}
-"""Options of ``--format triton``, and their names as arguments of ``write_triton_repository``."""
+"""Options of ``--format triton``: arguments of ``write_triton_repository``, whose ``format`` is the artifact's."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,14 +51,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="verify with these, and calibrate int8: a data folder (its test and training splits) or any folder of "
         "images (default: patterns)",
     )
-    add_device(parser, "cpu; for aoti, a GPU if there is one", "cpu or cuda")
+    add_device(
+        parser, "cpu, cuda, cuda:N, or auto: a GPU if there is one that the format can be made for", default="cpu"
+    )
     _add_serving_arguments(parser.add_argument_group("with --format triton"))
 
 
 def _add_serving_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--backend", choices=["python", "pytorch", "torch_aoti", "onnxruntime"])
-    group.add_argument("--artifact", choices=FORMATS, metavar="FORMAT", help="what the backend runs")
-    group.add_argument("--engine", choices=["onnxruntime", "openvino"], help="what runs ONNX in the python backend")
+    group.add_argument("--backend", choices=tuple(BACKENDS))
+    group.add_argument("--artifact", choices=tuple(FORMATS), metavar="FORMAT", help="what the backend runs")
+    group.add_argument("--engine", choices=ENGINES, help="what runs ONNX in the python backend")
     group.add_argument("--version", type=int, metavar="N", help="the server takes the highest (default: 1)")
     group.add_argument("--max-batch-size", type=int, metavar="N", help="images in one run (default: 64)")
     group.add_argument("--preferred-batch-sizes", type=int, nargs="+", metavar="N", help="batches not to delay")
@@ -93,11 +84,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.format == "triton":
         _write_repository(options)
     else:
-        from bmrl.export import export
+        from bmrl.export import export_model
 
         model = _load(options)
-        images = _images(options, model, calibrate="int8" in options.format)
-        export(model, options.out, options.format, device=_device(options), **images)
+        images = _images(options, model, calibrate=FORMATS[options.format].calibrated)
+        export_model(model, options.out, options.format, device=options.device, **images)
     say(f"wrote {options.out}")
     return SUCCESS
 
@@ -108,7 +99,7 @@ def _check(options: argparse.Namespace) -> None:
     if serving and options.format != "triton":
         option = "threads" if "num_threads" in serving else next(iter(serving)).replace("_", "-")
         options.usage_error(f"--{option}: only with --format triton")
-    if options.all and options.device not in ("auto", "cpu"):
+    if options.all and options.device != "cpu":
         options.usage_error("--device: expected cpu with --all")
     if options.all and options.images is None:
         options.usage_error("--all: expected --images too, to verify and calibrate with")
@@ -121,29 +112,33 @@ def _check(options: argparse.Namespace) -> None:
 
 def _export_all(options: argparse.Namespace) -> int:
     """Write every format and say how they compare."""
-    from bmrl.export import export_all
-    from bmrl.export.comparison import format_exports
+    from bmrl.export import compare_formats
 
     model = _load(options)
-    rows = export_all(model, options.out, **_images(options, model, calibrate=True))
-    say(format_exports(rows))
+    comparison = compare_formats(model, options.out, **_images(options, model, calibrate=True))
+    say(comparison.to_markdown())
     say(f"wrote {options.out}")
-    return FAILURE if any(row["error"] for row in rows) else SUCCESS
+    return FAILURE if any(row.error for row in comparison.rows) else SUCCESS
 
 
 def _write_repository(options: argparse.Namespace) -> None:
     """Write a repository of a model or of an exported file."""
-    from bmrl.export import write_triton_repository
+    from bmrl.export import Artifact, write_triton_repository
 
-    serving = {_SERVING[name]: value for name, value in given(options, *_SERVING).items()}
-    model: BMRL | str = options.model
+    serving = given(options, *_SERVING)
+    serving["format"] = serving.pop("artifact", None)
+    source: BMRL | Artifact
     images: dict[str, Any] = {}
-    if not Path(options.model).is_file():
-        model = _load(options)
-        images = _images(options, model, calibrate="int8" in (options.artifact or ""))
-    elif options.artifact or options.images:
-        options.usage_error("--artifact, --images: expected neither with a file that is exported and verified")
-    write_triton_repository(model, options.out, device=_device(options), **images, **serving)
+    if Path(options.model).is_file():
+        if options.artifact or options.images:
+            options.usage_error("--artifact, --images: expected neither with a file that is exported and verified")
+        source = Artifact(options.model)
+    else:
+        source = _load(options)
+        images = _images(
+            options, source, calibrate=options.artifact is not None and FORMATS[options.artifact].calibrated
+        )
+    write_triton_repository(source, options.out, device=options.device, **images, **serving)
 
 
 def _load(options: argparse.Namespace) -> BMRL:
@@ -160,16 +155,6 @@ def _images(options: argparse.Namespace, model: BMRL, *, calibrate: bool) -> dic
 
     read = read_export_images(options.images, model.config.image_size, calibrate=calibrate)
     return {"images": read.test, "calibration": read.calibration}
-
-
-def _device(options: argparse.Namespace) -> Any:
-    """Return what the file is compiled for, or served on."""
-    if options.device != "auto":
-        return options.device
-    import torch
-
-    compiled = options.format.startswith("aoti") or options.backend == "torch_aoti"
-    return "cuda" if compiled and torch.cuda.is_available() else "cpu"
 
 
 COMMAND = Command(
