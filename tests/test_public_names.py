@@ -10,8 +10,8 @@ import pytest
 
 PUBLIC = {
     "bmrl": "Attribution Attributor BMRL BMRLConfig BMRLOutput Generator __version__ attribute build_model compare "
-    "data demo encoders errors evaluate evaluation export export_model import_faces inference load_model losses models ops presets "
-    "save_model serve simulate train training write_triton_repository",
+    "data demo encoders errors evaluate evaluation export export_model import_faces inference load_model losses "
+    "models ops presets save_model serve simulate train training write_triton_repository",
     "bmrl.ops": "Grayscale PatchHomogeneity RichestPatch SRM Sobel ViewExtractor Views grayscale patch_homogeneity "
     "richest_patch sobel srm views",
     "bmrl.losses": "BMRLObjective CMCLoss CPCLoss ContrastiveCenterLoss DFACCLoss DFACCTerms LanguageAlignmentLoss "
@@ -22,7 +22,8 @@ PUBLIC = {
     "bmrl.models": "BMRL BMRLConfig BMRLOutput build_model load_model presets save_model",
     "bmrl.data": "FaceDataset FoundImages ImportReport Manifest Row SimulationReport find_images import_faces simulate",
     "bmrl.evaluation": "Predictions evaluate predict summarize",
-    "bmrl.inference": "Attribution Attributor attribute attributions_from_probabilities format_table",
+    "bmrl.inference": "Attribution Attributor Decisions attribute attributions_from_probabilities decide format_table "
+    "infer resolve_model",
     "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",
     "bmrl.export": "Artifact AsyncTritonClient ExportResult FORMATS FormatComparison ServedModel TritonClient "
     "TritonServer compare_formats export_model load_artifact serve write_triton_repository",

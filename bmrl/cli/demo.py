@@ -19,8 +19,7 @@ from bmrl.evaluation.summary import summarize
 from bmrl.evaluation.table import format_figures
 from bmrl.export import TritonClient, TritonServer, export_model, write_triton_repository
 from bmrl.export.triton.remote import attribute_remotely
-from bmrl.inference.attribution import format_table
-from bmrl.inference.attributor import Attribution, Attributor
+from bmrl.inference import Attribution, Attributor, format_table
 from bmrl.models import BMRL, load_model
 from bmrl.training.baselines.resnet18 import resnet18_recipe
 from bmrl.training.hardware import check_single_process

@@ -8,7 +8,7 @@ import pytest
 
 import bmrl
 from bmrl.cli import arguments
-from bmrl.cli.commands import COMMANDS, export
+from bmrl.cli.commands import COMMANDS
 from bmrl.cli.main import _parser
 
 
@@ -66,9 +66,7 @@ def test_every_place_is_checked_to_be_given():
 
 def test_names_that_help_shows_without_loading_the_tables_are_those_of_the_tables():
     from bmrl.data.rules import SPLITS
-    from bmrl.export import FORMATS
     from bmrl.training.settings import PRESETS
 
-    assert tuple(FORMATS) == export.FORMATS
     assert set(arguments.PRESETS) == set(PRESETS)
     assert tuple(arguments_of("evaluate")["split"].choices) == SPLITS

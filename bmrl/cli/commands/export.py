@@ -51,9 +51,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="verify with these, and calibrate int8: a data folder (its test and training splits) or any folder of "
         "images (default: patterns)",
     )
-    add_device(
-        parser, "cpu, cuda, cuda:N, or auto: a GPU if there is one that the format can be made for", default="cpu"
-    )
+    add_device(parser, "cpu, cuda, cuda:N, or auto: a GPU if the format has a use for one", default="cpu")
     _add_serving_arguments(parser.add_argument_group("with --format triton"))
 
 
@@ -135,9 +133,8 @@ def _write_repository(options: argparse.Namespace) -> None:
         source = Artifact(options.model)
     else:
         source = _load(options)
-        images = _images(
-            options, source, calibrate=options.artifact is not None and FORMATS[options.artifact].calibrated
-        )
+        calibrate = options.artifact is not None and FORMATS[options.artifact].calibrated
+        images = _images(options, source, calibrate=calibrate)
     write_triton_repository(source, options.out, device=options.device, **images, **serving)
 
 
