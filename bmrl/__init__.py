@@ -36,12 +36,12 @@ __all__ = [
 if TYPE_CHECKING:
     from bmrl import data, encoders, evaluation, export, inference, losses, models, ops, training
     from bmrl.generators import Generator
-    from bmrl.inference.attributor import Attribution, Attributor
+    from bmrl.inference import Attribution, Attributor
     from bmrl.models import BMRL, BMRLConfig, BMRLOutput, build_model, load_model, save_model
 
 _HOMES = {
-    "Attribution": "bmrl.inference.attributor",
-    "Attributor": "bmrl.inference.attributor",
+    "Attribution": "bmrl.inference",
+    "Attributor": "bmrl.inference",
     "BMRL": "bmrl.models",
     "BMRLConfig": "bmrl.models",
     "BMRLOutput": "bmrl.models",

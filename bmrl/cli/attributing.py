@@ -80,8 +80,7 @@ def _opened(
     else:
         from bmrl.inference.attributor import Attributor
 
-        where = None if device == "auto" else device
-        attributor = Attributor(str(model), threshold=threshold, batch_size=batch_size, device=where)
+        attributor = Attributor(str(model), threshold=threshold, batch_size=batch_size, device=device)
         yield [generator.name for generator in attributor.model.config.generators], attributor.attribute_each
 
 

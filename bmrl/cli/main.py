@@ -140,7 +140,7 @@ def _after_a_stop(options: argparse.Namespace) -> str:
         again = ["bmrl", "train", "--data", options.data, "--out", options.out, "--resume"]
         return f"; go on with: {shlex.join(again)}"
     if options.command is _compare and Path(options.out, "comparison.json").is_file():
-        return f"; {options.out}/comparison.json holds the contenders that were finished"
+        return f"; {options.out}/comparison.json holds the methods that were finished"
     if options.command is _attribute:
         return "; the images after the last answer are not attributed"
     if options.command in (_train, _evaluate, _compare):
@@ -243,41 +243,40 @@ def _accelerator(name: str) -> str:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from bmrl.evaluation.run import evaluate
-    from bmrl.evaluation.table import format_figures
+    from bmrl.evaluation import evaluate, format_metrics
 
-    metrics = evaluate(
+    evaluation = evaluate(
         options.model,
         options.data,
         options.out,
         split=options.split,
         thresholds=options.thresholds,
         batch_size=options.batch_size,
-        device=None if options.device == "auto" else options.device,
+        device=options.device,
         progress=progress_bar("images"),
     )
-    columns = {"model": metrics} | ({"shortcut": metrics["shortcut"]} if metrics["shortcut"] else {})
-    say(format_figures(columns))
-    for entry in metrics["skipped"]:
-        complain(f"skipped {entry['path']}: {entry['reason']}")
+    columns = {"model": evaluation} | ({"shortcut": evaluation.shortcut} if evaluation.shortcut else {})
+    say(format_metrics(columns))
+    for entry in evaluation.skipped:
+        complain(f"skipped {entry.row.path}: {entry.reason}")
     say(f"wrote {options.out}/report.html and metrics.json")
 
 
 def _compare(options: argparse.Namespace) -> None:
     check_out_folder("out", options.out)
-    from bmrl.evaluation.compare import compare, format_comparison
+    from bmrl.evaluation import compare, format_comparison
 
-    results = compare(
+    comparison = compare(
         options.data,
         options.out,
         preset=options.preset,
         seeds=options.seeds,
         folds=options.folds,
         max_epochs=options.max_epochs,
-        contenders=options.contenders,
+        methods=options.methods,
         device=_accelerator(options.device),
     )
-    say(format_comparison(results))
+    say(format_comparison(comparison))
 
 
 def _attribute(options: argparse.Namespace) -> int:
@@ -491,7 +490,7 @@ def _parser() -> Parser:
     comparison.add_argument("--folds", type=int, default=3, help="folds that choose the epochs (default: %(default)s)")
     comparison.add_argument("--max-epochs", type=int, help="longest training tried (default: each recipe's)")
     comparison.add_argument(
-        "--contenders", nargs="+", default=["bmrl", "resnet18"], choices=["bmrl", "resnet18"], help="default: both"
+        "--methods", nargs="+", default=["bmrl", "resnet18"], choices=["bmrl", "resnet18"], help="default: both"
     )
     _trainer(comparison)
 
