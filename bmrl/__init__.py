@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from bmrl import data, encoders, errors, evaluation, export, inference, losses, models, ops, training
     from bmrl.cli.demo import demo
     from bmrl.data import import_faces, simulate
-    from bmrl.evaluation import evaluate
-    from bmrl.evaluation.compare import compare
+    from bmrl.evaluation import compare, evaluate
     from bmrl.export import export_model, serve, write_triton_repository
     from bmrl.generators import Generator
     from bmrl.inference import Attribution, Attributor, attribute
@@ -67,7 +66,7 @@ _HOMES = {
     "Generator": "generators",
     "attribute": "inference",
     "build_model": "models",
-    "compare": "evaluation.compare",
+    "compare": "evaluation",
     "demo": "cli.demo",
     "evaluate": "evaluation",
     "export_model": "export",

@@ -12,11 +12,7 @@ from bmrl._files import CLAIM, claimed, remove_leftovers, write_text
 from bmrl.data.manifest import Manifest
 from bmrl.data.simulated import simulate
 from bmrl.errors import ConfigError, ServerError
-from bmrl.evaluation.compare import train_resnet18
-from bmrl.evaluation.predictions import predict
-from bmrl.evaluation.run import evaluate
-from bmrl.evaluation.summary import summarize
-from bmrl.evaluation.table import format_figures
+from bmrl.evaluation import evaluate, format_metrics, predict, summarize, train_resnet18
 from bmrl.export import TritonClient, TritonServer, export_model, write_triton_repository
 from bmrl.export.triton.remote import attribute_remotely
 from bmrl.inference import Attribution, Attributor, format_table
@@ -91,10 +87,11 @@ def _run(folder: Path, seed: int) -> Path:
     baseline = train_resnet18(manifest, config, resnet18_recipe(seed=seed, **BASELINE_RECIPE))
     say("trained a ResNet-18 for as many epochs, to compare")
 
-    figures = summarize(predict(cast("BMRL", baseline), manifest), config.thresholds)
-    metrics = evaluate(model, data, folder / "report", baselines={"ResNet-18": figures})
+    resnet18 = summarize(predict(cast("BMRL", baseline), manifest), config.thresholds)
+    evaluation = evaluate(model, data, folder / "report", baselines={"ResNet-18": resnet18})
     say("evaluated on the test split (simulated data):")
-    print(format_figures({"BMRL": metrics, "ResNet-18": figures, "shortcut": metrics["shortcut"]}))
+    shortcut = {} if evaluation.shortcut is None else {"shortcut": evaluation.shortcut}
+    print(format_metrics({"BMRL": evaluation, "ResNet-18": resnet18, **shortcut}))
 
     export_model(load_model(model), folder / "bmrl.pt")
     repository = write_triton_repository(load_model(model), folder / "repository")

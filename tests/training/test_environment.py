@@ -9,7 +9,7 @@ import torch
 
 from bmrl.cli.demo import demo
 from bmrl.errors import ConfigError
-from bmrl.evaluation.compare import compare
+from bmrl.evaluation.comparison import compare
 from bmrl.training import train
 
 SLURM = {

@@ -13,7 +13,7 @@ import torch
 from bmrl._files import claimed
 from bmrl.data.manifest import Manifest
 from bmrl.errors import ConfigError, DataError, DeviceError, FolderInUseError, MissingFileError, RangeError
-from bmrl.evaluation.compare import compare
+from bmrl.evaluation.comparison import compare
 from bmrl.training import BMRLTask, train
 
 

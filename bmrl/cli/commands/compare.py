@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmrl._outputs import check_out_folder
-from bmrl.cli.arguments import add_data, add_device, add_out, add_preset
+from bmrl.cli.arguments import add_data, add_device, add_out, add_preset, given
 from bmrl.cli.command import Command
 from bmrl.cli.output import say
 
@@ -27,32 +27,30 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--folds", type=int, default=3, metavar="N", help="folds that choose the epochs (default: %(default)s)"
     )
     parser.add_argument("--max-epochs", type=int, metavar="N", help="longest training tried (default: each recipe's)")
-    parser.add_argument(
-        "--contenders", nargs="+", default=["bmrl", "resnet18"], choices=["bmrl", "resnet18"], help="default: both"
-    )
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="bmrl and baselines (default: bmrl resnet18)")
     add_device(parser)
 
 
 def _run(options: argparse.Namespace) -> None:
     check_out_folder("out", options.out)
-    from bmrl.evaluation.compare import compare, format_comparison
+    from bmrl.evaluation import compare, format_comparison
 
-    results = compare(
+    comparison = compare(
         options.data,
         options.out,
         preset=options.preset,
         seeds=options.seeds,
         folds=options.folds,
         max_epochs=options.max_epochs,
-        contenders=options.contenders,
         device=options.device,
+        **given(options, "methods"),
     )
-    say(format_comparison(results))
+    say(format_comparison(comparison))
 
 
 def _after_stop(options: argparse.Namespace) -> str:
     if Path(options.out, "comparison.json").is_file():
-        return f"; {options.out}/comparison.json holds the contenders that were finished"
+        return f"; {options.out}/comparison.json holds the methods that were finished"
     return f"; nothing was written to {options.out}"
 
 

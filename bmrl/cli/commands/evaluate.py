@@ -25,10 +25,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from bmrl.evaluation.run import evaluate
-    from bmrl.evaluation.table import format_figures
+    from bmrl.evaluation import evaluate, format_metrics
 
-    metrics = evaluate(
+    evaluation = evaluate(
         options.model,
         options.data,
         options.out,
@@ -38,10 +37,10 @@ def _run(options: argparse.Namespace) -> None:
         device=options.device,
         progress=progress_bar("images"),
     )
-    columns = {"model": metrics} | ({"shortcut": metrics["shortcut"]} if metrics["shortcut"] else {})
-    say(format_figures(columns))
-    for entry in metrics["skipped"]:
-        complain(f"skipped {entry['path']}: {entry['reason']}")
+    columns = {"model": evaluation} | ({"shortcut": evaluation.shortcut} if evaluation.shortcut else {})
+    say(format_metrics(columns))
+    for entry in evaluation.skipped:
+        complain(f"skipped {entry.row.path}: {entry.reason}")
     say(f"wrote {options.out}/report.html and metrics.json")
 
 
