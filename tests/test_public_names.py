@@ -21,7 +21,9 @@ PUBLIC = {
     "TransformerBlock TransformerEncoder color_parsing tokenize",
     "bmrl.models": "BMRL BMRLConfig BMRLOutput build_model load_model presets save_model",
     "bmrl.data": "FaceDataset FoundImages ImportReport Manifest Row SimulationReport find_images import_faces simulate",
-    "bmrl.evaluation": "Predictions evaluate predict summarize",
+    "bmrl.evaluation": "Comparison Evaluation MethodResult Predictions Skipped Summary compare evaluate "
+    "format_comparison format_metrics predict render_report shortcut_baseline summarize "
+    "train_resnet18",
     "bmrl.inference": "Attribution Attributor Decisions attribute attributions_from_probabilities decide format_table "
     "infer resolve_model",
     "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",
