@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bmrl.export import export_model, serve, write_triton_repository
     from bmrl.generators import Generator
     from bmrl.inference import Attribution, Attributor, attribute
-    from bmrl.models import BMRL, BMRLConfig, BMRLOutput, build_model, load_model, presets, save_model
+    from bmrl.models import BMRL, BMRLConfig, BMRLOutput, View, build_model, load_model, presets, save_model
     from bmrl.training import train
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "BMRLConfig",
     "BMRLOutput",
     "Generator",
+    "View",
     "__version__",
     "attribute",
     "build_model",
@@ -64,6 +65,7 @@ _HOMES = {
     "BMRLConfig": "models",
     "BMRLOutput": "models",
     "Generator": "generators",
+    "View": "models",
     "attribute": "inference",
     "build_model": "models",
     "compare": "evaluation",

@@ -9,17 +9,18 @@ import sys
 import pytest
 
 PUBLIC = {
-    "bmrl": "Attribution Attributor BMRL BMRLConfig BMRLOutput Generator __version__ attribute build_model compare "
-    "data demo encoders errors evaluate evaluation export export_model import_faces inference load_model losses "
-    "models ops presets save_model serve simulate train training write_triton_repository",
+    "bmrl": "Attribution Attributor BMRL BMRLConfig BMRLOutput Generator View __version__ attribute build_model "
+    "compare data demo encoders errors evaluate evaluation export export_model import_faces inference load_model "
+    "losses models ops presets save_model serve simulate train training write_triton_repository",
     "bmrl.ops": "Grayscale PatchHomogeneity RichestPatch SRM Sobel ViewExtractor Views grayscale patch_homogeneity "
     "richest_patch sobel srm views",
     "bmrl.losses": "BMRLObjective CMCLoss CPCLoss ContrastiveCenterLoss DFACCLoss DFACCTerms LanguageAlignmentLoss "
     "ObjectiveResult contrastive_center_loss contrastive_loss dfacc_loss dfacc_terms language_alignment_loss",
-    "bmrl.encoders": "AppearanceEncoder ConvBackbone ConvTransformer EdgeEncoder LanguageEncoder "
-    "MultiPerspectiveVisualEncoder NoiseEncoder ParsingEncoder SelfAttention "
-    "TransformerBlock TransformerEncoder color_parsing tokenize",
-    "bmrl.models": "BMRL BMRLConfig BMRLOutput build_model load_model presets save_model",
+    "bmrl.encoders": "AppearanceEncoder ConvBackbone ConvTransformer ConvTransformerConfig CustomConfig ENCODERS "
+    "EdgeEncoder EncoderConfig LanguageConfig LanguageEncoder NoiseEncoder ParsingEncoder SelfAttention "
+    "TransformerBlock TransformerEncoder build_encoder color_parsing tokenize",
+    "bmrl.models": "BMRL BMRLConfig BMRLOutput MultiPerspectiveVisualEncoder View build_model load_model paper_views "
+    "presets save_model",
     "bmrl.data": "FaceDataset FoundImages ImportReport Manifest Row SimulationReport find_images import_faces simulate",
     "bmrl.evaluation": "Comparison Evaluation MethodResult Predictions Skipped Summary compare evaluate "
     "format_comparison format_metrics predict render_report shortcut_baseline summarize "
@@ -58,7 +59,15 @@ def test_ops_need_torch_and_einops_alone():
     added = modules_after("import bmrl.ops") - modules_after("import torch, einops")
     assert {name.split(".")[0] for name in added} <= {"bmrl"}
     ours = {name for name in added if name.count(".") == 1}
-    assert ours == {"bmrl.ops", "bmrl._version", "bmrl.errors", "bmrl._checks", "bmrl._kernels", "bmrl._transforms"}
+    assert ours == {
+        "bmrl.ops",
+        "bmrl._version",
+        "bmrl.errors",
+        "bmrl._checks",
+        "bmrl._kernels",
+        "bmrl._ranges",
+        "bmrl._transforms",
+    }
 
 
 def test_models_know_no_losses_and_no_data():

@@ -87,7 +87,7 @@ def _run(folder: Path, seed: int) -> Path:
     baseline = train_resnet18(manifest, config, resnet18_recipe(seed=seed, **BASELINE_RECIPE))
     say("trained a ResNet-18 for as many epochs, to compare")
 
-    resnet18 = summarize(predict(cast("BMRL", baseline), manifest), config.thresholds)
+    resnet18 = summarize(predict(cast("BMRL", baseline), manifest), config.decision.thresholds)
     evaluation = evaluate(model, data, folder / "report", baselines={"ResNet-18": resnet18})
     say("evaluated on the test split (simulated data):")
     shortcut = {} if evaluation.shortcut is None else {"shortcut": evaluation.shortcut}

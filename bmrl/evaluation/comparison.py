@@ -223,7 +223,7 @@ def _cell(values: Sequence[float | None], text: Callable[[float | None], str]) -
 
 def _config_for(name: str, config: BMRLConfig) -> BMRLConfig:
     """Return the configuration as a method needs it: without the parsing branch if it uses no maps."""
-    return config if METHODS[name].uses_parsing else dataclasses.replace(config, parsing=False)
+    return config if METHODS[name].uses_parsing else dataclasses.replace(config, parsing=None)
 
 
 def _make_task(name: str, config: BMRLConfig, recipe: TrainingConfig) -> AttributionTask:
@@ -274,4 +274,4 @@ def _run(
     """Train on the whole training split and return the metrics of the test split."""
     task = make_task(config, recipe)
     fit(task, load_split(manifest, config, "train"), None, device=device, progress=False)
-    return summarize(predict(cast("BMRL", task.model), manifest), config.thresholds).metrics
+    return summarize(predict(cast("BMRL", task.model), manifest), config.decision.thresholds).metrics

@@ -106,7 +106,7 @@ def evaluate(
             device="auto",
             progress=progress,
         )
-        limits = limits or network.config.thresholds
+        limits = limits or network.config.decision.thresholds
         baseline, reason = _shortcut(manifest, network.config, split, limits, statistics)
         summary = summarize(predictions, limits)
         evaluation = Evaluation(

@@ -35,7 +35,7 @@ def attribute(
         model: a model or its folder.
         images: each a path, the bytes of a file, a binary file or a ``PIL.Image``; or one path.
         threshold: images whose maximum probability is below it are called unseen; 0 .. 1. None: the first of the
-            model's ``config.thresholds``.
+            model's ``config.decision.thresholds``.
         batch_size: images per batch, >= 1.
         device: where to run, by PyTorch's words; ``"auto"`` leaves a model that is passed where it is, and puts one
             from a folder on the accelerator if there is one, and else on the CPU.
