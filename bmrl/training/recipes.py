@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Annotated, Any, Literal, get_type_hints
-
-import torch
+from typing import Annotated, Any, Literal
 
 from bmrl._checks import described
 from bmrl._fields import (
@@ -19,12 +15,11 @@ from bmrl._fields import (
     Positive,
     Share,
     check_fields,
-    checked,
     names_of,
     unknown_name,
 )
-from bmrl.errors import BMRLError, ConfigError
-from bmrl.losses import BMRLObjective
+from bmrl.errors import ConfigError
+from bmrl.training.objective_settings import checked_objective
 
 __all__ = ["TrainingConfig", "paper", "tiny"]
 
@@ -75,7 +70,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        object.__setattr__(self, "objective", _checked_objective(self.objective))
+        object.__setattr__(self, "objective", checked_objective(self.objective))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold; the inverse of :meth:`from_dict`."""
@@ -91,24 +86,6 @@ class TrainingConfig:
             if name not in known[cls.__name__]:
                 raise unknown_name(name, known)
         return cls(**data)
-
-
-def _checked_objective(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of BMRLObjective in plain form, each checked as its annotation and its constructor want."""
-    if not settings:
-        return {}
-    annotations = get_type_hints(BMRLObjective.__init__, localns={"Mapping": Mapping, "ProcessGroup": object})
-    names = [name for name in annotations if name not in ("config", "group", "return")]  # a group is no plain data
-    for name in settings:
-        if name not in names:
-            raise unknown_name(name, {BMRLObjective.__name__: names}, prefix="objective.")
-    given = {name: checked(f"objective.{name}", value, annotations[name]) for name, value in settings.items()}
-    try:
-        with torch.random.fork_rng(devices=[]):
-            BMRLObjective(SimpleNamespace(num_generators=2, embed_dim=2), **given)
-    except BMRLError as error:
-        raise ConfigError(f"objective.{error}") from error
-    return given
 
 
 def paper(**changes: Any) -> TrainingConfig:
