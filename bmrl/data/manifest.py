@@ -127,6 +127,19 @@ class Manifest:
             for name, row in sorted(found.items())
         ]
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of images of each generator in each split; generators by name, splits with none too.
+
+        Example:
+            >>> row = Row("ddpm/1.png", "ddpm", "EFS", "diffusion", "seen", "train", "person 1")
+            >>> Manifest(Path("faces"), (row,)).counts()
+            {'ddpm': {'train': 1, 'val': 0, 'test': 0}}
+        """
+        counts = {name: dict.fromkeys(SPLITS, 0) for name in sorted({row.generator for row in self.rows})}
+        for row in self.rows:
+            counts[row.generator][row.split] += 1
+        return counts
+
     def image_path(self, row: Row) -> Path:
         """Return where the image of ``row`` lies."""
         return self.root / row.path

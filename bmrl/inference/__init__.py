@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bmrl._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from bmrl.inference.attributing import attribute
     from bmrl.inference.attribution import Attribution, attributions_from_probabilities, format_table
     from bmrl.inference.attributor import Attributor
     from bmrl.inference.decision import Decisions, decide
@@ -19,6 +20,7 @@ __all__ = [
     "Attribution",
     "Attributor",
     "Decisions",
+    "attribute",
     "attributions_from_probabilities",
     "decide",
     "format_table",
@@ -30,6 +32,7 @@ _HOMES = {
     "Attribution": "attribution",
     "Attributor": "attributor",
     "Decisions": "decision",
+    "attribute": "attributing",
     "attributions_from_probabilities": "attribution",
     "decide": "decision",
     "format_table": "attribution",

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from unicodedata import east_asian_width
 
 from bmrl._checks import check_shape
 from bmrl._results import Result
-from bmrl._text import printable
+from bmrl._text import columns, printable
 from bmrl.errors import DTypeError, ShapeError
 from bmrl.inference.checks import as_probabilities, check_generators, check_rate
-from bmrl.inference.decision import decide
+from bmrl.inference.decision import decide_checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,7 +83,7 @@ def attributions_from_probabilities(
         raise DTypeError(f"sources: expected a list of names, got {type(sources).__name__}")
     if len(sources) != len(checked):
         raise ShapeError(f"sources: expected {len(checked)} names, got {len(sources)}")
-    decided = decide(checked)
+    decided = decide_checked(checked)
     rows = zip(checked.tolist(), decided.labels.tolist(), decided.seen(threshold).tolist(), sources, strict=True)
     return [_attribution(row, label, seen, generators, threshold, source) for row, label, seen, source in rows]
 
@@ -115,11 +114,7 @@ def format_table(attributions: Iterable[Attribution]) -> str:
         )
         for entry in attributions
     ]
-    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return columns(lines)
 
 
 def _attribution(
@@ -144,7 +139,3 @@ def _likeliest(families: list[str], probabilities: list[float]) -> str:
     for family, probability in zip(families, probabilities, strict=True):
         sums[family] += probability
     return max(sums, key=sums.__getitem__)
-
-
-def _width(text: str) -> int:
-    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)

@@ -29,7 +29,7 @@ class Attributor:
     Args:
         model: a model or its folder; it runs in evaluation mode, and its own mode is put back after each batch.
         threshold: images whose maximum probability is below it are called unseen; 0 .. 1. None: the first of the
-            model's ``config.thresholds``.
+            model's ``config.decision.thresholds``.
         batch_size: images per step, >= 1.
         device: where to run, as PyTorch names devices; the model is moved there. ``"auto"`` leaves a model that is
             passed where it is, and puts one from a folder on the accelerator if there is one, and else on the CPU.
@@ -62,7 +62,7 @@ class Attributor:
         check_integer("batch_size", batch_size, least=1)
         self.batch_size = batch_size
         self.model = resolve_model(model, device)
-        self.threshold = float(self.model.config.thresholds[0] if threshold is None else threshold)
+        self.threshold = float(self.model.config.decision.thresholds[0] if threshold is None else threshold)
 
     @classmethod
     def load(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
-
 from bmrl.inference.checks import as_probabilities, check_rate
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from bmrl.inference.checks import Values
 
-__all__ = ["Decisions", "decide"]
+__all__ = ["Decisions", "decide", "decide_checked"]
 
 
 class Decisions(NamedTuple):
@@ -53,5 +53,10 @@ def decide(probabilities: Values) -> Decisions:
         >>> decided.labels.tolist(), decided.scores.tolist(), decided.seen(0.7).tolist()
         ([0, 1], [0.9, 0.6], [True, False])
     """
-    scores, labels = as_probabilities("probabilities", probabilities).max(dim=1)
+    return decide_checked(as_probabilities("probabilities", probabilities))
+
+
+def decide_checked(probabilities: Tensor) -> Decisions:
+    """Return the same for what :func:`~bmrl.inference.checks.as_probabilities` returned."""
+    scores, labels = probabilities.max(dim=1)
     return Decisions(labels, scores)

@@ -72,7 +72,7 @@ def load_split(manifest: Manifest, config: BMRLConfig, split: str) -> FaceDatase
         split=split,
         image_size=config.image_size,
         generators=config.generators,
-        parsing=config.parsing and split == "train",
+        parsing=config.parsing is not None and split == "train",
     )
     absent = [generator.name for label, generator in enumerate(config.generators) if label not in dataset.labels]
     if split == "train" and absent:
@@ -82,7 +82,7 @@ def load_split(manifest: Manifest, config: BMRLConfig, split: str) -> FaceDatase
 
 def without_missing_maps(config: BMRLConfig, train_set: FaceDataset) -> BMRLConfig:
     """Return the configuration with the parsing branch off if no training image has a map, and say so in the log."""
-    if not config.parsing or train_set.num_parsing:
+    if config.parsing is None or train_set.num_parsing:
         return config
     _logger.warning("no parsing maps found; the parsing branch is off")
-    return dataclasses.replace(config, parsing=False)
+    return dataclasses.replace(config, parsing=None)

@@ -131,7 +131,7 @@ def train(
             _logger.warning("%s: no validation images; the last weights are kept", manifest.root)
         if not resume:
             config = without_missing_maps(config, train_set)
-        elif config.parsing and not train_set.num_parsing:
+        elif config.parsing is not None and not train_set.num_parsing:
             raise DataError(f"{manifest.root}: expected the parsing maps that the run began with, got none")
         task = _new_task(config, recipe)
         if not resume:
@@ -158,7 +158,7 @@ def _result(
     return TrainingRun(
         folder=folder,
         skipped=skipped,
-        parsing=config.parsing,
+        parsing=config.parsing is not None,
         epochs=recipe.epochs,
         best_epoch=min(losses, key=losses.__getitem__, default=None),
         metrics=logged.get(recipe.epochs, {}),
