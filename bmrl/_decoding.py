@@ -22,7 +22,7 @@ from PIL import (
 
 from bmrl._memory import MemoryBudget, trim
 from bmrl._regular_files import open_regular
-from bmrl._text import one_line, printable
+from bmrl._text import one_line
 from bmrl.errors import BMRLError, DTypeError, ImageError, MissingFileError
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ _FORMATS: tuple[tuple[str, tuple[bytes, ...], Callable[[BinaryIO], ImageFile.Ima
 
 FORMATS = tuple(kind for kind, _, _ in _FORMATS)
 
-# Of a damaged file, Pillow and libtiff print one complaint after another without naming the file; what can't be decoded
-# is an error of ours besides. Set once, here: what comes and goes would change other threads' filters.
+# Of a damaged file, Pillow and libtiff print many warnings that do not name it; what can't be decoded is reported as an
+# ImageError anyway. Set once, here: a temporary filter would change the filters of other threads.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.(Tiff|Png)ImagePlugin")
 logging.getLogger("PIL.TiffImagePlugin").addFilter(lambda record: record.levelno < logging.ERROR)
 with contextlib.suppress(AttributeError, OSError):  # a Pillow with libtiff built in does not show its functions
@@ -53,7 +53,7 @@ with contextlib.suppress(AttributeError, OSError):  # a Pillow with libtiff buil
     _libtiff.TIFFSetErrorHandler.restype = ctypes.c_void_p
     _libtiff.TIFFSetErrorHandler(None)
 
-# What a picture in no accepted format is, by the bytes at a place: it helps to be told.
+# What a picture in no accepted format is, by the bytes at an offset, for a clearer error.
 _OTHERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (4, (b"ftypavif", b"ftypavis"), "AVIF"),
     (4, tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")), "HEIC"),
@@ -73,11 +73,11 @@ _OTHERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
 _FILES = MemoryBudget(256 * 2**20)
 _PIXELS = MemoryBudget(16 * 89_478_485)
 
-# Bytes a pixel at the peak, measured: the decoder's buffers and the image, or the image and its RGB copy.
+# Peak bytes per pixel, measured: the decoder's buffers and the image, or the image and its RGB copy.
 _DECODING = {"JPEG": 12, "WEBP": 16, "TIFF": 16}
 _CONVERTING = 8
 _LARGE = 2**23  # pixels of an image whose memory is worth giving back at once
-_TILE = 2**20  # pixels that are converted at a time: conversions take up to 20 bytes a pixel
+_TILE = 2**20  # pixels that are converted at a time: conversions take up to 20 bytes per pixel
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -178,7 +178,7 @@ def open_image(file: BinaryIO, name: str, formats: Collection[str] = FORMATS) ->
         if kind in formats and start.startswith(signatures) and start[8:12] != b"AVI ":
             try:
                 return opener(file)
-            except Exception as error:  # damaged bytes make Pillow's parsers raise nearly anything
+            except Exception as error:  # damaged bytes make Pillow's parsers raise almost anything
                 raise ImageError(f"{name}: expected a valid {kind} image, got: {one_line(error)}") from error
     for place, signatures, what in _OTHERS:
         if start.startswith(signatures, place):
@@ -259,10 +259,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> Image.Transpose | None:
-    """Return how an image must be turned by its EXIF data; damaged ones say nothing, as in a viewer."""
+    """Return how an image must be turned by its EXIF data; damaged EXIF data is ignored, as by viewers."""
     try:
         return _UPRIGHT.get(cast("int", image.getexif().get(_ORIENTATION_TAG)))
-    except Exception:  # the parser raises nearly anything on damaged data
+    except Exception:  # the parser raises almost anything on damaged data
         return None
 
 
@@ -272,11 +272,9 @@ __all__ = [
     "check_size",
     "file_bytes",
     "memory_to_decode",
-    "one_line",
     "open_image",
     "opened_file",
     "orientation",
-    "printable",
     "source_name",
     "to_rgb",
 ]

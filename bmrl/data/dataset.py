@@ -41,7 +41,7 @@ CHUNK = 64
 """Images that a thread examines at a time."""
 
 MOST_REPLACED = 100
-"""Images in a row that can't be read any more before that is an error."""
+"""Consecutive images that fail to decode before that is an error."""
 
 _logger = logging.getLogger(__name__)
 
@@ -61,11 +61,11 @@ class FaceDataset(Dataset[Sample]):
 
     At construction, in threads, the images that the cache holds are decoded; of the others only the headers are read,
     so that a million images take minutes. Images that can't be read are left out, listed in ``skipped`` and reported
-    as one warning of the logger ``bmrl.data.dataset``; parsing maps that can't be used are treated likewise.
+    as one warning of the logger ``bmrl.data.dataset``; parsing maps that can't be used are handled the same way.
 
-    An image beyond the cache may still turn out to be damaged, or vanish, when it is decoded. Then the next one that
-    can be read stands in for it from then on (with its own label and index); it is added to ``skipped``, with a
-    warning. Where many in a row can't be read, as after the loss of a disk, that is an error.
+    An image beyond the cache may still turn out to be damaged, or vanish, when it is decoded. Then the next readable
+    image replaces it from then on (with its own label and index); it is added to ``skipped``, with a warning. When many
+    in a row fail, as after the loss of a disk, that is an error.
 
     The prompts belong to the class and not to the sample: see :func:`bmrl.data.prompts.prompt_tokens`.
 
@@ -86,14 +86,14 @@ class FaceDataset(Dataset[Sample]):
         parsing: read the parsing maps; otherwise no sample has one.
         cache: hold decoded samples in memory; otherwise each access decodes anew.
         cache_bytes: >= 0, memory that the cache may take; the samples beyond it are decoded on each access.
-        transform: changes a sample (augmentation); it gets tensors of its own, never those of the cache.
+        transform: changes a sample (augmentation); it gets copies, never the cached tensors.
 
     Attributes:
         rows: the rows of the samples.
         labels: the labels of the samples.
         skipped: path and reason of each image left out, or replaced since (in this process).
         parsing_skipped: path and reason of each sample without a usable map (empty if ``parsing`` is off).
-        num_parsing: the number of samples with a map, as far as the headers tell.
+        num_parsing: the number of samples with a map, judged by the headers.
 
     Raises:
         DataError: no image of the split and role is in the manifest, or none is readable; a seen generator is
@@ -194,14 +194,14 @@ class FaceDataset(Dataset[Sample]):
         )
 
     def _replace(self, index: int, error: Exception) -> None:
-        """Remember that a sample can't be read, so that the next one stands in for it, and say so."""
+        """Remember that a sample can't be read, so that the next one replaces it, and log that."""
         self._lost.add(index)
         path = self.rows[index].path
         self.skipped.append((path, _reason(error, path)))
-        _logger.warning("%s: %s; the next image stands in for it", self._manifest.root, error)
+        _logger.warning("%s: %s; the next image replaces it", self._manifest.root, error)
 
     def _examine(self, row: Row, slot: int) -> _Finding:
-        """Decode one image and its map if the cache reaches that far, else read the headers; say what is wrong."""
+        """Decode one image and its map if they go into the cache, else read the headers; return what is wrong."""
         try:
             if slot >= len(self._cached_images):
                 return _Finding(None, self._header_problem(row))
@@ -241,7 +241,7 @@ class FaceDataset(Dataset[Sample]):
 
 
 class _Finding(NamedTuple):
-    """What is wrong with one image and with its map; None is nothing. And the share of the lower lip in the map."""
+    """What is wrong with one image and with its map (None: nothing), and the share of the lower lip in the map."""
 
     image_problem: str | None
     parsing_problem: str | None

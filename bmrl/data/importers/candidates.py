@@ -1,4 +1,4 @@
-"""An image that an importer found, and the look at it that decides whether it is taken."""
+"""An image that an importer found, and the examination that decides whether it is taken."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Candidate:
         group: the person, source picture or video that it shows.
         parsing: where its parsing map lies, if it has one.
         also: further groups that are one with its group, such as the two videos that a face swap was made of.
-        split_with: groups that must lie in the same split and are groups of their own.
+        split_with: groups that must lie in the same split, though they are separate groups.
     """
 
     file: Path
