@@ -68,7 +68,7 @@ def read_families(path: Path) -> dict[str, GeneratorRule]:
     content = _read_yaml(path, where)
     for folder in content:
         if isinstance(folder, bool) or not isinstance(folder, str | int):
-            raise DataError(f"{where}: expected generator names, got {folder!r}; put a name that means more in quotes")
+            raise DataError(f"{where}: expected generator names, got {folder!r}; put a name of another type in quotes")
         if not is_name(str(folder)):
             raise DataError(f"{where}: expected generator names of {NAME_RULE}, got {described(folder)}")
     places = {str(folder): f"{where}, {printable(str(folder))}" for folder in content}

@@ -133,8 +133,14 @@ ARCHITECTURE = "none, GAN, diffusion, flow, autoregressive, autoencoder, graphic
         ("a: EFS", ", a: expected a mapping with the key manipulation, got 'EFS'"),
         ("- a", ": expected a mapping of generator names, got list"),
         ("", ": expected a mapping of generator names, got NoneType"),
-        ("no: {manipulation: none}", ": expected generator names, got False; put a name that means more in quotes"),
-        ("1.5: {manipulation: none}", ": expected generator names, got 1.5; put a name that means more in quotes"),
+        (
+            "no: {manipulation: none}",
+            ": expected generator names, got False; put a name of another type in quotes",
+        ),
+        (
+            "1.5: {manipulation: none}",
+            ": expected generator names, got 1.5; put a name of another type in quotes",
+        ),
         ("'a ': {manipulation: none}", f": expected generator names of {NAMES}, got 'a '"),
         ('"a\\u200b": {manipulation: none}', f": expected generator names of {NAMES}, got 'a\\u200b'"),
         (

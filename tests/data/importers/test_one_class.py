@@ -1,4 +1,4 @@
-"""Several folders that are one class: names, families, roles, and groups of their own."""
+"""Several folders that are one class: names, families, roles, and separate groups."""
 
 from __future__ import annotations
 
