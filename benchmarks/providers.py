@@ -15,9 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bmrl import ops
-from bmrl.ops.edges import sobel_in_aten
-from bmrl.ops.noise import srm_in_aten
-from bmrl.ops.view_extraction import views_in_aten
+from bmrl.ops._aten import edges, noise, view_extraction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -320,7 +318,7 @@ OPERATORS = {
         224,
         4 * 224**2,
         lambda images: (ops.sobel(images.double() / 255),),
-        _ours(_bmrl_sobel, lambda images: (sobel_in_aten(images, torch.float32),))
+        _ours(_bmrl_sobel, lambda images: (edges.sobel(images, torch.float32),))
         | {
             "conv2d": Provider(_conv_sobel),
             "kornia": Provider(_kornia_sobel, border=1),
@@ -332,7 +330,7 @@ OPERATORS = {
         PATCH,
         3 * 4 * PATCH**2,
         lambda images: (ops.srm(images.double() / 255),),
-        _ours(_bmrl_srm, lambda images: (srm_in_aten(images, 3.0, torch.float32),))
+        _ours(_bmrl_srm, lambda images: (noise.srm(images, 3.0, torch.float32),))
         | {
             "conv2d": Provider(_conv_srm),
             "kornia": Provider(_kornia_srm),
@@ -359,7 +357,7 @@ OPERATORS = {
             ops.sobel(images.double() / 255),
             ops.srm(_skimage_selector(images)[0].double() / 255),
         ),
-        _ours(_bmrl_views, lambda images: views_in_aten(images, PATCH, 3.0, torch.float32)[:3])
+        _ours(_bmrl_views, lambda images: view_extraction.views(images, PATCH, 3.0, torch.float32)[:3])
         | {
             "conv2d": Provider(_conv_views),
             "kornia": Provider(_kornia_views, border=1),

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from bmrl._checks import check_choice, check_integer, check_positive, check_shape, check_switch
+from bmrl._ranges import check_unit_range
 from bmrl.encoders.conv_transformer import ConvTransformer
 from bmrl.errors import ConfigError
 from bmrl.ops import views
-from bmrl.ops._ranges import check_unit_range
 
 __all__ = ["AppearanceEncoder", "EdgeEncoder", "MultiPerspectiveVisualEncoder", "NoiseEncoder"]
 

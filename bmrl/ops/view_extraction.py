@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from bmrl._checks import check_positive
+from bmrl._ranges import check_unit_range
 from bmrl.errors import DTypeError
+from bmrl.ops._aten import view_extraction as aten
 from bmrl.ops._dispatch import runs_kernels
-from bmrl.ops._ranges import check_unit_range
-from bmrl.ops.edges import check_sides, sobel_adjoint, sobel_of_luma
-from bmrl.ops.luma import levels_of_luma, luma, unit_range
-from bmrl.ops.noise import srm_adjoint, srm_in_aten
-from bmrl.ops.patches import check_patch, check_patch_size, patch_at, patch_at_adjoint, richest_index
+from bmrl.ops.edges import check_sides
+from bmrl.ops.patches import check_patch, check_patch_size
 
 __all__ = ["ViewExtractor", "Views", "views"]
 
@@ -60,6 +59,7 @@ def views(
     Source: arXiv:2504.14129, section 3.3.
 
     Example:
+        >>> import torch
         >>> [tuple(view.shape) for view in views(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), patch_size=16)]
         [(2, 3, 32, 32), (2, 1, 32, 32), (2, 3, 16, 16)]
     """
@@ -70,13 +70,13 @@ def views(
     truncation = float(truncation)
     check_unit_range("images", images)
     if runs_kernels(images):
-        from bmrl.ops import _registration
+        from bmrl.ops import _operators
 
         # Images that are what the appearance view shows are not copied.
         copied = images.dtype != dtype
-        appearance, edge, noise, _ = _registration.views_op(images, patch_size, truncation, dtype, copied)
+        appearance, edge, noise, _ = _operators.views_op(images, patch_size, truncation, dtype, copied)
         return Views(appearance if copied else images, edge, noise)
-    return Views(*views_in_aten(images, patch_size, truncation, dtype)[:3])
+    return Views(*aten.views(images, patch_size, truncation, dtype)[:3])
 
 
 def _check_result_dtype(dtype: torch.dtype) -> None:
@@ -104,33 +104,3 @@ class ViewExtractor(nn.Module):
     def extra_repr(self) -> str:
         """The settings, as ``print`` shows them."""
         return f"patch_size={self.patch_size}, truncation={self.truncation}, dtype={self.dtype}"
-
-
-def views_in_aten(
-    images: Tensor, patch_size: int, truncation: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The views in ``dtype`` and the index of the richest patch, by ATen operators alone."""
-    # In unit range first, so that half-precision results are rounded once, at the end.
-    scaled = unit_range(images)
-    gray = luma(scaled)
-    indices = richest_index(levels_of_luma(gray.detach()), patch_size)
-    noise = srm_in_aten(patch_at(scaled, indices, patch_size), truncation, dtype)
-    return scaled.to(dtype), sobel_of_luma(gray).to(dtype), noise, indices
-
-
-def views_adjoint(
-    appearance_gradient: Tensor | None,
-    edge_gradient: Tensor,
-    noise_gradient: Tensor,
-    images: Tensor,
-    indices: Tensor,
-    patch_size: int,
-    truncation: float,
-) -> Tensor:
-    """Gradient of the images from those of their views; differentiable itself."""
-    scaled = unit_range(images)
-    noise = srm_adjoint(noise_gradient, patch_at(scaled, indices, patch_size), truncation)
-    result = sobel_adjoint(edge_gradient, scaled) + patch_at_adjoint(noise, indices, images.shape)
-    if appearance_gradient is not None:
-        result = result + appearance_gradient
-    return result.to(images.dtype)
