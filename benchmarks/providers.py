@@ -48,7 +48,7 @@ class Operator:
 
     side: int
     output_bytes: int
-    """Bytes of the outputs, an image."""
+    """Bytes of the outputs per image."""
     exact: Callable[[Tensor], tuple[Tensor, ...]]
     """The answer, from uint8 images on the CPU, in float64 where it is not whole."""
     providers: dict[str, Provider]
@@ -155,7 +155,7 @@ def _kornia_srm(images: Tensor) -> tuple[Tensor]:
     import kornia
 
     total = (images.float() / 255).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-    # One kernel a call: kornia applies the same kernels to every channel.
+    # One kernel per call: kornia applies the same kernels to every channel.
     kernels = SRM.to(images.device)
     parts = [
         kornia.filters.filter2d(total[:, :1], kernel[None], border_type="constant", behavior="corr")
@@ -302,7 +302,7 @@ def _bmrl_views(images: Tensor) -> tuple[Tensor, ...]:
 def _ours(
     function: Callable[[Tensor], tuple[Tensor, ...]], in_aten: Callable[[Tensor], tuple[Tensor, ...]]
 ) -> dict[str, Provider]:
-    """The operator as it comes and compiled; on a GPU also without its kernels."""
+    """The operator eager and compiled; on a GPU also without its kernels."""
     return {
         "bmrl": Provider(function),
         "bmrl compiled": Provider(lambda images: _compiled(function)(images)),

@@ -21,8 +21,8 @@ def sobel(images: Tensor) -> Tensor:
 
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
-            [0, 1]; height and width at least 2. NaN propagates. Other floats are taken at their scale: the result
-            grows with their contrast and knows nothing of their brightness.
+            [0, 1]; height and width at least 2. NaN propagates. Floats in another range are not rescaled: the result
+            grows with their contrast and does not depend on their brightness.
 
     Returns:
         ``(batch, 1, height, width)``, 0 to about 4.5 for images in [0, 1]; float32 for uint8 images, else the images'
@@ -56,8 +56,14 @@ def check_sides(name: str, images: Tensor) -> None:
 
 
 class Sobel(nn.Module):
-    """Module form of :func:`sobel`."""
+    """Module form of :func:`sobel`, which documents shapes, ranges and errors; it has no parameters.
+
+    Example:
+        >>> import torch
+        >>> Sobel()(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 1, 8, 8])
+    """
 
     def forward(self, images: Tensor) -> Tensor:
-        """See :func:`sobel`."""
+        """The gradient magnitude ``(batch, 1, height, width)`` of images ``(batch, channels, height, width)``."""
         return sobel(images)

@@ -15,7 +15,7 @@ def grayscale(images: Tensor) -> Tensor:
 
     Args:
         images: ``(batch, 3, height, width)`` RGB, uint8 in 0..255 or floating point in [0, 1]; images of one
-            channel are returned in [0, 1] as they are. Other floats are taken at their scale.
+            channel are returned in [0, 1] unchanged. Floats in another range are not rescaled.
 
     Returns:
         ``(batch, 1, height, width)``, in [0, 1] where the images are; float32 for uint8 images, else the images' dtype.
@@ -23,6 +23,8 @@ def grayscale(images: Tensor) -> Tensor:
     Raises:
         ShapeError: not four axes, or not 1 or 3 channels.
         DTypeError: neither uint8 nor floating point.
+
+    Source: Recommendation ITU-R BT.601.
 
     Example:
         >>> import torch
@@ -34,8 +36,14 @@ def grayscale(images: Tensor) -> Tensor:
 
 
 class Grayscale(nn.Module):
-    """Module form of :func:`grayscale`."""
+    """Module form of :func:`grayscale`, which documents shapes, ranges and errors; it has no parameters.
+
+    Example:
+        >>> import torch
+        >>> Grayscale()(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 1, 8, 8])
+    """
 
     def forward(self, images: Tensor) -> Tensor:
-        """See :func:`grayscale`."""
+        """The luma ``(batch, 1, height, width)`` of images ``(batch, channels, height, width)``."""
         return grayscale(images)

@@ -23,9 +23,9 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
 
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
-            [0, 1]. NaN propagates. A brightness that is added to all pixels leaves residuals away from the border as
-            they are, but the truncation presumes the contrast of [0, 1]: floats that span more than 1.9 (1 and what
-            resampling overshoots) are refused on the CPU, where values can be looked at.
+            [0, 1]. NaN propagates. A brightness added to all pixels does not change residuals away from the border,
+            but the truncation assumes the contrast of [0, 1]: floats that span more than 1.9 (1 plus the overshoot of
+            resampling) are refused on the CPU, where checking values does not synchronize.
         truncation: > 0; residuals are clamped to [-truncation, truncation], infinity clamps nothing. Residuals of
             images in [0, 1] rarely leave ±1, so that the default clamps nothing; the 3 gray levels of classical
             steganalysis are 3 / 255.
@@ -40,7 +40,8 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
         RangeError: ``truncation`` is not positive, or floating point images span more than 1.9, such as normalized
             ones or those that count to 255 (on the CPU, uncompiled).
 
-    Source: Fridrich and Kodovsky, 2012; the noise view of arXiv:2504.14129, section 3.3.
+    Source: Fridrich and Kodovsky, "Rich Models for Steganalysis of Digital Images", 2012; the noise view of
+    arXiv:2504.14129, section 3.3.
 
     Example:
         >>> import torch
@@ -59,7 +60,20 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
 
 
 class SRM(nn.Module):
-    """Module form of :func:`srm`."""
+    """Module form of :func:`srm`, which documents shapes, ranges and errors; it has no parameters.
+
+    Args:
+        truncation: > 0; residuals are clamped to [-truncation, truncation].
+
+    Raises:
+        DTypeError: ``truncation`` is no number.
+        RangeError: ``truncation`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> SRM(truncation=3 / 255)(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 3, 8, 8])
+    """
 
     def __init__(self, *, truncation: float = 3.0) -> None:
         super().__init__()
@@ -67,7 +81,7 @@ class SRM(nn.Module):
         self.truncation = float(truncation)
 
     def forward(self, images: Tensor) -> Tensor:
-        """See :func:`srm`."""
+        """The residuals ``(batch, 3, height, width)`` of images ``(batch, channels, height, width)``."""
         return srm(images, truncation=self.truncation)
 
     def extra_repr(self) -> str:

@@ -27,7 +27,8 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
             [0, 1]; a float32 or float64 image that was uint8 before gives the same result. NaN propagates. Floats
-            beyond -0.45..1.45, which resampling does not reach, are refused on the CPU, where values can be looked at.
+            beyond -0.45..1.45, which resampling does not reach, are refused on the CPU, where checking values does not
+            synchronize.
         patch_size: side of a patch in pixels, at least 2 and at most height and width; a remainder at the right
             or bottom is ignored.
 
@@ -38,6 +39,9 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
         ShapeError: not four axes, not 1 or 3 channels, or the patch does not fit.
         DTypeError: images neither uint8 nor floating point, or ``patch_size`` no integer.
         RangeError: floating point images beyond -0.45..1.45, such as normalized ones (on the CPU, uncompiled).
+
+    Source: Haralick et al., "Textural Features for Image Classification", 1973; the patch selector of
+    arXiv:2504.14129, section 3.3.
 
     Example:
         >>> import torch
@@ -53,8 +57,8 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
 def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Tensor]:
     """Return the least homogeneous patch of each image, and which one it is.
 
-    Homogeneity is compared in steps of 2**-24 a pair of pixels, and these are added exactly: every device chooses the
-    same patch of an image that is or was uint8.
+    The homogeneity of each pair of pixels is rounded to steps of 2**-24, and these are added exactly: every device
+    chooses the same patch of an image that is or was uint8.
 
     Args:
         images: as :func:`patch_homogeneity`.
@@ -103,14 +107,29 @@ def check_patch(name: str, images: Tensor, patch_size: int) -> int:
 
 
 class PatchHomogeneity(nn.Module):
-    """Module form of :func:`patch_homogeneity`."""
+    """Module form of :func:`patch_homogeneity`, which documents shapes, ranges and errors; it has no parameters.
+
+    Args:
+        patch_size: side of a patch in pixels, >= 2; images must be at least as high and wide.
+
+    Raises:
+        DTypeError: ``patch_size`` is no integer.
+        ShapeError: ``patch_size`` is below 2.
+
+    Source: the patch selector of arXiv:2504.14129, section 3.3.
+
+    Example:
+        >>> import torch
+        >>> PatchHomogeneity(patch_size=4)(torch.rand(2, 3, 8, 12)).shape
+        torch.Size([2, 2, 3])
+    """
 
     def __init__(self, *, patch_size: int = 112) -> None:
         super().__init__()
         self.patch_size = check_patch_size(patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """See :func:`patch_homogeneity`."""
+        """The homogeneity ``(batch, rows, columns)`` of the patches of images ``(batch, channels, height, width)``."""
         return patch_homogeneity(images, patch_size=self.patch_size)
 
     def extra_repr(self) -> str:
@@ -119,14 +138,30 @@ class PatchHomogeneity(nn.Module):
 
 
 class RichestPatch(nn.Module):
-    """Module form of :func:`richest_patch`."""
+    """Module form of :func:`richest_patch`, which documents shapes, ranges and errors; it has no parameters.
+
+    Args:
+        patch_size: side of a patch in pixels, >= 2; images must be at least as high and wide.
+
+    Raises:
+        DTypeError: ``patch_size`` is no integer.
+        ShapeError: ``patch_size`` is below 2.
+
+    Source: the patch selector of arXiv:2504.14129, section 3.3.
+
+    Example:
+        >>> import torch
+        >>> patches, indices = RichestPatch(patch_size=4)(torch.rand(2, 3, 8, 12))
+        >>> patches.shape, indices.shape
+        (torch.Size([2, 3, 4, 4]), torch.Size([2]))
+    """
 
     def __init__(self, *, patch_size: int = 112) -> None:
         super().__init__()
         self.patch_size = check_patch_size(patch_size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """See :func:`richest_patch`."""
+        """The patches ``(batch, channels, patch_size, patch_size)`` and their indices ``(batch,)``."""
         return richest_patch(images, patch_size=self.patch_size)
 
     def extra_repr(self) -> str:

@@ -35,19 +35,19 @@ class Views(NamedTuple):
 def views(
     images: Tensor, *, patch_size: int = 112, truncation: float = 3.0, dtype: torch.dtype = torch.float32
 ) -> Views:
-    """Return appearance, edge and noise of a batch of images.
+    """Return the appearance, edge and noise views of a batch of images.
 
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
             [0, 1]; height and width at least 2. NaN propagates. Floats beyond -0.45..1.45, which resampling does not
-            reach, are refused on the CPU, where values can be looked at.
+            reach, are refused on the CPU, where checking values does not synchronize.
         patch_size: side of the patch that the noise view shows, at most height and width.
         truncation: > 0, as in :func:`~bmrl.ops.srm`.
         dtype: of the three results; a floating point dtype.
 
     Returns:
         :class:`Views`: :func:`~bmrl.ops.sobel` of the image and :func:`~bmrl.ops.srm` of its
-        :func:`~bmrl.ops.richest_patch` beside the image.
+        :func:`~bmrl.ops.richest_patch`, together with the image itself.
 
     Raises:
         ShapeError: not four axes, not 1 or 3 channels, a side below 2, or the patch does not fit.
@@ -86,7 +86,27 @@ def _check_result_dtype(dtype: torch.dtype) -> None:
 
 
 class ViewExtractor(nn.Module):
-    """Module form of :func:`views`."""
+    """Module form of :func:`views`, which documents shapes, ranges and errors; it has no parameters.
+
+    Args:
+        patch_size: side in pixels of the patch that the noise view shows, >= 2.
+        truncation: > 0; residuals of the noise view are clamped to [-truncation, truncation].
+        dtype: of the three results; a floating-point dtype.
+
+    Raises:
+        DTypeError: ``patch_size`` is no integer, ``truncation`` no number, or ``dtype`` not a floating-point one.
+        ShapeError: ``patch_size`` is below 2.
+        RangeError: ``truncation`` is not positive.
+
+    Source: arXiv:2504.14129, section 3.3.
+
+    Example:
+        >>> import torch
+        >>> extract = ViewExtractor(patch_size=16, dtype=torch.float16)
+        >>> appearance, edge, noise = extract(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+        >>> edge.shape, noise.shape, noise.dtype
+        (torch.Size([2, 1, 32, 32]), torch.Size([2, 3, 16, 16]), torch.float16)
+    """
 
     def __init__(self, *, patch_size: int = 112, truncation: float = 3.0, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -98,7 +118,7 @@ class ViewExtractor(nn.Module):
         self.dtype = dtype
 
     def forward(self, images: Tensor) -> Views:
-        """See :func:`views`."""
+        """The :class:`Views` of images ``(batch, channels, height, width)``."""
         return views(images, patch_size=self.patch_size, truncation=self.truncation, dtype=self.dtype)
 
     def extra_repr(self) -> str:

@@ -1,1 +1,1 @@
-"""The operators by ATen operations alone, and their adjoints: what runs everywhere, and what kernels are held to."""
+"""The operators and their adjoints in ATen operations only: they run everywhere and are the kernels' reference."""

@@ -11,7 +11,7 @@ LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 
 
 def unit_range(images: Tensor) -> Tensor:
-    """Return images in [0, 1] in at least float32: uint8 is divided by 255, floats are taken as they are."""
+    """Return images in [0, 1] in at least float32: uint8 is divided by 255, floats are not rescaled."""
     if images.dtype == torch.uint8:
         return images.float().div_(255)
     return images.to(torch.promote_types(images.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Similarity of neighboring gray levels, the patch with the least of it, and the adjoint of cutting it out."""
+"""Similarity of neighboring gray levels, the patch with the lowest similarity, and the adjoint of cropping it."""
 
 from __future__ import annotations
 
