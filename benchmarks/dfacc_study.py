@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import platform
 import statistics
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 
+from bmrl._files import write_text
 from bmrl.data.manifest import Manifest
 from bmrl.evaluation.predictions import Predictions, predict
 from bmrl.evaluation.summary import headline, summarize
@@ -88,9 +88,7 @@ def study(
         print(run, flush=True)
         content["runs"].append(run)
         content["environment"] = {"torch": torch.__version__, "machine": platform.machine()}
-        scratch = out.with_suffix(".writing")
-        scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(scratch, out)
+        write_text(out, json.dumps(content, indent=1) + "\n")
 
 
 def family_distances(predictions: Predictions) -> dict[str, float]:

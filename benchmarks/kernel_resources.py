@@ -222,7 +222,7 @@ def _variant(entry: dict[str, Any]) -> str:
 
 
 def _pair_variant(signature: dict[str, str], constants: dict[str, Any], divisible: set[str]) -> str:
-    words = [f"{constants['PER_THREAD']} x 4 sums a thread", f"{constants['UNROLL']} steps a turn"]
+    words = [f"{constants['PER_THREAD']} x 4 sums per thread", f"{constants['UNROLL']} steps per iteration"]
     words += ["gradient"] * constants.get("GRADIENT", False)
     words += [f"{name} 1" for name in constants if name.islower()]
     odd = [name for name, kind in signature.items() if kind.startswith("i") and name not in divisible]
