@@ -73,10 +73,10 @@ def outputs(net, images):
 
 CASES = {
     "dfacc": (lambda: DFACCLoss(GENERATORS, WIDTH), clusters),
-    "dfacc in chunks": (lambda: DFACCLoss(GENERATORS, WIDTH, chunk_size=2), clusters),
+    "dfacc in chunks": (lambda: DFACCLoss(GENERATORS, WIDTH, chunk_rows=2), clusters),
     "vcc": (lambda: ContrastiveCenterLoss(GENERATORS, WIDTH), clusters),
     "cpc": (lambda: CPCLoss(), pairs),
-    "cpc in chunks": (lambda: CPCLoss(chunk_size=2), pairs),
+    "cpc in chunks": (lambda: CPCLoss(chunk_rows=2), pairs),
     "cmc": (lambda: CMCLoss(targets="same_label", spa_batch_size=8), labeled_pairs),
     "kl": (lambda: LanguageAlignmentLoss(), pairs),
     "objective": (

@@ -276,7 +276,7 @@ def test_the_loss_runs_them(tolerance, run_kernels, dtype):
     y, labels = random_batch(30, 5, 3)
     leaves = [tensor.to(DEVICE, dtype).requires_grad_() for tensor in (y, torch.randn(3, 5))]
     labels = labels.to(DEVICE)
-    results = [dfacc_loss(leaves[0], labels, leaves[1], margin=2.0, chunk_size=size) for size in (None, 30)]
+    results = [dfacc_loss(leaves[0], labels, leaves[1], margin=2.0, chunk_rows=size) for size in (None, 30)]
     assert results[0].dtype == torch.float32
     torch.testing.assert_close(*results, **tolerance(torch.float32, 10))
     gradients = [torch.autograd.grad(3 * result, leaves, retain_graph=True) for result in results]
@@ -293,7 +293,7 @@ def test_they_have_no_second_derivative(run_kernels):
     (gradient,) = torch.autograd.grad(
         dfacc_terms(y, labels, torch.zeros(3, 3, device=DEVICE)).inter, y, create_graph=True
     )
-    message = "chunk_size: expected at least the batch for a second derivative"
+    message = "chunk_rows: expected at least the batch for a second derivative"
     with pytest.raises(RuntimeError, match=message):
         gradient.square().sum().backward()
 
@@ -336,8 +336,8 @@ class Operators(TorchDispatchMode):
         (torch.float16, {}, True),
         (torch.bfloat16, {}, True),
         (torch.float64, {}, False),
-        (torch.float32, {"chunk_size": 8}, False),
-        (torch.float32, {"chunk_size": 4}, False),
+        (torch.float32, {"chunk_rows": 8}, False),
+        (torch.float32, {"chunk_rows": 4}, False),
     ],
 )
 def test_which_batches_reach_them(dtype, options, expected):
