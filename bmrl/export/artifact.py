@@ -51,7 +51,7 @@ MAX_BATCH = 64
 
 
 class Artifact:
-    """An exported file that is known by its hash to be the one that was verified.
+    """An exported file, checked by its hash to be the one that was verified.
 
     Making one compares the file's SHA-256, and what the file says about itself, with its entry in ``artifact.json``;
     the graph is loaded when it is first run. :func:`load_artifact` also loads it and compares an answer.
@@ -113,7 +113,7 @@ class Artifact:
 def load_artifact(
     path: str | os.PathLike[str], *, num_threads: int | None = None, engine: str | None = None, probe: bool = True
 ) -> Artifact:
-    """Load a file that bmrl exported, in any format, once it is known to be the one that was verified.
+    """Load a file that bmrl exported, in any format, after checking that it is the one that was verified.
 
     Its hash, and what it says about itself, must be those of its entry in ``artifact.json``; and it must answer a
     pattern as it did at export, which a file in bfloat16 or 8-bit integers may not on a processor of another kind.

@@ -1,6 +1,6 @@
 """Loads and runs an exported file. Stands alone: it needs PyTorch, or what the format asks for, and never bmrl.
 
-A copy of this file lies in each Triton repository, where the served model runs it. As a program it answers images
+A copy of this file is in each Triton repository, where the served model runs it. As a program it answers images
 from a file, which is how an export is verified::
 
     python -I artifact_runtime.py MODEL images.safetensors answers.safetensors --batches 1 3 64
@@ -47,8 +47,8 @@ _LOADING = threading.Lock()
 def keep_freed_memory() -> None:
     """Let glibc reuse large blocks in this process, where by default each goes back to the system when it is freed.
 
-    Then its pages need not be made anew for the next batch: on a CPU, a model answers up to twice as often. For
-    programs that are about a model alone, which a library can't know.
+    Then its pages need not be made again for the next batch: on a CPU, a model answers up to twice as often. For
+    programs that run a model and nothing else: a library can't decide this.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -80,7 +80,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: expected an exported file, got {'a folder' if path.is_dir() else 'no regular file'}")
     if not beside.exists():
-        raise FileNotFoundError(f"{beside}: expected the description beside {path.name}, got nothing there")
+        raise FileNotFoundError(f"{beside}: expected the description of {path.name}, got nothing there")
     entries = read_entries(beside)
     description = entries.get(path.name)
     if description is None:
@@ -173,7 +173,7 @@ def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
 def _text_in_onnx(path: Path) -> bytes | None:
     """Return the description in an ONNX file; None if it has none.
 
-    It lies in ``ModelProto.metadata_props``, field 14: a key and a value each. Read by hand, because engines give it
+    It is in ``ModelProto.metadata_props``, field 14: a key and a value each. Read by hand, because engines give it
     out in many ways, or not at all.
     """
     with open(path, "rb") as file:
@@ -275,7 +275,7 @@ def _without_pickle() -> Iterator[None]:
 
 
 def processor_features() -> list[str]:
-    """Return the instruction sets of this processor that compiled code may need; none where nobody says."""
+    """Return the instruction sets of this processor that compiled code may need; none where the system does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

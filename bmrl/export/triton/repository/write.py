@@ -1,4 +1,4 @@
-"""A Triton model repository: a folder that a Triton Inference Server serves as it stands.
+"""A Triton model repository: a folder that a Triton Inference Server serves unchanged.
 
 Its layout, with Triton's Python backend::
 
