@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bmrl._files import CLAIM, claimed
+from bmrl.cli import demo
 from bmrl.cli.demo import MARK, run_demo
-from bmrl.cli.main import demo
 from bmrl.errors import ConfigError, FolderInUseError
 
 if TYPE_CHECKING:
