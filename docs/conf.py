@@ -67,8 +67,6 @@ ROOMS = {
 """The modules whose public names make the reference, in its order."""
 
 
-
-
 def directive(room: str, name: str, value: Any) -> str:
     """Return how Sphinx shows a public name."""
     if inspect.ismodule(value):
