@@ -175,6 +175,8 @@ class PretrainedEncoder(nn.Module):
         check_shape("images", images, "batch channels height width", channels=3, height=size, width=size)
         check_floating("images", images)
         check_unit_range("images", images)
+        if not torch.jit.is_tracing() and images.shape[0] == 0:  # type: ignore[attr-defined]
+            return images.new_zeros(0, self.embed_dim, dtype=self.dtype)  # which many networks do not take
         embedding: Tensor = self.reader(self.tower(images))
         return embedding
 

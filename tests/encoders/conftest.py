@@ -16,6 +16,7 @@ from bmrl.encoders import (
     MultiPerspectiveVisualEncoder,
     NoiseEncoder,
     ParsingEncoder,
+    PretrainedEncoder,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +59,13 @@ def visual(**options: object) -> Case:
     )
 
 
+def pretrained(name: str, **options: object) -> Case:
+    return Case(
+        lambda: PretrainedEncoder(name, 48, embed_dim=16, weights=None, frozen=False, **options),
+        lambda batch: torch.rand(batch, 3, 48, 48),
+    )
+
+
 CASES = {
     "appearance": Case(lambda: AppearanceEncoder(32, **SMALL), lambda b: torch.rand(b, 3, 32, 32)),
     "appearance, a token a position": Case(
@@ -70,6 +78,9 @@ CASES = {
     ),
     "language": Case(lambda: LanguageEncoder(**TEXT), texts),
     "language, first level": Case(lambda: LanguageEncoder(readout="first_level", **TEXT), texts),
+    "pretrained, pooled": pretrained("test_efficientnet"),
+    "pretrained, tokens": pretrained("test_vit", pooling="tokens", num_blocks=1, num_heads=4, mlp_dim=24),
+    "pretrained, with constants": pretrained("test_vit_relpos", pooling="output"),
     "visual, sum": visual(),
     "visual, cross-attention": visual(fusion="cross_attention"),
     "visual, small patch": visual(patch_size=12),

@@ -24,7 +24,8 @@ class PooledReader(nn.Module):
     Args:
         shapes: of the features, without the batch: ``(channels, height, width)`` or ``(channels,)`` each.
         embed_dim: width of the embedding.
-        deviation: whether a channel gives its standard deviation over all positions too, and not its mean alone.
+        deviation: whether a channel gives its standard deviation over all positions too, the root of the variance
+            + 1e-6, and not its mean alone.
     """
 
     def __init__(self, shapes: Sequence[tuple[int, ...]], embed_dim: int, *, deviation: bool) -> None:
