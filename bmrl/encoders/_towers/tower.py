@@ -60,6 +60,8 @@ class Tower(nn.Module):
             self._constants["resampling"] = resampling
         self.register_buffer("resampling", None if resampling is None else resampling.clone(), persistent=False)
         self._restore_constants()
+        # Weights that were assigned may have another dtype, or lie on another device.
+        self.register_load_state_dict_post_hook(lambda tower, _: tower._restore_constants())
         if frozen:
             network.requires_grad_(False)
 
