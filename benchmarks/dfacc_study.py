@@ -64,7 +64,7 @@ def study(
     """Train every variant with every seed and write the figures of the test split."""
     manifest = Manifest.read(data)
     make_config, make_recipe = PRESETS["tiny"]
-    config = make_config(generators=manifest.generators("seen"), image_size=image_size, parsing=False, language=False)
+    config = make_config(generators=manifest.generators("seen"), image_size=image_size, parsing=None, language=None)
     train_set = load_split(manifest, config, "train")
     settings = {"image_size": image_size, "epochs": epochs, "drop_every": drop_every, "images": len(train_set)}
     content = json.loads(out.read_text()) if out.is_file() else {"settings": settings, "runs": []}
@@ -81,7 +81,7 @@ def study(
         relations = _Relations()
         fit(task, train_set, None, progress=False, callbacks=[relations])
         predictions = predict(task.model, manifest)
-        figures = headline(summarize(predictions, config.thresholds))
+        figures = headline(summarize(predictions, config.decision.thresholds))
         figures |= family_distances(predictions) | relations.figures(predictions)
         run = {"variant": name, "seed": seed} | {figure: figures[figure] for figure in FIGURES}
         run["related_by_epoch"] = [int(related.sum()) for related in relations.related]

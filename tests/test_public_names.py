@@ -15,10 +15,11 @@ PUBLIC = {
     "richest_patch sobel srm views",
     "bmrl.losses": "BMRLObjective CMCLoss CPCLoss ContrastiveCenterLoss DFACCLoss DFACCTerms LanguageAlignmentLoss "
     "ObjectiveResult contrastive_center_loss contrastive_loss dfacc_loss dfacc_terms language_alignment_loss",
-    "bmrl.encoders": "AppearanceEncoder ConvBackbone ConvTransformer EdgeEncoder LanguageEncoder "
-    "MultiPerspectiveVisualEncoder NoiseEncoder ParsingEncoder SelfAttention "
-    "TransformerBlock TransformerEncoder color_parsing tokenize",
-    "bmrl.models": "BMRL BMRLConfig BMRLOutput build_model load_model presets save_model",
+    "bmrl.encoders": "AppearanceEncoder ConvBackbone ConvTransformer ConvTransformerConfig CustomConfig ENCODERS "
+    "EdgeEncoder EncoderConfig LanguageConfig LanguageEncoder NoiseEncoder ParsingEncoder SelfAttention "
+    "TransformerBlock TransformerEncoder build_encoder color_parsing tokenize",
+    "bmrl.models": "BMRL BMRLConfig BMRLOutput MultiPerspectiveVisualEncoder View build_model load_model paper_views "
+    "presets save_model",
     "bmrl.data": "FaceDataset FoundImages Manifest Row find_images import_folder simulate",
     "bmrl.evaluation": "Predictions evaluate predict summarize",
     "bmrl.inference": "Attribution Attributor attributions_from_probabilities format_table",
@@ -54,7 +55,15 @@ def test_ops_need_torch_and_einops_alone():
     added = modules_after("import bmrl.ops") - modules_after("import torch, einops")
     assert {name.split(".")[0] for name in added} <= {"bmrl"}
     ours = {name for name in added if name.count(".") == 1}
-    assert ours == {"bmrl.ops", "bmrl._version", "bmrl.errors", "bmrl._checks", "bmrl._kernels", "bmrl._transforms"}
+    assert ours == {
+        "bmrl.ops",
+        "bmrl._version",
+        "bmrl.errors",
+        "bmrl._checks",
+        "bmrl._kernels",
+        "bmrl._ranges",
+        "bmrl._transforms",
+    }
 
 
 def test_models_know_no_losses_and_no_data():

@@ -90,7 +90,7 @@ def _run(folder: Path, seed: int) -> Path:
     baseline = train_resnet18(manifest, config, resnet18_recipe(seed=seed, **BASELINE_RECIPE))
     say("trained a ResNet-18 for as many epochs, to compare")
 
-    figures = summarize(predict(cast("BMRL", baseline), manifest), config.thresholds)
+    figures = summarize(predict(cast("BMRL", baseline), manifest), config.decision.thresholds)
     metrics = evaluate(model, data, folder / "report", baselines={"ResNet-18": figures})
     say("evaluated on the test split (simulated data):")
     print(format_figures({"BMRL": metrics, "ResNet-18": figures, "shortcut": metrics["shortcut"]}))

@@ -109,7 +109,7 @@ def compare(
         remove_leftovers(Path(out, RESULTS))
         config = without_missing_maps(config, load_split(manifest, config, "train"))
         for name in contenders:
-            needs = config if name == "bmrl" else dataclasses.replace(config, parsing=False)
+            needs = config if name == "bmrl" else dataclasses.replace(config, parsing=None)
             with _named(name):
                 results[name] = _contend(name, manifest, needs, splits, recipes[name], device=device)
             content = {"data": str(manifest.root), "preset": preset, "folds": folds, "contenders": results}
@@ -134,7 +134,7 @@ def train_resnet18(
         device: as Lightning's ``accelerator``.
         progress: as :func:`~bmrl.training.run.fit`.
     """
-    config = dataclasses.replace(config, parsing=False)
+    config = dataclasses.replace(config, parsing=None)
     task = _resnet18(config, recipe)
     fit(task, load_split(manifest, config, "train"), None, device=device, progress=progress)
     assert isinstance(task.model, ResNet18)
@@ -278,5 +278,5 @@ def _run(
     """Train on the whole training split and return the figures of the test split."""
     task = make_task(config, recipe)
     fit(task, load_split(manifest, config, "train"), None, device=device, progress=False)
-    figures = headline(summarize(predict(cast("BMRL", task.model), manifest, split="test"), config.thresholds))
+    figures = headline(summarize(predict(cast("BMRL", task.model), manifest, split="test"), config.decision.thresholds))
     return {name: figures[name] for name in FIGURES}

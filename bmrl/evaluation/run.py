@@ -115,7 +115,7 @@ def evaluate(
             device=None,
             progress=progress,
         )
-        limits = limits or network.config.thresholds
+        limits = limits or network.config.decision.thresholds
         figures, reason = _shortcut(manifest, network.config, split, limits, statistics)
         metrics = _metrics(model, network, manifest, split, predictions, limits)
         metrics |= {"shortcut": figures, "shortcut_reason": reason}

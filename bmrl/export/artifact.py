@@ -32,7 +32,7 @@ from bmrl.errors import (
 )
 from bmrl.export._probe import check_probe
 from bmrl.export.standalone import artifact_runtime
-from bmrl.models.folder import encoded_weights
+from bmrl.models.serialization import encoded_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,7 +140,7 @@ def describe_model(model: BMRL) -> dict[str, Any]:
     side, classes = config.image_size, len(config.generators)
     return {
         "generators": [asdict(generator) for generator in config.generators],
-        "thresholds": list(config.thresholds),
+        "thresholds": list(config.decision.thresholds),
         "image_size": side,
         "embed_dim": config.embed_dim,
         "input": {
@@ -214,5 +214,4 @@ def read_entries(folder: Path) -> dict[str, Any]:
 
 def _weights_sha256(model: BMRL) -> str:
     """Return the SHA-256 that ``model.safetensors`` has in the folder that :func:`bmrl.save_model` writes."""
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
-    return hashlib.sha256(encoded_weights(model.config, tensors)).hexdigest()
+    return hashlib.sha256(encoded_weights(model)).hexdigest()

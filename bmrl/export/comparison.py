@@ -102,7 +102,11 @@ def export_all(
             _log.info("%s: exported and verified in %.0f s", name, time.monotonic() - began)
             if kind.kind == "onnx" and _has_openvino():
                 found = verify(
-                    path, expected, list(model.config.thresholds), exact=kind.precision == "fp32", engine="openvino"
+                    path,
+                    expected,
+                    list(model.config.decision.thresholds),
+                    exact=kind.precision == "fp32",
+                    engine="openvino",
                 )
                 rows.append(rows[-1] | {"engine": "openvino"} | _figures({"verification": found}))
         except (BMRLError, OSError) as error:

@@ -30,7 +30,7 @@ class Attributor:
         model: any model of bmrl, or the folder of one; used in evaluation mode, its own mode is put back after each
             batch.
         threshold: images whose maximum probability is below it are called unseen; 0 .. 1. None: the first of the
-            model's ``config.thresholds``.
+            model's ``config.decision.thresholds``.
         batch_size: images a step, >= 1.
         device: the model is moved there; None leaves it where it is, and takes one from a folder to the GPU if there
             is one.
@@ -63,7 +63,7 @@ class Attributor:
         check_integer("batch_size", batch_size, least=1)
         self.batch_size = batch_size
         self.model = resolve_model(model, device)
-        self.threshold = float(self.model.config.thresholds[0] if threshold is None else threshold)
+        self.threshold = float(self.model.config.decision.thresholds[0] if threshold is None else threshold)
 
     @classmethod
     def load(

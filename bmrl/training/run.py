@@ -117,7 +117,7 @@ def train(
     if resume and _finished(folder):  # not claimed: it may lie where nobody can write
         config, _ = _read_settings(folder, manifest)
         _logger.info("%s: the run is finished", folder)
-        return TrainingRun(folder, (), config.parsing)
+        return TrainingRun(folder, (), config.parsing is not None)
     with _run_folder(folder, resume=resume):
         config, recipe = (
             _read_settings(folder, manifest)
@@ -125,7 +125,7 @@ def train(
             else _new_settings(folder, manifest, preset, model_changes or {}, recipe_changes or {})
         )
         if resume and _finished(folder):  # by another process, just now
-            return TrainingRun(folder, (), config.parsing)
+            return TrainingRun(folder, (), config.parsing is not None)
         checkpoint = resume_point(folder, _new_task(config, recipe)) if resume else None
         if resume and checkpoint is None:
             _logger.info("%s: no epoch was finished; the run begins anew", folder)
@@ -135,7 +135,7 @@ def train(
             _logger.warning("%s: no validation images; the last weights are kept", manifest.root)
         if not resume:
             config = without_missing_maps(config, train_set)
-        elif config.parsing and not train_set.num_parsing:
+        elif config.parsing is not None and not train_set.num_parsing:
             raise DataError(f"{manifest.root}: expected the parsing maps that the run began with, got none")
         task = _new_task(config, recipe)
         if not resume:
@@ -150,7 +150,7 @@ def train(
         save_model(task.model, folder)
     # Images may have been lost during the training too.
     skipped = (*train_set.skipped, *(val_set.skipped if val_set is not None else ()))
-    return TrainingRun(folder, skipped, config.parsing)
+    return TrainingRun(folder, skipped, config.parsing is not None)
 
 
 def _new_task(config: BMRLConfig, recipe: TrainingConfig) -> BMRLTask:
@@ -297,7 +297,7 @@ def load_split(manifest: Manifest, config: BMRLConfig, split: str) -> FaceDatase
         split=split,
         image_size=config.image_size,
         generators=config.generators,
-        parsing=config.parsing and split == "train",
+        parsing=config.parsing is not None and split == "train",
     )
     absent = [generator.name for label, generator in enumerate(config.generators) if label not in dataset.labels]
     if split == "train" and absent:
@@ -307,10 +307,10 @@ def load_split(manifest: Manifest, config: BMRLConfig, split: str) -> FaceDatase
 
 def without_missing_maps(config: BMRLConfig, train_set: FaceDataset) -> BMRLConfig:
     """Return the configuration with the parsing branch off if no training image has a map, and say so in the log."""
-    if not config.parsing or train_set.num_parsing:
+    if config.parsing is None or train_set.num_parsing:
         return config
     _logger.warning("no parsing maps found; the parsing branch is off")
-    return dataclasses.replace(config, parsing=False)
+    return dataclasses.replace(config, parsing=None)
 
 
 def resolve_precision(precision: str, device: str) -> Any:

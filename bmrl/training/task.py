@@ -20,7 +20,8 @@ from bmrl.training.augmentation import flip, shift
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from bmrl.models import BMRL, BMRLConfig, BMRLOutput
+    from bmrl.encoders.config import CustomLanguageConfig, LanguageConfig
+    from bmrl.models import BMRL, BMRLOutput
     from bmrl.training.recipes import TrainingConfig
 
 __all__ = ["AttributionTask", "BMRLTask"]
@@ -185,10 +186,10 @@ class BMRLTask(AttributionTask):
     def __init__(self, model: BMRL, recipe: TrainingConfig) -> None:
         super().__init__(model, recipe)
         self.objective = BMRLObjective(model.config, **recipe.objective)
-        if model.config.language:
+        if model.config.language is not None:
             with torch.device("cpu"):  # a constant, which no caller's default device and no average may change
                 self.tokens = prompt_tokens(model.config.generators)
-            _check_language(model.config, self.tokens)
+            _check_language(model.config.language, self.tokens)
 
     def objective_step(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """See :meth:`AttributionTask.objective_step`."""
@@ -232,20 +233,21 @@ def _encode_maps(encoder: nn.Module, maps: Tensor, mask: Tensor, embed_dim: int)
     """Return the embeddings ``(batch, embed_dim)`` of the maps in ``mask``, zeros elsewhere."""
     if not mask.any():
         # Zeros that hang on every parameter: distributed training waits for the gradients of all of them.
-        zero = torch.stack([parameter.sum() for parameter in encoder.parameters()]).sum() * 0
+        zero = sum((parameter.sum() * 0 for parameter in encoder.parameters()), torch.zeros((), device=mask.device))
         return zero.expand(len(mask), embed_dim)
     # Images without a map stay out of the encoder, whose batch norm would mix them into the others.
     encoded: Tensor = encoder(maps[mask])
     return encoded.new_zeros(len(mask), encoded.shape[-1]).masked_scatter(mask[:, None], encoded)
 
 
-def _check_language(config: BMRLConfig, tokens: Tensor) -> None:
+def _check_language(config: LanguageConfig | CustomLanguageConfig, tokens: Tensor) -> None:
     """Check that the language encoder takes the prompts."""
     _, levels, length = tokens.shape
     for field, expected in (("num_levels", levels), ("context_length", length)):
-        if getattr(config, field) != expected:
-            raise ConfigError(f"{field}: expected {expected}, as the prompts have it, got {getattr(config, field)}")
+        got = getattr(config, field)
+        if got != expected:
+            raise ConfigError(f"language.{field}: expected {expected}, as the prompts have it, got {got}")
     if config.vocab_size <= int(tokens.max()):
         raise ConfigError(
-            f"vocab_size: expected more than the largest token {int(tokens.max())}, got {config.vocab_size}"
+            f"language.vocab_size: expected more than the largest token {int(tokens.max())}, got {config.vocab_size}"
         )

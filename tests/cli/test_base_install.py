@@ -99,8 +99,8 @@ for name in ("torchvision", "lightning", "matplotlib", "sklearn", "yaml", "onnx"
         pass
     else:
         sys.exit(f"{name} is there: this is no base install")
-sizes = dict(image_size=32, embed_dim=16, channels=(4, 8), convs_per_stage=(1, 1), visual_blocks=1, num_heads=2,
-             mlp_dim=16, token_patch=1, language=False)
+sizes = {"image_size": 32, "embed_dim": 16, "*.channels": (4, 8), "*.convs_per_stage": (1, 1), "*.num_blocks": 1,
+         "*.num_heads": 2, "*.mlp_dim": 16, "language": None}
 model = bmrl.build_model(bmrl.models.presets.tiny(num_generators=2, **sizes))
 bmrl.save_model(model, "model")
 bmrl.load_model("model")

@@ -16,12 +16,10 @@ from bmrl.training.run import fit
 SMALLER = {
     "image_size": 64,
     "embed_dim": 16,
-    "channels": (4, 8, 8),
-    "convs_per_stage": (1, 1, 1),
-    "mlp_dim": 16,
-    "visual_blocks": 1,
-    "parsing_blocks": 1,
-    "language_blocks": 1,
+    "*.channels": (4, 8, 8),
+    "*.convs_per_stage": (1, 1, 1),
+    "*.mlp_dim": 16,
+    "*.num_blocks": 1,
 }
 
 

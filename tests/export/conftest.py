@@ -35,15 +35,10 @@ def model():
     config = presets.tiny(
         generators=GENERATORS,
         image_size=32,
-        patch_size=16,
-        noise_truncation=3.0,
         embed_dim=24,
-        channels=(8, 16),
-        convs_per_stage=(1, 1),
-        visual_blocks=1,
-        parsing_blocks=1,
-        language_blocks=1,
-        thresholds=(0.6, 0.8, 0.95),
+        noise={"patch_size": 16, "truncation": 3.0},
+        decision={"thresholds": (0.6, 0.8, 0.95)},
+        **{"*.channels": (8, 16), "*.convs_per_stage": (1, 1), "*.num_blocks": 1},
     )
     model = build_model(config)
     with torch.no_grad():  # an untrained head hardly tells images apart; a test of row order needs it to

@@ -101,7 +101,7 @@ def test_describes_itself_beside_and_within(file, saved, model, images):
     assert entry["bytes"] == file.stat().st_size
     assert [one["name"] for one in entry["generators"]] == [one.name for one in model.config.generators]
     assert [one["manipulation"] for one in entry["generators"]] == ["none", "EFS", "FS", "AM"]
-    assert entry["thresholds"] == list(model.config.thresholds)
+    assert entry["thresholds"] == list(model.config.decision.thresholds)
     assert entry["input"] == {
         "name": "images",
         "dtype": "uint8",

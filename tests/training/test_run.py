@@ -122,7 +122,7 @@ def test_parsing_maps_missing(data_without_parsing, small, tmp_path, caplog):
     )
     assert not run.parsing
     assert "no parsing maps found; the parsing branch is off" in caplog.text
-    assert not load_model(run.folder).config.parsing
+    assert not load_model(run.folder).config.parsing is not None
     assert "train_cpc" not in metrics(run.folder)[0]
 
 
@@ -210,8 +210,8 @@ def test_refuses_bad_settings_and_data(data, tmp_path):
     alone.write()
     with pytest.raises(DataError, match=r"expected at least two seen generators, got 1"):
         train(alone.root, tmp_path / "a")
-    with pytest.raises(ConfigError, match=r"vocab_size: expected more than the largest token 49407, got 50"):
-        train(data, tmp_path / "a", model_changes={"vocab_size": 50, "image_size": 64})
+    with pytest.raises(ConfigError, match=r"language.vocab_size: expected more than the largest token 49407, got 50"):
+        train(data, tmp_path / "a", model_changes={"language.vocab_size": 50, "image_size": 64})
     with pytest.raises(MissingFileError, match=r"manifest.csv: expected a CSV file, got nothing at this path"):
         train(tmp_path, tmp_path / "a")
     assert not (tmp_path / "a").exists()

@@ -81,7 +81,7 @@ def test_the_claim_of_a_killed_process_is_nobodys(start, tmp_path):
         ({"recipe_changes": {"epochs": 0}}, ConfigError),
         ({"recipe_changes": {"shift": 64, "epochs": 1}}, ConfigError),
         ({"model_changes": {"depth": 1}}, ConfigError),
-        ({"model_changes": {"image_size": 64, "vocab_size": 50}}, ConfigError),
+        ({"model_changes": {"image_size": 64, "language.vocab_size": 50}}, ConfigError),
         ({"data": "/nonexistent"}, MissingFileError),
     ],
 )
