@@ -8,6 +8,7 @@ from bmrl.encoders.conv_transformer import ConvTransformer
 from bmrl.encoders.kinds import ENCODERS, build_encoder
 from bmrl.encoders.language import LanguageEncoder, tokenize
 from bmrl.encoders.parsing import ParsingEncoder, color_parsing
+from bmrl.encoders.pretrained import PretrainedEncoder
 from bmrl.encoders.transformer import SelfAttention, TransformerBlock, TransformerEncoder
 from bmrl.encoders.visual import AppearanceEncoder, EdgeEncoder, NoiseEncoder
 
@@ -24,6 +25,7 @@ __all__ = [
     "LanguageEncoder",
     "NoiseEncoder",
     "ParsingEncoder",
+    "PretrainedEncoder",
     "SelfAttention",
     "TransformerBlock",
     "TransformerEncoder",

@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bmrl._checks import check_positive
 from bmrl.data.prompts import prompt_tokens
 from bmrl.errors import ConfigError, DivergenceError, RangeError
 from bmrl.losses import BMRLObjective
 from bmrl.training.augmentation import flip, shift
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from bmrl.encoders.config import CustomLanguageConfig, LanguageConfig
     from bmrl.models import BMRL, BMRLOutput
@@ -60,8 +61,17 @@ class AttributionTask(L.LightningModule):
         """Return the total loss, its named parts and the logits of an augmented batch."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the optimizer's parameter groups."""
-        return [{"params": list(self.model.parameters())}]
+        """Return the optimizer's parameter groups, one per learning rate.
+
+        A module with an attribute ``learning_rate_scale``, such as the tower of a
+        :class:`~bmrl.encoders.PretrainedEncoder`, trains at the recipe's learning rate times this; of nested ones, the
+        innermost counts. Parameters that need no gradient are in no group.
+        """
+        groups: dict[float, list[nn.Parameter]] = {}
+        for scale, parameter in _scaled_parameters(self.model):
+            groups.setdefault(scale, []).append(parameter)
+        rate = self.recipe.learning_rate
+        return [{"params": each} | ({} if scale == 1 else {"lr": rate * scale}) for scale, each in groups.items()]
 
     def settings(self) -> dict[str, Any]:
         """Return, as plain data, what decides a training: the model's configuration and the recipe."""
@@ -204,6 +214,19 @@ class BMRLTask(AttributionTask):
             rate = self.recipe.learning_rate * self.recipe.objective_learning_rate_scale
             groups.append({"params": own, "lr": rate, "weight_decay": 0.0})
         return groups
+
+
+def _scaled_parameters(model: nn.Module) -> Iterator[tuple[float, nn.Parameter]]:
+    """Yield each parameter that needs gradients, and what its learning rate is multiplied by, in the model's order."""
+    scales: dict[str, float] = {}
+    owners = dict(model.named_modules(remove_duplicate=False))
+    for name, module in owners.items():  # a module comes after the one that holds it
+        outer = scales[name.rpartition(".")[0]] if name else 1.0
+        scales[name] = getattr(module, "learning_rate_scale", outer)
+        check_positive(f"{name}.learning_rate_scale", scales[name])
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            yield scales[name.rpartition(".")[0]], parameter
 
 
 def _encode_maps(encoder: nn.Module, maps: Tensor, mask: Tensor, embed_dim: int) -> Tensor:

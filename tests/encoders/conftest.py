@@ -15,6 +15,7 @@ from bmrl.encoders import (
     LanguageEncoder,
     NoiseEncoder,
     ParsingEncoder,
+    PretrainedEncoder,
 )
 from bmrl.models import MultiPerspectiveVisualEncoder, paper_views
 
@@ -65,6 +66,13 @@ def visual(*names: str, fusion: str = "sum", **options: int) -> Case:
     )
 
 
+def pretrained(name: str, **options: object) -> Case:
+    return Case(
+        lambda: PretrainedEncoder(name, 48, embed_dim=16, weights=None, frozen=False, **options),
+        lambda batch: torch.rand(batch, 3, 48, 48),
+    )
+
+
 CASES = {
     "appearance": Case(lambda: AppearanceEncoder(32, **SMALL), lambda b: torch.rand(b, 3, 32, 32)),
     "appearance, a token per position": Case(
@@ -77,6 +85,9 @@ CASES = {
     ),
     "language": Case(lambda: LanguageEncoder(**TEXT), texts),
     "language, first level": Case(lambda: LanguageEncoder(readout="first_level", **TEXT), texts),
+    "pretrained, pooled": pretrained("test_efficientnet"),
+    "pretrained, tokens": pretrained("test_vit", pooling="tokens", num_blocks=1, num_heads=4, mlp_dim=24),
+    "pretrained, with constants": pretrained("test_vit_relpos", pooling="output"),
     "visual, sum": visual(),
     "visual, cross-attention": visual(fusion="cross_attention"),
     "visual, small patch": visual(patch_size=12),
