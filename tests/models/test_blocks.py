@@ -68,7 +68,7 @@ def test_one_block_among_those_of_the_library(name):
 
 
 def test_an_own_block_turns_a_part_on():
-    off = {name: None for name in ("edge", "noise", "parsing", "language")}
+    off = dict.fromkeys(("edge", "noise", "parsing", "language"))
     model = build_model(make_config(**off), noise=Pooled(), parsing=Parsing())
     assert list(model.visual_encoder.views) == ["appearance", "noise"]
     assert model.parsing_encoder is not None

@@ -100,7 +100,10 @@ def test_what_is_no_block(saved):
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 16)), r"expected .*encoder.1.bias \(16,\) as appearance has"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 16)),
+            r"expected .*encoder.1.bias \(16,\) as appearance has",
+        ),
         (Pooled(embed_dim=8), r"expected .*encoder.last.bias \(8,\) as appearance has it, got \(16,\) \(2 tensors"),
         (nn.Sequential(Pooled()), r"as appearance has it, got absent|absent as config.json says"),
         (Pooled().to("meta"), r"^appearance: expected a module with values, got one on the meta device"),
