@@ -25,7 +25,7 @@ from bmrl.encoders._towers.readers import PooledReader, TokenReader
 from bmrl.encoders._towers.tower import Tower, feature_shapes
 from bmrl.encoders._towers.weights import EMBEDDED_NAME
 from bmrl.errors import ConfigError, DTypeError, RangeError
-from bmrl.ops._ranges import check_unit_range
+from bmrl._ranges import check_unit_range
 
 if TYPE_CHECKING:
     import os
