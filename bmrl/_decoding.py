@@ -1,11 +1,10 @@
-"""The steps behind :func:`bmrl.images.load_image`: bytes, header, RGB, upright."""
+"""The steps behind :func:`bmrl.images.load_image` after the bytes: header, pixels, RGB, upright."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import logging
-import os
 import warnings
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -20,15 +19,22 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from bmrl._image_bytes import unreadable
 from bmrl._memory import MemoryBudget, trim
-from bmrl._regular_files import open_regular
 from bmrl._text import one_line
-from bmrl.errors import BMRLError, DTypeError, ImageError, MissingFileError
+from bmrl.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image
+__all__ = [
+    "FORMATS",
+    "check_size",
+    "memory_to_decode",
+    "open_image",
+    "orientation",
+    "to_rgb",
+]
 
 # The accepted formats by their first bytes. The classes are called instead of Image.open because that one warns of
 # big images, and silencing a warning changes the filters of the whole process, which no thread can do safely.
@@ -69,8 +75,7 @@ _OTHERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (0, (b"version https://git-lfs",), "a pointer of Git LFS, whose file was not fetched"),
 )
 
-# What all threads together may take, each enough for the largest file and image that are accepted by default.
-_FILES = MemoryBudget(256 * 2**20)
+# What all threads together may take: enough for the largest image that is accepted by default.
 _PIXELS = MemoryBudget(16 * 89_478_485)
 
 # Peak bytes per pixel, measured: the decoder's buffers and the image, or the image and its RGB copy.
@@ -91,89 +96,13 @@ _UPRIGHT = {
 }
 
 
-def source_name(source: ImageSource) -> str:
-    """What to call a source in an error."""
-    if isinstance(source, (str, os.PathLike)):
-        return os.fsdecode(source)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return "bytes image"
-    if isinstance(source, Image.Image):
-        return str(getattr(source, "filename", "") or "PIL image")
-    if not hasattr(source, "read"):
-        expected = "a path, bytes, a binary file or a PIL image"
-        raise DTypeError(f"source: expected {expected}, got {type(source).__name__}")
-    return str(getattr(source, "name", "file image"))
-
-
-@contextlib.contextmanager
-def opened_file(path: str | os.PathLike[str], limit: int, name: str) -> Iterator[BinaryIO]:
-    """Yield a regular file of 1 to ``limit`` bytes, opened for reading.
-
-    Raises:
-        MissingFileError: there is nothing at the path.
-        ImageError: it is no regular file, can't be read, is empty, or over the limit.
-    """
-    try:
-        file = open_regular(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingFileError(f"{name}: expected an image file, got nothing at this path") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{name}: expected an image file, got a folder") from error
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path, or one that no path can have
-        raise _unreadable(name, error) from error
-    with file:
-        _check_length(os.fstat(file.fileno()).st_size, limit, name)
-        yield file
-
-
-@contextlib.contextmanager
-def file_bytes(
-    source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO, limit: int, name: str
-) -> Iterator[bytes]:
-    """Yield the encoded bytes, at most ``limit`` of them; those of files count as used memory until the block ends.
-
-    Raises:
-        MissingFileError, ImageError: as :func:`opened_file`.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            if isinstance(source, (str, os.PathLike)):
-                with opened_file(source, limit, name) as file:
-                    stack.enter_context(_FILES.taken(os.fstat(file.fileno()).st_size))
-                    data = file.read(limit + 1)
-            elif isinstance(source, (bytes, bytearray, memoryview)):
-                data = bytes(source[: limit + 1])
-            else:
-                data = source.read(limit + 1)
-        except BMRLError:
-            raise
-        except Exception as error:  # the caller's file object may raise anything
-            raise _unreadable(name, error) from error
-        if not isinstance(data, bytes):
-            raise ImageError(f"{name}: expected a file opened in binary mode, got {type(data).__name__}")
-        _check_length(len(data), limit, name)
-        yield data
-
-
-def _unreadable(name: str, error: Exception) -> ImageError:
-    reason = getattr(error, "strerror", None) or one_line(error)
-    return ImageError(f"{name}: expected a readable image file, got: {reason}")
-
-
-def _check_length(length: int, limit: int, name: str) -> None:
-    if not length:
-        raise ImageError(f"{name}: expected an image, got no bytes")
-    if length > limit:
-        raise ImageError(f"{name}: expected at most {limit} bytes, got more")
-
-
 def open_image(file: BinaryIO, name: str, formats: Collection[str] = FORMATS) -> ImageFile.ImageFile:
     """Read the header; no pixel is decoded yet."""
     try:
         start = file.read(32)
         file.seek(0)
     except OSError as error:
-        raise _unreadable(name, error) from error
+        raise unreadable(name, error) from error
     for kind, signatures, opener in _FORMATS:
         if kind in formats and start.startswith(signatures) and start[8:12] != b"AVI ":
             try:
@@ -264,17 +193,3 @@ def orientation(image: Image.Image) -> Image.Transpose | None:
         return _UPRIGHT.get(cast("int", image.getexif().get(_ORIENTATION_TAG)))
     except Exception:  # the parser raises almost anything on damaged data
         return None
-
-
-__all__ = [
-    "FORMATS",
-    "ImageSource",
-    "check_size",
-    "file_bytes",
-    "memory_to_decode",
-    "open_image",
-    "opened_file",
-    "orientation",
-    "source_name",
-    "to_rgb",
-]

@@ -15,18 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from bmrl._checks import check_choice, check_integer
-from bmrl._decoding import (
-    FORMATS,
-    ImageSource,
-    check_size,
-    file_bytes,
-    memory_to_decode,
-    open_image,
-    opened_file,
-    orientation,
-    source_name,
-    to_rgb,
-)
+from bmrl._decoding import FORMATS, check_size, memory_to_decode, open_image, orientation, to_rgb
+from bmrl._image_bytes import ImageSource, file_bytes, opened_file, source_name
 from bmrl._text import one_line, printable
 from bmrl.errors import DTypeError, ImageError
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from PIL import Image
 
-from bmrl._decoding import file_bytes, memory_to_decode, open_image, opened_file
+from bmrl._decoding import memory_to_decode, open_image
+from bmrl._image_bytes import file_bytes, opened_file
 from bmrl._text import one_line, printable
 from bmrl.errors import DataError, ImageError
 from bmrl.images import MAX_BYTES, center_square

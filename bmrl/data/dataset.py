@@ -11,16 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bmrl._checks import check_integer, check_switch
-from bmrl._text import printable
-from bmrl.data._parsing_map import (
-    check_parsing_header,
-    decoded_parsing_map,
-    lower_lip_share,
-    order_problem,
-    resize_parsing_map,
-)
+from bmrl.data._parsing_map import lower_lip_share, order_problem
+from bmrl.data._reading import header_problem, read_row, reason
 from bmrl.errors import DataError, ImageError, MissingFileError
-from bmrl.images import MAX_IMAGE_SIZE, check_header, decoded, resize_image
+from bmrl.images import MAX_IMAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -184,7 +178,9 @@ class FaceDataset(Dataset[Sample]):
             image = self._cached_images[slot].clone()
             parsing = self._cached_parsing[slot].clone() if self._has_parsing[index] else None
         else:
-            image, parsing, _ = self._read(self.rows[index], parsing=self._has_parsing[index])
+            image, parsing, _ = read_row(
+                self._manifest, self.rows[index], self.image_size, parsing=self._has_parsing[index]
+            )
         return Sample(
             image=image,
             parsing=torch.zeros(image.shape[1:], dtype=torch.uint8) if parsing is None else parsing,
@@ -197,47 +193,22 @@ class FaceDataset(Dataset[Sample]):
         """Remember that a sample can't be read, so that the next one replaces it, and log that."""
         self._lost.add(index)
         path = self.rows[index].path
-        self.skipped.append((path, _reason(error, path)))
+        self.skipped.append((path, reason(error, path)))
         _logger.warning("%s: %s; the next image replaces it", self._manifest.root, error)
 
     def _examine(self, row: Row, slot: int) -> _Finding:
         """Decode one image and its map if they go into the cache, else read the headers; return what is wrong."""
         try:
             if slot >= len(self._cached_images):
-                return _Finding(None, self._header_problem(row))
-            image, parsing, parsing_problem = self._read(row, parsing=self._parsing)
+                return _Finding(None, header_problem(self._manifest, row, parsing=self._parsing))
+            image, parsing, parsing_problem = read_row(self._manifest, row, self.image_size, parsing=self._parsing)
         except (ImageError, MissingFileError) as error:
-            return _Finding(_reason(error, row.path), None)
+            return _Finding(reason(error, row.path), None)
         self._cached_images[slot] = image
         if parsing is None:
             return _Finding(None, parsing_problem)
         self._cached_parsing[slot] = parsing
         return _Finding(None, None, lower_lip_share(parsing))
-
-    def _read(self, row: Row, *, parsing: bool) -> tuple[Tensor, Tensor | None, str | None]:
-        """Return the image, its map if there is a usable one, and otherwise what is wrong with it."""
-        with decoded(self._manifest.image_path(row), name=row.path) as image:
-            pixels, size = resize_image(image, self.image_size), image.size
-        del image  # the map may take the memory now
-        if not parsing:
-            return pixels, None, None
-        path = self._manifest.parsing_path(row)
-        try:
-            with decoded_parsing_map(path, size) as indices:
-                return pixels, resize_parsing_map(indices, self.image_size), None
-        except (DataError, ImageError, MissingFileError) as error:
-            return pixels, None, _reason(error, path.name)
-
-    def _header_problem(self, row: Row) -> str | None:
-        """Check the header of the image, and return what is wrong with that of its map."""
-        size = check_header(self._manifest.image_path(row), name=row.path)
-        if self._parsing:
-            path = self._manifest.parsing_path(row)
-            try:
-                check_parsing_header(path, size)
-            except (DataError, ImageError, MissingFileError) as error:
-                return _reason(error, path.name)
-        return None
 
 
 class _Finding(NamedTuple):
@@ -257,10 +228,6 @@ def _labels(rows: Sequence[Row], generators: Sequence[Generator]) -> list[int]:
             )
             raise DataError(f"{row.path}, column generator: expected {expected}, got {row.role} {row.generator!r}")
     return [places.get(row.generator, UNSEEN) for row in rows]
-
-
-def _reason(error: Exception, name: str) -> str:
-    return str(error).removeprefix(f"{printable(name)}: ")
 
 
 def _problems(candidates: Iterable[tuple[str, str | None]]) -> list[tuple[str, str]]:
