@@ -94,6 +94,18 @@ class FaceDataset(Dataset[Sample]):
             not among ``generators``, or an unseen one is.
         DTypeError: an argument is of another type.
         RangeError: ``split``, ``role``, ``image_size`` or ``cache_bytes`` is out of range.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from bmrl.data import Manifest, Row
+        >>> folder = tempfile.mkdtemp()
+        >>> Image.new("RGB", (8, 6)).save(f"{folder}/a.png")
+        >>> manifest = Manifest(folder, [Row("a.png", "DDPM", "EFS", "diffusion", "seen", "train", "a")])
+        >>> generators = manifest.generators()
+        >>> faces = FaceDataset(manifest, split="train", image_size=4, generators=generators, parsing=False)
+        >>> len(faces), faces[0]["image"].shape, faces[0]["label"]
+        (1, torch.Size([3, 4, 4]), 0)
     """
 
     def __init__(

@@ -69,6 +69,15 @@ def find_images(folder: str | os.PathLike[str]) -> FoundImages:
     Raises:
         MissingFileError: there is nothing at the path.
         DataError: it is no folder, or a manifest breaks a rule.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("10.png", "2.png", "notes.txt", "clip.mp4"):
+        ...     (folder / name).touch()
+        >>> found = find_images(folder)
+        >>> [path.name for path in found.images], found.unsupported
+        (['2.png', '10.png'], {'.mp4': 1})
     """
     folder = Path(folder)
     if not os.path.isdir(folder):  # False for what no path can be, unlike folder.is_dir()

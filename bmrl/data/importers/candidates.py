@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bmrl._image_bytes import file_bytes
 from bmrl.data._parsing_map import decoded_parsing_map, lower_lip_share
+from bmrl.data._reading import reason
 from bmrl.data.rules import is_inside
 from bmrl.errors import BMRLError
 from bmrl.images import MAX_BYTES, decoded

@@ -80,6 +80,17 @@ def import_faces(
             can't be written.
         FolderInUseError: another process writes into ``out`` now.
         DTypeError, RangeError: an argument is of another type or out of range.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from PIL import Image
+        >>> home = pathlib.Path(tempfile.mkdtemp())
+        >>> for generator, color in (("FOMM", "red"), ("real_ffhq", "green")):
+        ...     (home / "faces" / generator).mkdir(parents=True)
+        ...     Image.new("RGB", (8, 8), color).save(home / "faces" / generator / "a.png")
+        >>> report = import_faces(home / "faces", home / "data", unseen=["FOMM"], val=0, test=0)
+        >>> report.images
+        {'FOMM': {'train': 0, 'val': 0, 'test': 1}, 'real_ffhq': {'train': 1, 'val': 0, 'test': 0}}
     """
     source, out = check_path("source", source), check_path("out", out)
     families = None if families is None else check_path("families", families)
