@@ -19,13 +19,13 @@ from bmrl._checks import (
     check_switch,
     described,
 )
+from bmrl._ranges import check_unit_range
 from bmrl.encoders._towers.from_open_clip import open_clip_parts
 from bmrl.encoders._towers.from_timm import timm_parts
 from bmrl.encoders._towers.readers import PooledReader, TokenReader
 from bmrl.encoders._towers.tower import Tower, feature_shapes
 from bmrl.encoders._towers.weights import EMBEDDED_NAME
 from bmrl.errors import ConfigError, DTypeError, RangeError
-from bmrl._ranges import check_unit_range
 
 if TYPE_CHECKING:
     import os
