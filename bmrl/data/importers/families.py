@@ -143,8 +143,8 @@ def _agreed(entries: Mapping[str, Mapping[str, Any]], places: Mapping[str, str])
         for key in _SHARED:
             if key in entry and shared.setdefault(key, entry[key]) != entry[key]:
                 raise DataError(
-                    f"{places[folder]}, {key}: expected {shared[key]} for {name}, as {first[name, key]} says, "
-                    f"got {entry[key]}"
+                    f"{places[folder]}, {key}: expected {described(shared[key])} for {name}, as {first[name, key]} "
+                    f"says, got {described(entry[key])}"
                 )
             if key in entry:
                 first.setdefault((name, key), folder)
