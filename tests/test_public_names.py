@@ -20,8 +20,10 @@ PUBLIC = {
     "TransformerBlock TransformerEncoder color_parsing tokenize",
     "bmrl.models": "BMRL BMRLConfig BMRLOutput build_model load_model presets save_model",
     "bmrl.data": "FaceDataset FoundImages Manifest Row find_images import_folder simulate",
-    "bmrl.evaluation": "Predictions evaluate predict summarize",
-    "bmrl.inference": "Attribution Attributor attributions_from_probabilities format_table",
+    "bmrl.evaluation": "Comparison Evaluation MethodResult Predictions Skipped Summary compare evaluate "
+    "format_comparison format_metrics predict render_report shortcut_baseline summarize train_resnet18",
+    "bmrl.inference": "Attribution Attributor Decisions attributions_from_probabilities decide format_table infer "
+    "resolve_model",
     "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",
     "bmrl.export": "Artifact AsyncTritonClient FORMATS ServedModel TritonClient TritonServer export export_all "
     "export_aoti export_onnx export_pt2 export_torchscript load_artifact load_torchscript serve "
