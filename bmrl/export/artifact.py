@@ -228,9 +228,9 @@ def publish(temporary: Path, path: Path, description: dict[str, Any]) -> None:
         there = {name: entry for name, entry in entries.items() if (path.parent / name).is_file()}
         for left in path.parent.glob(f".{artifact_runtime.DESCRIPTION}.*"):
             shutil.rmtree(left, ignore_errors=True)  # by a kill; whoever writes there holds the lock that we hold
-        with new_file(path.parent / artifact_runtime.DESCRIPTION) as beside:
-            beside.write_text(_as_text(there | {path.name: description}), encoding="utf-8")
-            flush(beside)
+        with new_file(path.parent / artifact_runtime.DESCRIPTION) as listing:
+            listing.write_text(_as_text(there | {path.name: description}), encoding="utf-8")
+            flush(listing)
             os.replace(temporary, path)
 
 
@@ -259,11 +259,11 @@ def read_entries(folder: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: it was not written by bmrl.
     """
-    beside = folder / artifact_runtime.DESCRIPTION
-    if not os.path.lexists(beside):
+    listing = folder / artifact_runtime.DESCRIPTION
+    if not os.path.lexists(listing):
         return {}
     try:
-        return artifact_runtime.read_entries(beside)
+        return artifact_runtime.read_entries(listing)
     except ValueError as error:
         raise ArtifactError(shown(error)) from error
 
