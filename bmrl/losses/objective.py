@@ -17,6 +17,7 @@ from bmrl.losses._gather import GroupReference, check_gather, gather_for
 from bmrl.losses._precision import compute_dtype, no_autocast
 from bmrl.losses.alignment import Direction, LanguageAlignmentLoss
 from bmrl.losses.center import ContrastiveCenterLoss
+from bmrl.losses.contrastive import Targets  # noqa: TC001 - recipes read the annotations at run time
 from bmrl.losses.cross_modal import CMCLoss
 from bmrl.losses.cross_perspective import CPCLoss
 from bmrl.losses.dfacc import DFACCLoss
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
     from bmrl.losses._initial_centers import CenterInit
-    from bmrl.losses.contrastive import Targets
 
 __all__ = ["BMRLObjective", "ObjectiveResult"]
 

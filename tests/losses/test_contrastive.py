@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmrl.errors import BMRLError, DTypeError, RangeError, ShapeError
-from bmrl.losses import CMCLoss, CPCLoss, contrastive, contrastive_loss
+from bmrl.losses import CMCLoss, CPCLoss, _contrastive_pairs, contrastive_loss
 
 EXAMPLES = settings(deadline=None, max_examples=40)
 ROWS = torch.zeros(4, 3)
@@ -299,7 +299,7 @@ def test_any_scale_is_normalized(monkeypatch, dtype, scale, looks):
     visual, paired = (torch.randn(5, 8).clamp(-3, 3).to(dtype) for _ in range(2))
     scaled = (visual * scale).requires_grad_()
     if not looks:  # as on a GPU
-        monkeypatch.setattr(contrastive, "has_values", lambda tensor: False)
+        monkeypatch.setattr(_contrastive_pairs, "has_values", lambda tensor: False)
     loss, expected = contrastive_loss(scaled, paired), contrastive_loss(visual, paired)
     rtol = 2 * torch.finfo(torch.float32 if dtype == torch.bfloat16 else dtype).eps
     near = {"rtol": 16 * rtol, "atol": 100 * rtol} if dtype != torch.bfloat16 else {"rtol": 0.02, "atol": 0.02}
@@ -315,7 +315,7 @@ def test_any_scale_is_normalized(monkeypatch, dtype, scale, looks):
 @pytest.mark.parametrize("looks", [True, False], ids=["values seen", "values unseen"])
 def test_rows_too_small_for_a_direction_count_as_zero(monkeypatch, looks):
     if not looks:
-        monkeypatch.setattr(contrastive, "has_values", lambda tensor: False)
+        monkeypatch.setattr(_contrastive_pairs, "has_values", lambda tensor: False)
     visual = torch.full((2, 3), 1e-40, requires_grad=True)
     loss = contrastive_loss(visual, torch.eye(3)[:2])
     torch.testing.assert_close(loss.item(), math.log(2))

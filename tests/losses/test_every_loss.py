@@ -22,6 +22,7 @@ from bmrl.losses import (
     DFACCLoss,
     LanguageAlignmentLoss,
     _batches,
+    _contrastive_pairs,
     contrastive,
 )
 
@@ -197,7 +198,7 @@ class _NoWaiting(TorchDispatchMode):
 def test_values_are_looked_at_on_the_cpu_alone(training, images, monkeypatch):
     with pytest.raises(AssertionError, match="would make a GPU wait"), _NoWaiting():
         training(images)
-    for module in (_batches, contrastive):  # as on any other device
+    for module in (_batches, _contrastive_pairs, contrastive):  # as on any other device
         monkeypatch.setattr(module, "has_values", lambda tensor: False)
     with _NoWaiting():
         training(images).backward()

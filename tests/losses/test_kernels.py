@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bmrl.losses import DFACCLoss, dfacc, dfacc_loss, dfacc_terms
+from bmrl.losses import DFACCLoss, _dfacc_pairs, dfacc_loss, dfacc_terms
 from bmrl.losses._triton import launch
 from bmrl.losses._triton.pairs import COLUMNS, WARPS, pair_weights_kernel, weighted_differences_kernel
 
@@ -33,7 +33,7 @@ RELATED = {
 @pytest.fixture
 def run_kernels(monkeypatch):
     """Send every batch that kernels take to them, whatever its device."""
-    monkeypatch.setattr(dfacc, "runs_kernels", lambda y, dtypes: y.dtype in dtypes)
+    monkeypatch.setattr(_dfacc_pairs, "runs_kernels", lambda y, dtypes: y.dtype in dtypes)
 
 
 def oracle(y: Tensor, labels: Tensor, related: Tensor, margin: float) -> tuple[float, Tensor, float, Tensor]:
@@ -390,8 +390,8 @@ def test_is_loaded_by_the_compiler_too():
     script = """
         import sys
         import torch
-        from bmrl.losses import dfacc, dfacc_loss
-        dfacc.runs_kernels = lambda y, dtypes: True
+        from bmrl.losses import _dfacc_pairs, dfacc_loss
+        _dfacc_pairs.runs_kernels = lambda y, dtypes: True
         assert "bmrl.losses._triton" not in sys.modules
         torch.compile(dfacc_loss, fullgraph=True, backend="aot_eager")(
             torch.rand(5, 3), torch.arange(5) % 2, torch.rand(2, 3)
