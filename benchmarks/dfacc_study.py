@@ -23,10 +23,11 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 
 from bmrl.data.manifest import Manifest
-from bmrl.evaluation.predictions import Predictions, predict
-from bmrl.evaluation.summary import headline, summarize
+from bmrl.evaluation import Predictions, predict, summarize
 from bmrl.models import build_model
-from bmrl.training.run import PRESETS, fit, load_split
+from bmrl.training.fitting import fit
+from bmrl.training.loading import load_split
+from bmrl.training.settings import PRESETS
 from bmrl.training.task import BMRLTask
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def study(
         relations = _Relations()
         fit(task, train_set, None, progress=False, callbacks=[relations])
         predictions = predict(task.model, manifest)
-        figures = headline(summarize(predictions, config.decision.thresholds))
+        figures = summarize(predictions, config.decision.thresholds).metrics
         figures |= family_distances(predictions) | relations.figures(predictions)
         run = {"variant": name, "seed": seed} | {figure: figures[figure] for figure in FIGURES}
         run["related_by_epoch"] = [int(related.sum()) for related in relations.related]

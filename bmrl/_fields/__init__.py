@@ -19,7 +19,7 @@ from bmrl._fields.checks import (
     checked,
     from_mapping,
 )
-from bmrl._fields.docs import FieldDoc, field_docs
+from bmrl._fields.docs import FieldDoc, described_type, field_docs
 from bmrl._fields.names import names_of, unknown_name
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Share",
     "check_fields",
     "checked",
+    "described_type",
     "field_docs",
     "from_mapping",
     "names_of",

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from bmrl._fields.checks import LARGEST_COUNT, Bounds, Kinds
 from bmrl._fields.names import annotations_of, nested_in
 
-__all__ = ["FieldDoc", "field_docs"]
+__all__ = ["FieldDoc", "described_type", "field_docs"]
 
 _NAMES = {bool: "true or false", int: "integer", float: "number", str: "text"}
 
@@ -47,7 +47,7 @@ def _walk(owner: type, prefix: str, note: str) -> Iterator[FieldDoc]:
         default = field.default
         if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        yield FieldDoc(prefix + field.name, _described(annotation), default, docs.get(field.name, "") + note)
+        yield FieldDoc(prefix + field.name, described_type(annotation), default, docs.get(field.name, "") + note)
         seen: set[str] = set()
         for kind, part in nested_in(annotation).items():
             own = f" (kind {kind})" if kind is not None and seen else ""
@@ -74,22 +74,22 @@ def _docstrings(owner: type) -> dict[str, str]:
     return found
 
 
-def _described(annotation: Any) -> str:
-    """Return an annotation in words."""
+def described_type(annotation: Any) -> str:
+    """Return the annotation of a field in words, with its choices and bounds."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
         return "any"
     if origin in (Union, types.UnionType):
         (wanted,) = (argument for argument in arguments if argument is not type(None))
-        return f"{_described(wanted)}, or null"
+        return f"{described_type(wanted)}, or null"
     if origin is Annotated:
         return _bounded(*arguments)
     if origin is Literal:
         return " or ".join(map(str, arguments))
     if origin is tuple:
-        return f"list of {_described(arguments[0])}"
+        return f"list of {described_type(arguments[0])}"
     if origin in (dict, Mapping):
-        return f"{_described(arguments[1])} by name"
+        return f"{described_type(arguments[1])} by name"
     return _NAMES.get(annotation, "fields" if dataclasses.is_dataclass(annotation) else annotation.__name__)
 
 

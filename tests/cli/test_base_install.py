@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 import bmrl
 from bmrl._extras import EXTRAS
+from bmrl.cli.commands import COMMANDS
 
 PACKAGE = Path(bmrl.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
@@ -142,7 +143,7 @@ def test_the_base_install_saves_exports_and_attributes(python):
 
 
 def test_help_of_every_command(python):
-    commands = ("demo", "simulate", "import", "train", "evaluate", "compare", "attribute", "export", "serve")
+    commands = [command.name for command in COMMANDS]
     shown = python(HELP, *commands)
     assert shown.returncode == 0, shown.stderr
     for command in commands:

@@ -82,7 +82,7 @@ def test_evaluate_writes_a_report(trained, tmp_path):
     data, model = trained
     result = run("evaluate", model, "--data", data, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
-    for line in ("seen accuracy", "AUROC seen/unseen", "seen accepted at 0.7", "unseen rejected at 0.9"):
+    for line in ("Seen accuracy", "AUROC seen/unseen", "Seen accepted at 0.7", "Unseen rejected at 0.9"):
         assert line in result.stdout
     assert json.loads((tmp_path / "metrics.json").read_text())["seen"]["num_images"] == 8
     assert "<html" in (tmp_path / "report.html").read_text()

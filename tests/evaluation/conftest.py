@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
 from bmrl.generators import Generator
 from bmrl.models import BMRLConfig, BMRLOutput, presets
 from tests.training.conftest import data, small

@@ -163,7 +163,7 @@ def test_rejects_bad_choices_and_generators():
         presets.tiny(num_generators=2, fusion={"kind": "mean"})
     with pytest.raises(RangeError, match=r"manipulation: expected .*, got 'swap'"):
         Generator(name="a", manipulation="swap", architecture="GAN")
-    with pytest.raises(ConfigError, match=r"architecture: expected 'none' exactly when manipulation is 'none'"):
+    with pytest.raises(ConfigError, match=r"architecture: expected none exactly for photographs"):
         Generator(name="a", manipulation="none", architecture="GAN")
     twice = [Generator(name="a", manipulation="FS", architecture="GAN")] * 2
     with pytest.raises(ConfigError, match=r"generators: expected distinct names, got a more than once"):

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
 from bmrl.training import train
 
 if TYPE_CHECKING:

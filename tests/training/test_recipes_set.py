@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bmrl.cli.main import _setting, _split_settings, main
+from bmrl.cli.main import main
+from bmrl.cli.settings import setting, split_settings
 from bmrl.errors import ConfigError
 from bmrl.training import train
 
@@ -64,10 +65,10 @@ def test_a_setting_that_does_not_fit(data, tmp_path, capsys, setting):
 
 
 def test_a_whole_objective_and_parts_of_it():
-    settings = [_setting(text) for text in ('objective={"margin": 1, "temperature": 0.1}', "objective.margin=.5")]
-    assert _split_settings(settings) == ({}, {"objective": {"margin": 0.5, "temperature": 0.1}})
+    settings = [setting(text) for text in ('objective={"margin": 1, "temperature": 0.1}', "objective.margin=.5")]
+    assert split_settings(settings) == ({}, {"objective": {"margin": 0.5, "temperature": 0.1}})
     with pytest.raises(ConfigError, match=r"objective: expected a mapping from names to values, got 3"):
-        _split_settings([("objective", 3), ("objective.margin", 1)])
+        split_settings([("objective", 3), ("objective.margin", 1)])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from bmrl.errors import ConfigError, RangeError
 from bmrl.models import build_model
 from bmrl.models.presets import tiny
 from bmrl.training import BMRLTask, TrainingConfig
-from bmrl.training.run import load_split
+from bmrl.training.loading import load_split
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ from bmrl.data.manifest import Manifest
 from bmrl.models import build_model
 from bmrl.models.presets import tiny
 from bmrl.training import BMRLTask, TrainingConfig
-from bmrl.training.run import load_split
+from bmrl.training.loading import load_split
 
 torch.set_num_threads(1)
 rank = int(os.environ["RANK"])
