@@ -23,10 +23,11 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 
 from bmrl.data.manifest import Manifest
-from bmrl.evaluation.predictions import Predictions, predict
-from bmrl.evaluation.summary import headline, summarize
+from bmrl.evaluation import Predictions, predict, summarize
 from bmrl.models import build_model
-from bmrl.training.run import PRESETS, fit, load_split
+from bmrl.training.fitting import fit
+from bmrl.training.loading import load_split
+from bmrl.training.settings import PRESETS
 from bmrl.training.task import BMRLTask
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def study(
     """Train every variant with every seed and write the figures of the test split."""
     manifest = Manifest.read(data)
     make_config, make_recipe = PRESETS["tiny"]
-    config = make_config(generators=manifest.generators("seen"), image_size=image_size, parsing=False, language=False)
+    config = make_config(generators=manifest.generators("seen"), image_size=image_size, parsing=None, language=None)
     train_set = load_split(manifest, config, "train")
     settings = {"image_size": image_size, "epochs": epochs, "drop_every": drop_every, "images": len(train_set)}
     content = json.loads(out.read_text()) if out.is_file() else {"settings": settings, "runs": []}
@@ -81,7 +82,7 @@ def study(
         relations = _Relations()
         fit(task, train_set, None, progress=False, callbacks=[relations])
         predictions = predict(task.model, manifest)
-        figures = headline(summarize(predictions, config.thresholds))
+        figures = summarize(predictions, config.decision.thresholds).metrics
         figures |= family_distances(predictions) | relations.figures(predictions)
         run = {"variant": name, "seed": seed} | {figure: figures[figure] for figure in FIGURES}
         run["related_by_epoch"] = [int(related.sum()) for related in relations.related]

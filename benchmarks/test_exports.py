@@ -8,7 +8,6 @@ twice: as a Python process comes, and with freed memory kept, as ``bmrl`` and th
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 
@@ -16,8 +15,8 @@ import pytest
 import torch
 
 from benchmarks.harness import environment
-from bmrl.export import FORMATS, export_all
-from bmrl.export.comparison import _add_speed, format_exports
+from bmrl.export import FORMATS, compare_formats
+from bmrl.export.comparison import measure_speed
 from bmrl.export.standalone.artifact_runtime import keep_freed_memory
 from bmrl.models import build_model, presets
 
@@ -29,23 +28,24 @@ def test_every_format(request, tmp_path):
     torch.manual_seed(0)
     model = build_model(presets.paper(num_generators=10)).eval()
     images = torch.randint(0, 256, (8, 3, 224, 224), dtype=torch.uint8)
-    rows = export_all(model, tmp_path, images=images)
-    assert {row["format"] for row in rows if row["error"] is None} == set(FORMATS)
-    tables = {"as a process comes": rows}
+    comparison = compare_formats(model, tmp_path, images=images)
+    assert {row.format for row in comparison.rows if row.error is None} == set(FORMATS)
+    tables = {"as a process comes": comparison}
     keep_freed_memory()
-    rows = copy.deepcopy(rows)
-    _add_speed(rows, model, tmp_path, images)
-    tables["with freed memory kept"] = rows
+    tables["with freed memory kept"] = measure_speed(comparison, model, images)
     out = request.config.getoption("--out")
     if out:
         Path(out).mkdir(parents=True, exist_ok=True)
         found = environment("cpu")
-        content = {"environment": found, "measurements": tables}
+        content = {
+            "environment": found,
+            "measurements": {name: table.to_dict()["rows"] for name, table in tables.items()},
+        }
         Path(out, "exports_cpu.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         page = (
             f"{found['device']}, {found['threads']} threads, torch {found['torch']}; quartiles in brackets. The "
             "weights are random, so that the last three columns say nothing of bf16 and int8.\n"
         )
         for name, table in tables.items():
-            page += f"\n{name[0].upper()}{name[1:]}:\n\n{format_exports(table)}\n"
+            page += f"\n{name[0].upper()}{name[1:]}:\n\n{table.to_markdown()}\n"
         Path(out, "exports_cpu.md").write_text(page, encoding="utf-8")

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks.harness import environment
-from bmrl.export import AsyncTritonClient, TritonServer, export, load_artifact, write_triton_repository
+from bmrl.export import FORMATS, AsyncTritonClient, TritonServer, export_model, load_artifact, write_triton_repository
 from bmrl.export.standalone.artifact_runtime import keep_freed_memory
 from bmrl.export.triton.server.readiness import count_answers
 from bmrl.models import build_model, presets
@@ -95,11 +95,11 @@ def test_serving(request, record, tmp_path, preset, format):
     model = build_model(getattr(presets, preset)(num_generators=10)).eval()
     size = model.config.image_size
     images = torch.randint(0, 256, (8, 3, size, size), dtype=torch.uint8)
-    suffix = ".onnx" if "onnx" in format else ".pt"
-    file = export(model, tmp_path / f"model{suffix}", format, images=images, calibration=images)
-    run = load_artifact(file).run
+    path = tmp_path / f"model{FORMATS[format].suffix}"
+    artifact = load_artifact(export_model(model, path, format, images=images, calibration=images).path)
+    run = artifact.run
     expected = run(images)[0].numpy()
-    repository = write_triton_repository(file, tmp_path / "models")
+    repository = write_triton_repository(artifact, tmp_path / "models")
     served, alone, latencies = [], [], []
     with TritonServer(repository, num_threads=torch.get_num_threads()) as server:
         before, answered = count_answers(server.grpc_url, 10), 0

@@ -1,7 +1,8 @@
 """bmrl: attribute a face image to the generator that made it, or say that none it knows did.
 
-An open implementation of BMRL (arXiv:2504.14129) as composable parts. Names load on first use, so that
-``import bmrl`` costs nothing and ``import bmrl.losses`` loads PyTorch alone.
+An open implementation of BMRL (arXiv:2504.14129) as composable parts. What each command does is a function here, by
+the command's name (``bmrl import`` is :func:`import_faces`, ``bmrl export`` :func:`export_model`). Names load on first
+use, so that ``import bmrl`` costs nothing and ``import bmrl.losses`` loads PyTorch alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from bmrl._version import __version__
 
+if TYPE_CHECKING:
+    from bmrl import data, encoders, errors, evaluation, export, inference, losses, models, ops, training
+    from bmrl.cli.demo import demo
+    from bmrl.data import import_faces, simulate
+    from bmrl.evaluation import compare, evaluate
+    from bmrl.export import export_model, serve, write_triton_repository
+    from bmrl.generators import Generator
+    from bmrl.inference import Attribution, Attributor, attribute
+    from bmrl.models import BMRL, BMRLConfig, BMRLOutput, View, build_model, load_model, presets, save_model
+    from bmrl.training import train
+
 __all__ = [
     "BMRL",
     "Attribution",
@@ -18,48 +30,68 @@ __all__ = [
     "BMRLConfig",
     "BMRLOutput",
     "Generator",
+    "View",
     "__version__",
+    "attribute",
     "build_model",
+    "compare",
     "data",
+    "demo",
     "encoders",
+    "errors",
+    "evaluate",
     "evaluation",
     "export",
+    "export_model",
+    "import_faces",
     "inference",
     "load_model",
     "losses",
     "models",
     "ops",
+    "presets",
     "save_model",
+    "serve",
+    "simulate",
+    "train",
     "training",
+    "write_triton_repository",
 ]
 
-if TYPE_CHECKING:
-    from bmrl import data, encoders, evaluation, export, inference, losses, models, ops, training
-    from bmrl.generators import Generator
-    from bmrl.inference.attributor import Attribution, Attributor
-    from bmrl.models import BMRL, BMRLConfig, BMRLOutput, build_model, load_model, save_model
-
 _HOMES = {
-    "Attribution": "bmrl.inference.attributor",
-    "Attributor": "bmrl.inference.attributor",
-    "BMRL": "bmrl.models",
-    "BMRLConfig": "bmrl.models",
-    "BMRLOutput": "bmrl.models",
-    "Generator": "bmrl.generators",
-    "build_model": "bmrl.models",
-    "load_model": "bmrl.models",
-    "save_model": "bmrl.models",
+    "Attribution": "inference",
+    "Attributor": "inference",
+    "BMRL": "models",
+    "BMRLConfig": "models",
+    "BMRLOutput": "models",
+    "Generator": "generators",
+    "View": "models",
+    "attribute": "inference",
+    "build_model": "models",
+    "compare": "evaluation",
+    "demo": "cli.demo",
+    "evaluate": "evaluation",
+    "export_model": "export",
+    "import_faces": "data",
+    "load_model": "models",
+    "presets": "models",
+    "save_model": "models",
+    "serve": "export",
+    "simulate": "data",
+    "train": "training",
+    "write_triton_repository": "export",
 }
-
-_ROOMS = ("data", "encoders", "evaluation", "export", "inference", "losses", "models", "ops", "training")
+"""For each name, the module below this one that holds it; the others of ``__all__`` are modules."""
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"bmrl.{name}")
-    raise AttributeError(f"module 'bmrl' has no attribute {name!r}")
+        from bmrl._lazy import lazy_names  # not above: it loads more modules
+
+        return lazy_names(__name__, _HOMES)(name)
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

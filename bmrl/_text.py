@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["one_line", "printable", "shown"]
+from typing import TYPE_CHECKING
+from unicodedata import east_asian_width
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["columns", "one_line", "printable", "shown"]
 
 LONGEST = 300  # characters
 
@@ -28,3 +34,23 @@ def shown(what: object) -> str:
     line = " ".join(text[: 2 * LONGEST].split())
     line = printable(line)
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
+
+
+def columns(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as aligned columns, two spaces apart; a wide character takes two places.
+
+    Example:
+        >>> print(columns([("", "a"), ("first", "1.0"), ("second", "0.5")]))
+                a
+        first   1.0
+        second  0.5
+    """
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _width(text: str) -> int:
+    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)

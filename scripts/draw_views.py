@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from bmrl.data.manifest import Manifest
 from bmrl.data.simulated import simulate
 from bmrl.ops import patch_homogeneity, richest_patch, views
 
@@ -23,7 +24,7 @@ SIDE, PATCH = 224, 112
 def main() -> None:
     """Write the picture."""
     with tempfile.TemporaryDirectory() as folder:
-        manifest = simulate(Path(folder, "data"), seed=3, images_per_generator=3, image_size=SIDE)
+        manifest = Manifest.read(simulate(folder, seed=3, images_per_generator=3, image_size=SIDE).folder)
         row = next(row for row in manifest.rows if row.generator == "sim_transposed")
         pixels = np.array(Image.open(manifest.image_path(row)).convert("RGB"))
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None]

@@ -9,23 +9,29 @@ import sys
 import pytest
 
 PUBLIC = {
-    "bmrl": "Attribution Attributor BMRL BMRLConfig BMRLOutput Generator __version__ build_model data encoders "
-    "evaluation export inference load_model losses models ops save_model training",
+    "bmrl": "Attribution Attributor BMRL BMRLConfig BMRLOutput Generator View __version__ attribute build_model "
+    "compare data demo encoders errors evaluate evaluation export export_model import_faces inference load_model "
+    "losses models ops presets save_model serve simulate train training write_triton_repository",
     "bmrl.ops": "Grayscale PatchHomogeneity RichestPatch SRM Sobel ViewExtractor Views grayscale patch_homogeneity "
     "richest_patch sobel srm views",
     "bmrl.losses": "BMRLObjective CMCLoss CPCLoss ContrastiveCenterLoss DFACCLoss DFACCTerms LanguageAlignmentLoss "
     "ObjectiveResult contrastive_center_loss contrastive_loss dfacc_loss dfacc_terms language_alignment_loss",
-    "bmrl.encoders": "AppearanceEncoder ConvBackbone ConvTransformer EdgeEncoder LanguageEncoder "
-    "MultiPerspectiveVisualEncoder NoiseEncoder ParsingEncoder SelfAttention "
-    "TransformerBlock TransformerEncoder color_parsing tokenize",
-    "bmrl.models": "BMRL BMRLConfig BMRLOutput build_model load_model presets save_model",
-    "bmrl.data": "FaceDataset FoundImages Manifest Row find_images import_folder simulate",
-    "bmrl.evaluation": "Predictions evaluate predict summarize",
-    "bmrl.inference": "Attribution Attributor attributions_from_probabilities format_table",
+    "bmrl.encoders": "AppearanceEncoder ConvBackbone ConvTransformer ConvTransformerConfig CustomConfig ENCODERS "
+    "EdgeEncoder EncoderConfig LanguageConfig LanguageEncoder NoiseEncoder ParsingEncoder PretrainedConfig "
+    "PretrainedEncoder SelfAttention "
+    "TransformerBlock TransformerEncoder build_encoder color_parsing tokenize",
+    "bmrl.models": "BMRL BMRLConfig BMRLOutput MultiPerspectiveVisualEncoder View build_model load_model paper_views "
+    "presets save_model",
+    "bmrl.data": "FaceDataset FoundImages ImportReport Manifest Row SimulationReport find_images import_faces simulate",
+    "bmrl.evaluation": "Comparison Evaluation MethodResult Predictions Skipped Summary compare evaluate "
+    "format_comparison format_metrics predict render_report shortcut_baseline summarize "
+    "train_resnet18",
+    "bmrl.inference": "Attribution Attributor Decisions attribute attributions_from_probabilities decide format_table "
+    "infer resolve_model",
     "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",
-    "bmrl.export": "Artifact AsyncTritonClient FORMATS ServedModel TritonClient TritonServer export export_all "
-    "export_aoti export_onnx export_pt2 export_torchscript load_artifact load_torchscript serve "
-    "write_triton_repository",
+    "bmrl.export": "Artifact AsyncTritonClient ExportResult FORMATS FormatComparison ServedModel TritonClient "
+    "TritonServer compare_formats export_model load_artifact serve write_triton_repository",
+    "bmrl.export.triton": "AsyncTritonClient ServedModel TritonClient TritonServer serve write_triton_repository",
 }
 
 
@@ -54,7 +60,15 @@ def test_ops_need_torch_and_einops_alone():
     added = modules_after("import bmrl.ops") - modules_after("import torch, einops")
     assert {name.split(".")[0] for name in added} <= {"bmrl"}
     ours = {name for name in added if name.count(".") == 1}
-    assert ours == {"bmrl.ops", "bmrl._version", "bmrl.errors", "bmrl._checks", "bmrl._kernels", "bmrl._transforms"}
+    assert ours == {
+        "bmrl.ops",
+        "bmrl._version",
+        "bmrl.errors",
+        "bmrl._checks",
+        "bmrl._kernels",
+        "bmrl._ranges",
+        "bmrl._transforms",
+    }
 
 
 def test_models_know_no_losses_and_no_data():

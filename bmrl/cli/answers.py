@@ -8,8 +8,8 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bmrl._text import printable
+from bmrl.cli.output import write
 from bmrl.cli.signals import uninterrupted
-from bmrl.cli.terminal import write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

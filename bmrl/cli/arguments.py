@@ -1,24 +1,34 @@
-"""What the arguments of the command line stand for."""
+"""Arguments that several commands share, each defined once, and the parsers that take them."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
-from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from bmrl._text import printable
-from bmrl.cli.answers import Unanswered
-from bmrl.errors import BMRLError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
     from typing import NoReturn
 
-__all__ = ["CommandParser", "Inputs", "Parser", "device", "images_of", "path"]
+__all__ = [
+    "PRESETS",
+    "CommandParser",
+    "Parser",
+    "add_batch_size",
+    "add_data",
+    "add_device",
+    "add_model",
+    "add_out",
+    "add_preset",
+    "add_seed",
+    "given",
+    "path",
+]
 
-MOST_REMARKS = 20
+PRESETS = ("tiny", "paper")
+"""The names of ``bmrl.training.settings.PRESETS``, whose module needs Lightning: help should come at once."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,12 +40,29 @@ class Parser(argparse.ArgumentParser):
 
 
 class CommandParser(Parser):
-    """Takes options anywhere among the other arguments."""
+    """Takes options anywhere among the other arguments, which are added when they are first needed.
+
+    Args:
+        add_arguments: adds the command's arguments to this parser.
+        options: as of ``argparse.ArgumentParser``.
+    """
 
     _intermixing = False
 
+    def __init__(self, *, add_arguments: Callable[[argparse.ArgumentParser], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._missing: Callable[[argparse.ArgumentParser], None] | None = add_arguments
+
+    def complete(self) -> CommandParser:
+        """Add the arguments if they are not there yet, and return this parser."""
+        add, self._missing = self._missing, None
+        if add is not None:
+            add(self)
+        return self
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse what a command got; the method of argparse that does so calls this one in turn."""
+        self.complete()
         if self._intermixing:
             return super().parse_known_args(args, namespace)
         self._intermixing = True
@@ -52,60 +79,84 @@ def path(text: str) -> str:
     return text
 
 
-def device(text: str) -> str:
+def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return those of the options that were given."""
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def add_model(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Add ``MODEL``, the folder of a model; ``more`` ends its help."""
+    parser.add_argument("model", type=path, metavar="MODEL", help=f"model folder, as bmrl train writes it{more}")
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data``, a folder with a manifest."""
+    parser.add_argument(
+        "--data",
+        type=path,
+        required=True,
+        metavar="DIR",
+        help="data folder with manifest.csv, as bmrl simulate and bmrl import write it",
+    )
+
+
+def add_out(parser: argparse.ArgumentParser, what: str, *, metavar: str = "DIR", default: str | None = None) -> None:
+    """Add ``--out``, where the command writes; required without a default.
+
+    Args:
+        parser: of a command.
+        what: the help.
+        metavar: ``"DIR"`` or ``"PATH"``.
+        default: None makes it required.
+    """
+    what += "" if default is None else " (default: %(default)s)"
+    parser.add_argument("--out", type=path, required=default is None, default=default, metavar=metavar, help=what)
+
+
+def add_device(
+    parser: argparse.ArgumentParser,
+    words: str = "cpu, cuda, cuda:N, mps, or auto: a GPU if there is one",
+    *,
+    default: str = "auto",
+) -> None:
+    """Add ``--device``, by PyTorch's words.
+
+    Args:
+        parser: of a command.
+        words: those that the command can use, for the help.
+        default: one of them.
+    """
+    parser.add_argument(
+        "--device",
+        type=_device,
+        default=default,
+        metavar="DEVICE",
+        help=f"{words} (default: %(default)s)",
+    )
+
+
+def add_batch_size(parser: argparse.ArgumentParser, default: int | None = 32) -> None:
+    """Add ``--batch-size`` of an inference, 32 unless it is given."""
+    parser.add_argument("--batch-size", type=int, default=default, metavar="N", help="images per batch (default: 32)")
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add ``--seed``, 0 unless it is given."""
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random numbers (default: %(default)s)")
+
+
+def add_preset(parser: argparse.ArgumentParser, default: str | None = "tiny") -> None:
+    """Add ``--preset``, "tiny" unless it is given."""
+    parser.add_argument(
+        "--preset",
+        default=default,
+        choices=PRESETS,
+        help="sizes of the model and the recipe that trains it (default: tiny)",
+    )
+
+
+def _device(text: str) -> str:
     """Return a device in PyTorch's words, or ``auto``."""
     if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?", text):
-        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda, cuda:N or mps, got {text!r}")
     return text
-
-
-class Inputs(NamedTuple):
-    """The images that arguments name.
-
-    Attributes:
-        items: in the order of the arguments, a path to read, or what can't be read at all and why.
-        remarks: what was left out, a line each.
-    """
-
-    items: list[str | Unanswered]
-    remarks: list[str]
-
-
-def images_of(paths: Iterable[str]) -> Inputs:
-    """Return files as they are, and for a folder the images below it."""
-    from bmrl.data.finding import find_images
-
-    items: list[str | Unanswered] = []
-    skipped: list[str] = []
-    unsupported: Counter[str] = Counter()
-    for given in paths:
-        if not os.path.isdir(given):
-            items.append(given or Unanswered("", "path: expected an image or a folder of images, got ''"))
-            continue
-        try:
-            found = find_images(given)
-        except (BMRLError, OSError) as error:
-            items.append(Unanswered(given, str(error)))
-            continue
-        items += map(str, found.images)
-        unsupported.update(found.unsupported)
-        closed = 0
-        for place, reason in found.skipped:
-            if place.is_dir() and not os.access(place, os.R_OK | os.X_OK):
-                items.append(Unanswered(str(place), f"{place}: {reason}"))
-                closed += 1
-            else:
-                skipped.append(f"skipped {place}: {reason}")
-        if not found.images and not closed:
-            others = f" but {_counts(found.unsupported)}" if found.unsupported else ""
-            items.append(Unanswered(given, f"{given}: expected images in this folder, got none{others}"))
-    remarks = skipped[:MOST_REMARKS]
-    if len(skipped) > MOST_REMARKS:
-        remarks.append(f"skipped {len(skipped) - MOST_REMARKS} more")
-    if unsupported:
-        remarks.append(f"skipped {_counts(unsupported)}: expected JPEG, PNG, WebP, BMP, TIFF or GIF")
-    return Inputs(items, remarks)
-
-
-def _counts(suffixes: dict[str, int]) -> str:
-    return ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))

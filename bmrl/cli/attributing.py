@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from bmrl.cli.answers import Unanswered, answers_in
-from bmrl.cli.arguments import images_of
-from bmrl.cli.terminal import complain, progress_bar
+from bmrl.cli.inputs import images_of
+from bmrl.cli.output import complain, progress_bar
 from bmrl.errors import BMRLError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def attribute(
         model: a model folder; None to ask the server.
         server: as :func:`bmrl.export.triton.remote.connect` takes it; None to ask the model.
         threshold: in 0 .. 1; None: the model's first.
-        batch_size: images a step, for the model.
+        batch_size: images per batch, for the model.
         device: where the model runs: ``auto`` or PyTorch's word.
         form: one of :data:`bmrl.cli.answers.FORMATS`.
     """
@@ -80,8 +80,7 @@ def _opened(
     else:
         from bmrl.inference.attributor import Attributor
 
-        where = None if device == "auto" else device
-        attributor = Attributor(str(model), threshold=threshold, batch_size=batch_size, device=where)
+        attributor = Attributor(str(model), threshold=threshold, batch_size=batch_size, device=device)
         yield [generator.name for generator in attributor.model.config.generators], attributor.attribute_each
 
 

@@ -9,26 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bmrl._files import CLAIM, claimed, remove_leftovers, write_text
+from bmrl.data.manifest import Manifest
 from bmrl.data.simulated import simulate
 from bmrl.errors import ConfigError, ServerError
-from bmrl.evaluation.compare import train_resnet18
-from bmrl.evaluation.predictions import predict
-from bmrl.evaluation.run import evaluate
-from bmrl.evaluation.summary import summarize
-from bmrl.evaluation.table import format_figures
-from bmrl.export import TritonClient, TritonServer, export_torchscript, write_triton_repository
+from bmrl.evaluation import evaluate, format_metrics, predict, summarize, train_resnet18
+from bmrl.export import TritonClient, TritonServer, export_model, write_triton_repository
 from bmrl.export.triton.remote import attribute_remotely
-from bmrl.inference.attribution import format_table
-from bmrl.inference.attributor import Attribution, Attributor
+from bmrl.inference import Attribution, Attributor, format_table
 from bmrl.models import BMRL, load_model
-from bmrl.training._trainer import check_single_process
 from bmrl.training.baselines.resnet18 import resnet18_recipe
+from bmrl.training.hardware import check_single_process
 from bmrl.training.run import train
 
 if TYPE_CHECKING:
     import os
 
-__all__ = ["run_demo"]
+__all__ = ["demo"]
 
 MARK = ".bmrl-demo"
 IMAGES_PER_GENERATOR = 160
@@ -39,7 +35,7 @@ IMAGES_SERVED = 10
 TOLERANCE = 1e-4
 
 
-def run_demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
+def demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
     """Run every step once and print what each one did; nothing is downloaded.
 
     The data are *simulated*: their scores say that the software works, not how well faces of real generators are
@@ -77,7 +73,8 @@ def _run(folder: Path, seed: int) -> Path:
         _record(folder)  # so that a kill leaves little that the next demo does not know
 
     data, model = folder / "data", folder / "model"
-    manifest = simulate(data, seed=seed, images_per_generator=IMAGES_PER_GENERATOR, image_size=IMAGE_SIZE)
+    drawn = simulate(data, seed=seed, images_per_generator=IMAGES_PER_GENERATOR, image_size=IMAGE_SIZE)
+    manifest = Manifest.read(drawn.folder)
     seen, unseen = len(manifest.generators("seen")), len(manifest.generators("unseen"))
     say(
         f"simulated {len(manifest.rows)} images by {seen} seen and {unseen} unseen generators: {data}/contact_sheet.png"
@@ -90,12 +87,13 @@ def _run(folder: Path, seed: int) -> Path:
     baseline = train_resnet18(manifest, config, resnet18_recipe(seed=seed, **BASELINE_RECIPE))
     say("trained a ResNet-18 for as many epochs, to compare")
 
-    figures = summarize(predict(cast("BMRL", baseline), manifest), config.thresholds)
-    metrics = evaluate(model, data, folder / "report", baselines={"ResNet-18": figures})
+    resnet18 = summarize(predict(cast("BMRL", baseline), manifest), config.decision.thresholds)
+    evaluation = evaluate(model, data, folder / "report", baselines={"ResNet-18": resnet18})
     say("evaluated on the test split (simulated data):")
-    print(format_figures({"BMRL": metrics, "ResNet-18": figures, "shortcut": metrics["shortcut"]}))
+    shortcut = {} if evaluation.shortcut is None else {"shortcut": evaluation.shortcut}
+    print(format_metrics({"BMRL": evaluation, "ResNet-18": resnet18, **shortcut}))
 
-    export_torchscript(load_model(model), folder / "bmrl.pt")
+    export_model(load_model(model), folder / "bmrl.pt")
     repository = write_triton_repository(load_model(model), folder / "repository")
     say(f"exported: {folder}/bmrl.pt and {repository}")
 

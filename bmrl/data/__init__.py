@@ -12,19 +12,33 @@ from bmrl._lazy import lazy_names
 if TYPE_CHECKING:
     from bmrl.data.dataset import FaceDataset
     from bmrl.data.finding import FoundImages, find_images
-    from bmrl.data.importers.folder import import_folder
-    from bmrl.data.manifest import Manifest, Row
-    from bmrl.data.simulated import simulate
+    from bmrl.data.importers.folder import import_faces
+    from bmrl.data.importers.report import ImportReport
+    from bmrl.data.manifest import Manifest
+    from bmrl.data.row import Row
+    from bmrl.data.simulated import SimulationReport, simulate
 
-__all__ = ["FaceDataset", "FoundImages", "Manifest", "Row", "find_images", "import_folder", "simulate"]
+__all__ = [
+    "FaceDataset",
+    "FoundImages",
+    "ImportReport",
+    "Manifest",
+    "Row",
+    "SimulationReport",
+    "find_images",
+    "import_faces",
+    "simulate",
+]
 
 _HOMES = {
     "FaceDataset": "dataset",
     "FoundImages": "finding",
+    "ImportReport": "importers.report",
     "Manifest": "manifest",
-    "Row": "manifest",
+    "Row": "row",
+    "SimulationReport": "simulated.report",
     "find_images": "finding",
-    "import_folder": "importers.folder",
+    "import_faces": "importers.folder",
     "simulate": "simulated",
 }
 

@@ -25,7 +25,8 @@ from bmrl.images import MAX_IMAGE_SIZE, check_header, decoded, resize_image
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from bmrl.data.manifest import Manifest, Row
+    from bmrl.data.manifest import Manifest
+    from bmrl.data.row import Row
     from bmrl.generators import Generator
 
 __all__ = ["CACHE_BYTES", "UNSEEN", "FaceDataset", "Sample"]

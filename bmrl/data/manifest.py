@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from array import array
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -15,41 +15,16 @@ from bmrl._checks import check_choice
 from bmrl._files import new_file
 from bmrl._regular_files import open_regular
 from bmrl._text import one_line, printable
-from bmrl.data._manifest_rules import ROLES, SPLITS, check_rows
+from bmrl.data.row import COLUMNS, ROLES, SPLITS, Row
+from bmrl.data.rules import check_rows
 from bmrl.errors import DataError, DTypeError, MissingFileError
 from bmrl.generators import Architecture, Generator, Manipulation
 
-__all__ = ["FILENAME", "Manifest", "Row"]
+__all__ = ["FILENAME", "Manifest"]
 
 FILENAME = "manifest.csv"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One image of a manifest; the rules are checked by :class:`Manifest`, which sees all rows.
-
-    Attributes:
-        path: the image, relative to the manifest's folder, with ``/`` between the parts.
-        generator: the label to attribute: the name of what made the image.
-        manipulation: ``none`` (a photograph), ``EFS`` (entire face synthesis), ``FS`` (face swap) or ``AM``
-            (attribute manipulation).
-        architecture: ``none`` (a photograph), ``GAN`` or ``diffusion``.
-        role: ``seen`` (may be trained on) or ``unseen`` (tested only).
-        split: ``train``, ``val`` or ``test``.
-        group: images that share a person, a source picture or a video share this name; the seen images of
-            one group all lie in one split.
-    """
-
-    path: str
-    generator: str
-    manipulation: str
-    architecture: str
-    role: str
-    split: str
-    group: str
-
-
-COLUMNS = tuple(field.name for field in fields(Row))
 _VALUES = attrgetter(*COLUMNS)
 
 
@@ -151,6 +126,19 @@ class Manifest:
             )
             for name, row in sorted(found.items())
         ]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of images of each generator in each split; generators by name, splits with none too.
+
+        Example:
+            >>> row = Row("ddpm/1.png", "ddpm", "EFS", "diffusion", "seen", "train", "person 1")
+            >>> Manifest(Path("faces"), (row,)).counts()
+            {'ddpm': {'train': 1, 'val': 0, 'test': 0}}
+        """
+        counts = {name: dict.fromkeys(SPLITS, 0) for name in sorted({row.generator for row in self.rows})}
+        for row in self.rows:
+            counts[row.generator][row.split] += 1
+        return counts
 
     def image_path(self, row: Row) -> Path:
         """Return where the image of ``row`` lies."""

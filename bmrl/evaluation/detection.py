@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -12,14 +12,39 @@ from bmrl.evaluation.metrics import accuracy, auroc, balanced_accuracy
 from bmrl.inference.checks import as_probabilities, as_scores, check_generators
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
     from bmrl.generators import Generator
     from bmrl.inference.checks import Values
 
-__all__ = ["detection_metrics", "real_probability"]
+__all__ = ["DETECTION_MEASURES", "DetectionMeasure", "detection_metrics", "real_probability"]
+
+
+class DetectionMeasure(NamedTuple):
+    """A metric of detection: its key in JSON, its header, and how it is computed.
+
+    ``compute`` takes the probability of a photograph ``(n,)`` and the truth ``(n,)`` bool; one that needs photographs
+    and fakes is None where either is missing.
+    """
+
+    name: str
+    title: str
+    compute: Callable[[Tensor, Tensor], float]
+    needs_both: bool = True
+
+
+def _two_class(probability_real: Tensor, is_real: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.stack([probability_real, 1 - probability_real], dim=1), (~is_real).long()  # a tie goes to real
+
+
+DETECTION_MEASURES = (
+    DetectionMeasure("accuracy", "accuracy", lambda *case: accuracy(*_two_class(*case)), needs_both=False),
+    DetectionMeasure("balanced_accuracy", "balanced accuracy", lambda *case: balanced_accuracy(*_two_class(*case))),
+    DetectionMeasure("auroc", "AUROC", lambda scores, is_real: auroc(scores[is_real], scores[~is_real])),
+)
+"""All metrics of detection: ``metrics.json`` and the report walk them."""
 
 
 def real_probability(probabilities: Values, generators: Sequence[Generator]) -> Tensor:
@@ -46,7 +71,7 @@ def real_probability(probabilities: Values, generators: Sequence[Generator]) -> 
 
 
 def detection_metrics(probability_real: Tensor, is_real: Tensor) -> dict[str, Any]:
-    """Return the figures of a two-class test: an image counts as real when ``probability_real`` is at least 0.5.
+    """Return the metrics of a two-class test: an image counts as real when ``probability_real`` is at least 0.5.
 
     Args:
         probability_real: ``(n,)`` floating point in 0 .. 1, n >= 1.
@@ -66,12 +91,7 @@ def detection_metrics(probability_real: Tensor, is_real: Tensor) -> dict[str, An
     num_real = int(is_real.sum())
     num_fake = len(is_real) - num_real
     both = num_real > 0 and num_fake > 0
-    two_class = torch.stack([probability_real, 1 - probability_real], dim=1)  # a tie goes to real
-    labels = (~is_real).long()
-    return {
-        "num_real": num_real,
-        "num_fake": num_fake,
-        "accuracy": accuracy(two_class, labels),
-        "balanced_accuracy": balanced_accuracy(two_class, labels) if both else None,
-        "auroc": auroc(probability_real[is_real], probability_real[~is_real]) if both else None,
+    return {"num_real": num_real, "num_fake": num_fake} | {
+        entry.name: entry.compute(probability_real, is_real) if both or not entry.needs_both else None
+        for entry in DETECTION_MEASURES
     }

@@ -1,4 +1,4 @@
-"""Twenty-six numbers about the color and the spectrum of an image: what a shortcut needs."""
+"""Twenty-six numbers about the color and the spectrum of an image: enough for a shortcut."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 
 def color_spectrum_statistics(images: Tensor) -> Tensor:
-    """Return 26 statistics an image that know nothing of where anything is in it.
+    """Return 26 statistics per image, which do not depend on where anything is in it.
 
-    In order: mean (3), standard deviation (3), 5 % and 95 % percentile (6) of each channel in [0, 1]; the correlations
+    In order: mean (3), standard deviation (3), 5% and 95% percentile (6) of each channel in [0, 1]; the correlations
     RG, RB, GB (3; 0 where a channel is constant); and the log10 mean power of the luma's spectrum, under a Hann window
-    and without the mean, in 11 rings of equal width from frequency 0 to 0.5 cycles a pixel (11; the corners beyond are
-    left out, the floor of an empty spectrum is -12).
+    and without the mean, in 11 rings of equal width from frequency 0 to 0.5 cycles per pixel (11; the corners beyond
+    are left out, the floor of an empty spectrum is -12).
 
     Args:
         images: ``(batch, 3, height, width)``, uint8, or floating point in [0, 1]; square or not.
@@ -30,7 +30,7 @@ def color_spectrum_statistics(images: Tensor) -> Tensor:
         ``(batch, 26)`` float32 on the device of ``images``.
 
     Raises:
-        ShapeError, DTypeError: ``images`` is no such tensor.
+        ShapeError, DTypeError: ``images`` is not such a tensor.
 
     Example:
         >>> color_spectrum_statistics(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape

@@ -1,16 +1,18 @@
-"""Figures of merit for closed-set and open-set attribution, as pure functions of probabilities.
+"""Metrics of closed-set and open-set attribution, as pure functions of probabilities.
 
 Conventions, the same everywhere in bmrl:
 
 * The *score* of an image is its maximum probability; higher means "more like a seen generator".
 * An image counts as **seen** when its score is at or above the threshold and as **unseen** when strictly below
-  (the decision rule of arXiv:2504.14129). Numbers are compared in float64.
+  (the decision rule of arXiv:2504.14129, see :func:`bmrl.inference.decide`). Numbers are compared in float64.
 * *Positive* is the seen class unless a function says otherwise.
 * Inputs are tensors on any device, or anything :func:`torch.as_tensor` takes; results are Python floats.
 
 Every function raises :class:`~bmrl.errors.ShapeError` for empty or misshapen input,
 :class:`~bmrl.errors.DTypeError` for a wrong type and :class:`~bmrl.errors.RangeError` for NaN, infinities, rows that
 are no probabilities, and labels or rates out of range.
+
+Which of them an evaluation reports is said in :mod:`bmrl.evaluation.measures`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import torch
 from bmrl._checks import check_choice, check_positive
 from bmrl.errors import ShapeError
 from bmrl.inference.checks import as_labels, as_probabilities, as_scores, check_rate
+from bmrl.inference.decision import decide, decide_checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,19 +38,9 @@ __all__ = [
     "balanced_accuracy",
     "confusion_matrix",
     "fpr_at_tpr",
-    "max_probability",
     "oscr",
     "rejection_rate",
 ]
-
-
-def max_probability(probabilities: Values) -> Tensor:
-    """Return the score of every image: ``(n,)`` float64 in 1/x .. 1, on the CPU.
-
-    Args:
-        probabilities: ``(n, x)``, floating point, rows summing to 1.
-    """
-    return as_probabilities("probabilities", probabilities).amax(dim=1)
 
 
 def confusion_matrix(probabilities: Values, labels: Values) -> Tensor:
@@ -63,7 +56,7 @@ def confusion_matrix(probabilities: Values, labels: Values) -> Tensor:
     checked = as_probabilities("probabilities", probabilities)
     num_images, num_generators = checked.shape
     truth = as_labels("labels", labels, num_images, num_generators)
-    cells = truth * num_generators + checked.argmax(dim=1)
+    cells = truth * num_generators + decide_checked(checked).labels
     return torch.bincount(cells, minlength=num_generators**2).reshape(num_generators, num_generators)
 
 
@@ -83,7 +76,7 @@ def accuracy(probabilities: Values, labels: Values) -> float:
 def balanced_accuracy(probabilities: Values, labels: Values) -> float:
     """Return the mean recall of the generators that occur among ``labels``, in 0 .. 1.
 
-    Every such generator counts equally, whatever its number of images. Arguments as in :func:`confusion_matrix`.
+    Every such generator counts equally, however many images it has. Arguments as in :func:`confusion_matrix`.
 
     Example:
         >>> round(balanced_accuracy([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]], [0, 0, 0, 1]), 4)
@@ -110,7 +103,8 @@ def rejection_rate(probabilities: Values, threshold: float) -> float:
         0.5
     """
     check_rate("threshold", threshold)
-    return int((max_probability(probabilities) < threshold).sum()) / len(torch.as_tensor(probabilities))
+    rejected = ~decide(probabilities).seen(threshold)
+    return int(rejected.sum()) / len(rejected)
 
 
 def auroc(seen_scores: Values, unseen_scores: Values) -> float:
@@ -210,8 +204,9 @@ def oscr(seen_probabilities: Values, seen_labels: Values, unseen_probabilities: 
     labels = as_labels("seen_labels", seen_labels, *seen.shape)
     if seen.shape[1] != unseen.shape[1]:
         raise ShapeError(f"unseen_probabilities: expected {seen.shape[1]} generators, got {unseen.shape[1]}")
-    right = seen.argmax(dim=1) == labels
-    return _wins(seen.amax(dim=1)[right], unseen.amax(dim=1)) / (len(seen) * len(unseen))
+    decided = decide_checked(seen)
+    right = decided.labels == labels
+    return _wins(decided.scores[right], decide_checked(unseen).scores) / (len(seen) * len(unseen))
 
 
 def _wins(upper: Tensor, lower: Tensor) -> float:

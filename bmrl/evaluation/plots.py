@@ -41,7 +41,7 @@ class Marker(NamedTuple):
 
 
 def markers(num_seen: int, num_unseen: int) -> list[Marker]:
-    """Return a marker each: colored discs for seen generators, then dark shapes for unseen ones."""
+    """Return one marker per generator: colored discs for seen ones, then dark shapes for unseen ones."""
     check_integer("num_seen", num_seen, least=0)
     check_integer("num_unseen", num_unseen, least=0)
     colors = PALETTE if num_seen <= len(PALETTE) else [_hue(index, num_seen) for index in range(num_seen)]
@@ -93,7 +93,7 @@ def threshold_curves(seen: Tensor, unseen: Tensor, thresholds: Sequence[float]) 
 
 
 def embedding_map(points: Tensor, kinds: Sequence[int], styles: Sequence[Marker]) -> bytes:
-    """Draw one mark an image.
+    """Draw one mark per image.
 
     Args:
         points: ``(n, 2)`` coordinates.

@@ -1,4 +1,4 @@
-"""The shortcut baseline: how far color and spectrum alone get on the same split.
+"""The shortcut baseline: what color and spectrum alone achieve on the same split.
 
 Real data sets differ in framing, exposure and compression as well as in the generator. A logistic regression on
 :func:`~bmrl.evaluation.image_statistics.color_spectrum_statistics` measures how much of a score such differences
@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING
 import torch
 
 from bmrl._checks import check_choice, check_integer
-from bmrl.data._manifest_rules import SPLITS
-from bmrl.data.manifest import Manifest
-from bmrl.errors import DataError, DTypeError, MissingExtraError
-from bmrl.evaluation._rows import Computed, compute_rows
+from bmrl.data.row import SPLITS
+from bmrl.errors import DataError, MissingExtraError
+from bmrl.evaluation._rows import Computed, as_manifest, compute_rows
 from bmrl.evaluation.image_statistics import color_spectrum_statistics
 from bmrl.evaluation.predictions import Predictions, check_roles
 from bmrl.images import read_image
 from bmrl.inference.checks import check_generators
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from bmrl.data.manifest import Row
+    from bmrl.data.manifest import Manifest
+    from bmrl.data.row import Row
     from bmrl.generators import Generator
 
 __all__ = ["shortcut_baseline"]
@@ -35,7 +36,7 @@ BATCH_SIZE = 32
 
 
 def shortcut_baseline(
-    manifest: Manifest,
+    data: Manifest | str | os.PathLike[str],
     generators: Sequence[Generator] | None = None,
     *,
     split: str = "test",
@@ -49,17 +50,18 @@ def shortcut_baseline(
     scikit-learn's default (C = 1). The fit is deterministic.
 
     Args:
-        manifest: needs readable seen images of two generators at least in its train split.
-        generators: the classes in order; None: the manifest's seen generators by name. A class without train images
-            always gets probability 0.
-        split: what to predict.
-        image_size: side that images are resized to first, in pixels; take the model's, so that both see the same.
-        max_per_generator: at most so many train images of one generator, evenly spaced, > 0.
-        known: statistics at ``image_size`` of images that were decoded before, which are not decoded again.
+        data: a folder with ``manifest.csv``, or its manifest; its training split must hold readable seen images of at
+            least two generators.
+        generators: the classes in order; None: the manifest's seen generators by name. A class without training
+            images always gets probability 0.
+        split: what to predict: ``train``, ``val`` or ``test``.
+        image_size: side that images are resized to first, in pixels, >= 1; take the model's, so that both see the same.
+        max_per_generator: largest number of training images of one generator, >= 1; more are thinned evenly.
+        known: statistics at ``image_size`` of images that were decoded before; these are not decoded again.
 
     Returns:
-        Predictions for every image of ``split``, its embeddings being the ``(n, 26)`` standardized statistics:
-        evaluate them with :func:`~bmrl.evaluation.summary.summarize`, as a model's.
+        Predictions for every image of ``split``, its embeddings being the ``(n, 26)`` standardized statistics.
+        Evaluate them with :func:`~bmrl.evaluation.summarize`, like those of a model.
 
     Raises:
         DataError: there is too little to fit on or nothing to predict, or roles contradict ``generators``.
@@ -74,8 +76,7 @@ def shortcut_baseline(
     check_choice("split", split, SPLITS)
     check_integer("image_size", image_size, least=1)
     check_integer("max_per_generator", max_per_generator, least=1)
-    if not isinstance(manifest, Manifest):
-        raise DTypeError(f"manifest: expected a Manifest, got {type(manifest).__name__}")
+    manifest = as_manifest(data)
     classes = tuple(manifest.generators(role="seen") if generators is None else generators)
     check_generators(classes)
     label_of = {generator.name: label for label, generator in enumerate(classes)}
@@ -96,7 +97,7 @@ def shortcut_baseline(
 
 
 def statistics_of(images: Tensor) -> Tensor:
-    """Return ``(batch, 26)`` float64: what the regression knows of images."""
+    """Return ``(batch, 26)`` float64: what the regression knows of each image."""
     return color_spectrum_statistics(images).double()
 
 
@@ -121,7 +122,7 @@ def _statistics(manifest: Manifest, rows: list[Row], image_size: int, known: Com
 def _check_two_generators(rows: Sequence[Row]) -> None:
     num_generators = len({row.generator for row in rows})
     if num_generators < 2:
-        raise DataError(f"manifest: expected train images of two seen generators at least, got {num_generators}")
+        raise DataError(f"data: expected training images of at least two seen generators, got {num_generators}")
 
 
 def _evenly(rows: list[Row], limit: int) -> list[Row]:

@@ -13,49 +13,41 @@ __all__ = [
     "FORMATS",
     "Artifact",
     "AsyncTritonClient",
+    "ExportResult",
+    "FormatComparison",
     "ServedModel",
     "TritonClient",
     "TritonServer",
-    "export",
-    "export_all",
-    "export_aoti",
-    "export_onnx",
-    "export_pt2",
-    "export_torchscript",
+    "compare_formats",
+    "export_model",
     "load_artifact",
-    "load_torchscript",
     "serve",
     "write_triton_repository",
 ]
 
 if TYPE_CHECKING:
     from bmrl.export.artifact import Artifact, load_artifact
-    from bmrl.export.comparison import export_all
-    from bmrl.export.formats import FORMATS, export
+    from bmrl.export.comparison import FormatComparison, compare_formats
+    from bmrl.export.exporting import ExportResult, export_model
+    from bmrl.export.formats import FORMATS
     from bmrl.export.triton.client.asynchronous import AsyncTritonClient
     from bmrl.export.triton.client.blocking import TritonClient
     from bmrl.export.triton.contract import ServedModel
     from bmrl.export.triton.repository.write import write_triton_repository
     from bmrl.export.triton.server.server import TritonServer, serve
-    from bmrl.export.writers.exported_program import export_aoti, export_pt2
-    from bmrl.export.writers.onnx import export_onnx
-    from bmrl.export.writers.torchscript import export_torchscript, load_torchscript
 
 _HOMES = {
     "Artifact": "artifact",
-    "FORMATS": "formats",
-    "export": "formats",
-    "export_all": "comparison",
-    "export_aoti": "writers.exported_program",
-    "export_onnx": "writers.onnx",
-    "export_pt2": "writers.exported_program",
-    "load_artifact": "artifact",
     "AsyncTritonClient": "triton.client.asynchronous",
+    "ExportResult": "exporting",
+    "FORMATS": "formats",
+    "FormatComparison": "comparison",
     "ServedModel": "triton.contract",
     "TritonClient": "triton.client.blocking",
     "TritonServer": "triton.server.server",
-    "export_torchscript": "writers.torchscript",
-    "load_torchscript": "writers.torchscript",
+    "compare_formats": "comparison",
+    "export_model": "exporting",
+    "load_artifact": "artifact",
     "serve": "triton.server.server",
     "write_triton_repository": "triton.repository.write",
 }

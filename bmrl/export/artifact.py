@@ -1,8 +1,8 @@
-"""What is known of an exported file, within it and in ``artifact.json`` beside it.
+"""What is known of an exported file: within it, and in ``artifact.json`` next to it.
 
 ``artifact.json`` holds an entry for each exported file of its folder, by file name: its SHA-256, classes, thresholds,
-input contract, source, versions, and how it was verified. Nothing of ours loads a file without its entry, or with
-another content.
+input contract, source, versions, and how it was verified. bmrl loads no file without its entry, or with another
+content.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import os
 import platform
 import shutil
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bmrl._checks import check_dtype, check_integer, check_shape, check_switch
+from bmrl._checks import check_dtype, check_integer, check_shape, check_switch, described
+from bmrl._extras import missing_extra
 from bmrl._files import flush, locked, new_file, write_text
 from bmrl._text import shown
 from bmrl._version import __version__
@@ -30,50 +33,99 @@ from bmrl.errors import (
     RangeError,
     ShapeError,
 )
-from bmrl.export._probe import check_probe
+from bmrl.export.probe import check_probe
 from bmrl.export.standalone import artifact_runtime
-from bmrl.models.folder import encoded_weights
+from bmrl.models.serialization import encoded_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from torch import Tensor
 
     from bmrl.models import BMRL
 
-__all__ = ["MAX_BATCH", "Artifact", "load_artifact", "read_artifact"]
+__all__ = ["MAX_BATCH", "Artifact", "engines_of", "load_artifact", "read_artifact"]
 
 MAX_BATCH = 64
 """Most images that an exported graph takes at once."""
 
-ENGINES = ("onnxruntime", "openvino")
-"""What runs an ONNX file."""
 
+class Artifact:
+    """An exported file that is known by its hash to be the one that was verified.
 
-class Artifact(NamedTuple):
-    """An exported file, opened."""
+    Making one compares the file's SHA-256, and what the file says about itself, with its entry in ``artifact.json``;
+    the graph is loaded when it is first run. :func:`load_artifact` also loads it and compares an answer.
 
-    run: Callable[[Tensor], tuple[Tensor, Tensor]]
-    """uint8 ``(batch, 3, image_size, image_size)`` on the CPU, batch 1 to 64, to probabilities and embedding."""
+    Args:
+        path: the file, with its ``artifact.json`` next to it.
+        num_threads: CPU threads per run, >= 1; None leaves the choice to PyTorch or the engine.
+        engine: what runs the file: for ONNX ``"onnxruntime"`` (the default) or ``"openvino"``; else None.
 
-    description: dict[str, Any]
-    """The file's entry in ``artifact.json``."""
+    Attributes:
+        path: the file.
+        description: its entry in ``artifact.json``.
+
+    Raises:
+        MissingFileError: the file or its ``artifact.json`` does not exist.
+        ArtifactError: one of the two is damaged, or they do not belong together.
+        RangeError: ``engine`` does not run the file, or ``num_threads`` is out of range.
+        DTypeError: an argument is of another type.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, num_threads: int | None = None, engine: str | None = None
+    ) -> None:
+        if num_threads is not None:
+            check_integer("num_threads", num_threads, least=1)
+        self.description = read_artifact(path)
+        self.path = Path(path)
+        kind = self.description.get("format")
+        choices = engines_of(kind)
+        if engine is not None and engine not in choices:
+            expected = " or ".join(map(repr, (None, *choices)))
+            raise RangeError(f"engine: expected {expected} for a file of format {kind}, got {described(engine)}")
+        self.num_threads = num_threads
+        self.engine = engine
+
+    @cached_property
+    def run(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """The graph, loaded: a function of images.
+
+        It takes uint8 ``(batch, 3, image_size, image_size)`` on the CPU with a batch of 1 to 64, and returns
+        probabilities ``(batch, num_generators)`` and embeddings ``(batch, embed_dim)``, float32, on the CPU.
+
+        Raises:
+            ArtifactError: the file does not fit this PyTorch or processor, or has been changed.
+            MissingExtraError: the engine is not installed.
+        """
+        try:
+            graph = artifact_runtime.load(self.path, num_threads=self.num_threads, engine=self.engine)
+            return _checked(graph, self.description)
+        except ImportError as error:
+            raise missing_extra(error) or MissingExtraError(error.name or str(error), "export") from error
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            raise ArtifactError(shown(error)) from error
+
+    def __repr__(self) -> str:
+        return f"Artifact({str(self.path)!r})"
 
 
 def load_artifact(
     path: str | os.PathLike[str], *, num_threads: int | None = None, engine: str | None = None, probe: bool = True
 ) -> Artifact:
-    """Open a file that bmrl exported, in any format, once it is known to be the one that was verified.
+    """Load a file that bmrl exported, in any format, once it is known to be the one that was verified.
 
-    Its hash, and what it says of itself, must be those of its entry in ``artifact.json``; and it must answer a pattern
-    as it did at export, which a file in bfloat16 or 8-bit integers may not on a processor of another kind.
+    Its hash, and what it says about itself, must be those of its entry in ``artifact.json``; and it must answer a
+    pattern as it did at export, which a file in bfloat16 or 8-bit integers may not on a processor of another kind.
 
     Args:
-        path: the file, with its ``artifact.json`` beside it.
-        num_threads: CPU threads of one run, >= 1; None leaves the choice to PyTorch or ONNX Runtime.
-        engine: what runs an ONNX file: ``"onnxruntime"`` (the default) or ``"openvino"``.
-        probe: False opens a file without asking it the pattern, which takes as long as the answer for one image.
+        path: the file, with its ``artifact.json`` next to it.
+        num_threads: CPU threads per run, >= 1; None leaves the choice to PyTorch or the engine.
+        engine: what runs the file: for ONNX ``"onnxruntime"`` (the default) or ``"openvino"``; else None.
+        probe: False loads a file without asking it the pattern, which takes as long as the answer for one image.
+
+    Returns:
+        The file, loaded.
 
     Raises:
         MissingFileError: the file or its ``artifact.json`` does not exist.
@@ -84,21 +136,11 @@ def load_artifact(
         MissingExtraError: the engine is not installed.
     """
     check_switch("probe", probe)
-    if num_threads is not None:
-        check_integer("num_threads", num_threads, least=1)
-    description = read_artifact(path)
-    if engine is not None and (description.get("format") != "onnx" or engine not in ENGINES):
-        raise RangeError(f"engine: expected None, or onnxruntime or openvino for an ONNX file, got {engine!r}")
-    try:
-        run = _checked(artifact_runtime.load(path, num_threads=num_threads, engine=engine), description)
-    except ImportError as error:
-        package = error.name or engine or "onnxruntime"
-        raise MissingExtraError(package, "openvino" if engine == "openvino" else "export") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(shown(error)) from error
+    artifact = Artifact(path, num_threads=num_threads, engine=engine)
+    run = artifact.run
     if probe:
-        check_probe(path, run, description, engine)
-    return Artifact(run, description)
+        check_probe(path, run, artifact.description, engine)
+    return artifact
 
 
 def _checked(run: Callable[[Tensor], tuple[Tensor, Tensor]], description: dict[str, Any]) -> Callable[..., Any]:
@@ -117,10 +159,24 @@ def _checked(run: Callable[[Tensor], tuple[Tensor, Tensor]], description: dict[s
     return run_checked
 
 
+def engines_of(kind: object) -> tuple[str, ...]:
+    """Return what can run files of a kind, the default first; none where PyTorch does.
+
+    Args:
+        kind: ``format`` of an entry of ``artifact.json``.
+    """
+    loader = artifact_runtime.LOADERS.get(kind) if isinstance(kind, str) else None
+    return () if loader is None else tuple(engine for engine in loader.engines if engine is not None)
+
+
 def read_artifact(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the entry of an exported file in ``artifact.json``, once the two have been compared.
 
+    Args:
+        path: the file, with its ``artifact.json`` next to it.
+
     Raises:
+        DTypeError: ``path`` is no path.
         MissingFileError: the file or its ``artifact.json`` does not exist.
         ArtifactError: either is damaged, or they do not belong together.
     """
@@ -140,7 +196,7 @@ def describe_model(model: BMRL) -> dict[str, Any]:
     side, classes = config.image_size, len(config.generators)
     return {
         "generators": [asdict(generator) for generator in config.generators],
-        "thresholds": list(config.thresholds),
+        "thresholds": list(config.decision.thresholds),
         "image_size": side,
         "embed_dim": config.embed_dim,
         "input": {
@@ -163,7 +219,7 @@ def describe_model(model: BMRL) -> dict[str, Any]:
 def publish(temporary: Path, path: Path, description: dict[str, Any]) -> None:
     """Move a finished file to ``path`` and put its entry into ``artifact.json`` there.
 
-    Both are on the disk before one is moved. Between the two moves, nothing of ours loads the file: its hash is not
+    Both are on the disk before one is moved. Between the two moves, bmrl does not load the file: its hash is not
     that of the old entry.
     """
     flush(temporary)
@@ -214,5 +270,4 @@ def read_entries(folder: Path) -> dict[str, Any]:
 
 def _weights_sha256(model: BMRL) -> str:
     """Return the SHA-256 that ``model.safetensors`` has in the folder that :func:`bmrl.save_model` writes."""
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
-    return hashlib.sha256(encoded_weights(model.config, tensors)).hexdigest()
+    return hashlib.sha256(encoded_weights(model)).hexdigest()

@@ -1,10 +1,11 @@
-"""Whether an exported file answers as the model does, found out in a fresh process that can't import bmrl."""
+"""Whether an exported file answers as the model does: verified in a fresh process that can't import bmrl."""
 
 from __future__ import annotations
 
 import copy
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -14,27 +15,20 @@ from torch import Tensor
 
 from bmrl._checks import check_dtype, check_shape
 from bmrl._files import scratch
+from bmrl._results import Result
 from bmrl._text import shown
 from bmrl.errors import ExportError, ShapeError, VerificationError
-from bmrl.export._probe import PROBE_TOLERANCES, check_probe, probe_image
 from bmrl.export.artifact import MAX_BATCH, load_artifact
+from bmrl.export.probe import check_probe, probe_image
 from bmrl.export.standalone import artifact_runtime
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from bmrl.models import BMRL
 
-__all__ = [
-    "PROBE_TOLERANCES",
-    "TOLERANCE",
-    "Reference",
-    "check_engine",
-    "check_images",
-    "probe_image",
-    "reference",
-    "verify",
-]
+__all__ = ["TOLERANCE", "Reference", "Verification", "check_engine", "check_images", "reference", "verify"]
 
 TOLERANCE = 1e-4
 """How far a float32 export may be from the model; folding batch norms into convolutions moves it by about 1e-6."""
@@ -44,7 +38,7 @@ TIMEOUT = 1800.0
 
 
 class Reference(NamedTuple):
-    """Images, and what the model in float32 makes of them."""
+    """Images, and the answers of the model in float32."""
 
     images: Tensor
     """``(n, 3, image_size, image_size)`` uint8."""
@@ -53,7 +47,34 @@ class Reference(NamedTuple):
     embedding: Tensor
     """``(n, embed_dim)`` float32."""
     synthetic: bool
-    """Whether the images are patterns of ours, for want of others."""
+    """Whether the images are patterns, because none were given."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verification(Result):
+    """How an exported file answers, compared with its model.
+
+    Args:
+        images: how many were compared.
+        synthetic: whether they were patterns, because none were given.
+        batches: the sizes of the batches in which the file was asked.
+        probability_difference: largest absolute difference of a probability.
+        embedding_difference: largest absolute difference of a number in an embedding.
+        engine: what ran the file; None is the default.
+        top1_agreement: share of the answers with the model's most probable class, 0 .. 1.
+        decisions_changed: images for which class or unseen changes at one of the model's thresholds or more.
+        probe: the file's ``"probabilities"`` and ``"embedding"`` for :func:`~bmrl.export.probe.probe_image`.
+    """
+
+    images: int
+    synthetic: bool
+    batches: tuple[int, ...]
+    probability_difference: float
+    embedding_difference: float
+    engine: str | None
+    top1_agreement: float
+    decisions_changed: int
+    probe: Mapping[str, list[float]]
 
 
 def reference(model: BMRL, images: Tensor | None = None) -> Reference:
@@ -62,6 +83,9 @@ def reference(model: BMRL, images: Tensor | None = None) -> Reference:
     Args:
         model: the model, in any mode, on any device; it is not touched.
         images: ``(n, 3, image_size, image_size)`` uint8, n >= 1; best those of a test split. None takes 16 patterns.
+
+    Returns:
+        The images on the CPU, and the model's answers in float32.
 
     Raises:
         ShapeError, DTypeError: images of another shape or dtype.
@@ -93,18 +117,18 @@ def check_images(name: str, images: Tensor, size: int) -> Tensor:
 
 def verify(
     path: Path, expected: Reference, thresholds: list[float], *, exact: bool, engine: str | None = None
-) -> dict[str, Any]:
+) -> Verification:
     """Run an exported file in a fresh process, in batches of 1, 3 and the most it takes, and compare.
 
     Args:
-        path: the file, with its ``artifact.json`` beside it.
-        expected: images and what the model makes of them.
+        path: the file, with its ``artifact.json`` next to it.
+        expected: images and the model's answers.
         thresholds: maximum probabilities below which an image is unseen.
         exact: whether a difference above :data:`TOLERANCE`, or a changed decision, is an error. NaN is, always.
         engine: see :func:`~bmrl.export.load_artifact`.
 
     Returns:
-        What goes into ``artifact.json``: numbers of images and of the differences found.
+        The differences found.
 
     Raises:
         VerificationError: the file does not load or run there, or answers otherwise than the model.
@@ -141,21 +165,26 @@ def verify(
         raise VerificationError(
             f"probabilities: expected the decisions of the model, got {changed} others of {len(images)}"
         )
-    return {
-        "images": len(images),
-        "synthetic": expected.synthetic,
-        "batches": list(BATCHES),
-        "probability_difference": worst["probabilities"],
-        "embedding_difference": worst["embedding"],
-        "engine": engine,
-        "top1_agreement": torch.cat(same_class).double().mean().item(),
-        "decisions_changed": changed,
-        "probe": {name: answers[f"{name}.{MAX_BATCH}"][-1].tolist() for name in worst},
-    }
+    return Verification(
+        images=len(images),
+        synthetic=expected.synthetic,
+        batches=BATCHES,
+        probability_difference=worst["probabilities"],
+        embedding_difference=worst["embedding"],
+        engine=engine,
+        top1_agreement=torch.cat(same_class).double().mean().item(),
+        decisions_changed=changed,
+        probe={name: answers[f"{name}.{MAX_BATCH}"][-1].tolist() for name in worst},
+    )
 
 
 def check_engine(path: Path, description: dict[str, Any], engine: str) -> None:
     """Check that an engine answers the probe as the one did that verified the file.
+
+    Args:
+        path: the file, with its ``artifact.json`` next to it.
+        description: the file's entry in it.
+        engine: one of the file's format.
 
     Raises:
         VerificationError: the engine answers otherwise.

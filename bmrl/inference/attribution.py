@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
-from unicodedata import east_asian_width
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bmrl._checks import check_shape
-from bmrl._text import printable
+from bmrl._results import Result
+from bmrl._text import columns, printable
 from bmrl.errors import DTypeError, ShapeError
 from bmrl.inference.checks import as_probabilities, check_generators, check_rate
+from bmrl.inference.decision import decide_checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,8 +23,8 @@ __all__ = ["Attribution", "attributions_from_probabilities", "format_table"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Attribution:
-    """What a model says about one image.
+class Attribution(Result):
+    """What a model says about one image; ``to_dict()`` returns the attributes as plain data.
 
     Attributes:
         source: the image's path, or a name for an image that came without one.
@@ -31,10 +32,12 @@ class Attribution:
         probability: the probability of the most probable generator, in 0 .. 1.
         seen: whether ``probability`` is at or above ``threshold``.
         threshold: in 0 .. 1.
-        manipulation: ``none`` (a photograph), ``EFS``, ``FS`` or ``AM``. Of a seen image its generator's; of an
-            unseen one the family whose classes have the largest sum of probabilities, a hint and no finding.
-        architecture: ``none`` (a photograph), ``GAN`` or ``diffusion``, decided likewise and on its own.
-        probabilities: of every class by name, in the model's order.
+        manipulation: ``none`` (a photograph) or one of :mod:`bmrl.generators`, such as ``EFS``. For a seen image that
+            of its generator; for an unseen one the family whose classes have the largest sum of probabilities, which
+            is a hint, not a finding.
+        architecture: ``none`` (a photograph) or one of :mod:`bmrl.generators`, such as ``GAN``; decided in the same
+            way, independently of ``manipulation``.
+        probabilities: that of every class by name, in the model's order.
     """
 
     source: str
@@ -46,15 +49,11 @@ class Attribution:
     architecture: str
     probabilities: dict[str, float]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data that JSON can hold."""
-        return asdict(self)
-
 
 def attributions_from_probabilities(
     probabilities: Values, generators: Sequence[Generator], threshold: float, sources: Sequence[str]
 ) -> list[Attribution]:
-    """Turn probabilities, computed here or by a server, into one :class:`Attribution` an image.
+    """Turn probabilities, computed here or by a server, into one :class:`Attribution` per image.
 
     Args:
         probabilities: ``(n, x)``, floating point, rows summing to 1; n >= 1.
@@ -84,13 +83,13 @@ def attributions_from_probabilities(
         raise DTypeError(f"sources: expected a list of names, got {type(sources).__name__}")
     if len(sources) != len(checked):
         raise ShapeError(f"sources: expected {len(checked)} names, got {len(sources)}")
-    return [
-        _attribute(row, generators, threshold, source) for row, source in zip(checked.tolist(), sources, strict=True)
-    ]
+    decided = decide_checked(checked)
+    rows = zip(checked.tolist(), decided.labels.tolist(), decided.seen(threshold).tolist(), sources, strict=True)
+    return [_attribution(row, label, seen, generators, threshold, source) for row, label, seen, source in rows]
 
 
 def format_table(attributions: Iterable[Attribution]) -> str:
-    r"""Return a plain text table, a line an image under one header line, columns separated by two spaces.
+    r"""Return a plain text table: one line per image below a header, columns separated by two spaces.
 
     Characters that a terminal would act on (line breaks, escapes) are written as ``\x1b`` and the like.
 
@@ -115,32 +114,28 @@ def format_table(attributions: Iterable[Attribution]) -> str:
         )
         for entry in attributions
     ]
-    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return columns(lines)
 
 
-def _attribute(row: list[float], generators: Sequence[Generator], threshold: float, source: str) -> Attribution:
-    best = max(range(len(row)), key=row.__getitem__)  # the first of equals, as torch.argmax
-    seen = row[best] >= threshold
-    manipulations: dict[str, float] = {}
-    architectures: dict[str, float] = {}
-    for generator, probability in zip(generators, row, strict=True):
-        manipulations[generator.manipulation] = manipulations.get(generator.manipulation, 0.0) + probability
-        architectures[generator.architecture] = architectures.get(generator.architecture, 0.0) + probability
+def _attribution(
+    row: list[float], label: int, seen: bool, generators: Sequence[Generator], threshold: float, source: str
+) -> Attribution:
+    named = generators[label]
     return Attribution(
         source=source,
-        generator=generators[best].name if seen else None,
-        probability=row[best],
+        generator=named.name if seen else None,
+        probability=row[label],
         seen=seen,
         threshold=float(threshold),
-        manipulation=generators[best].manipulation if seen else max(manipulations, key=manipulations.__getitem__),
-        architecture=generators[best].architecture if seen else max(architectures, key=architectures.__getitem__),
+        manipulation=named.manipulation if seen else _likeliest([g.manipulation for g in generators], row),
+        architecture=named.architecture if seen else _likeliest([g.architecture for g in generators], row),
         probabilities={generator.name: value for generator, value in zip(generators, row, strict=True)},
     )
 
 
-def _width(text: str) -> int:
-    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
+def _likeliest(families: list[str], probabilities: list[float]) -> str:
+    """Return the family with the largest sum of probabilities, the first of equals."""
+    sums = dict.fromkeys(families, 0.0)
+    for family, probability in zip(families, probabilities, strict=True):
+        sums[family] += probability
+    return max(sums, key=sums.__getitem__)

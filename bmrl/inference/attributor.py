@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bmrl._checks import check_integer
 from bmrl.errors import BMRLError
-from bmrl.inference.attribution import Attribution, attributions_from_probabilities, format_table
+from bmrl.inference.attribution import Attribution, attributions_from_probabilities
 from bmrl.inference.checks import check_rate
 from bmrl.inference.reading import name_sources, read_batches, read_named
 from bmrl.inference.running import infer, resolve_model
@@ -20,20 +20,19 @@ if TYPE_CHECKING:
     from bmrl.errors import ImageError, MissingFileError
     from bmrl.models import BMRL
 
-__all__ = ["Attribution", "Attributor", "attributions_from_probabilities", "format_table"]
+__all__ = ["Attributor"]
 
 
 class Attributor:
     """Says of face images which generator made them, or that none of the seen ones did.
 
     Args:
-        model: any model of bmrl, or the folder of one; used in evaluation mode, its own mode is put back after each
-            batch.
+        model: a model or its folder; it runs in evaluation mode, and its own mode is put back after each batch.
         threshold: images whose maximum probability is below it are called unseen; 0 .. 1. None: the first of the
-            model's ``config.thresholds``.
-        batch_size: images a step, >= 1.
-        device: the model is moved there; None leaves it where it is, and takes one from a folder to the GPU if there
-            is one.
+            model's ``config.decision.thresholds``.
+        batch_size: images per step, >= 1.
+        device: where to run, as PyTorch names devices; the model is moved there. ``"auto"`` leaves a model that is
+            passed where it is, and puts one from a folder on the accelerator if there is one, and else on the CPU.
 
     Raises:
         RangeError: ``threshold`` or ``batch_size`` is out of range.
@@ -56,14 +55,14 @@ class Attributor:
         *,
         threshold: float | None = None,
         batch_size: int = 32,
-        device: str | torch.device | None = None,
+        device: str | torch.device = "auto",
     ) -> None:
         if threshold is not None:
             check_rate("threshold", threshold)
         check_integer("batch_size", batch_size, least=1)
         self.batch_size = batch_size
         self.model = resolve_model(model, device)
-        self.threshold = float(self.model.config.thresholds[0] if threshold is None else threshold)
+        self.threshold = float(self.model.config.decision.thresholds[0] if threshold is None else threshold)
 
     @classmethod
     def load(
@@ -72,12 +71,9 @@ class Attributor:
         *,
         threshold: float | None = None,
         batch_size: int = 32,
-        device: str | torch.device | None = None,
+        device: str | torch.device = "auto",
     ) -> Attributor:
-        """Load a saved model; with ``device`` None it goes to the GPU if there is one.
-
-        Arguments and errors as of the class.
-        """
+        """Return the attributor of a saved model; arguments and errors are those of the class."""
         return cls(folder, threshold=threshold, batch_size=batch_size, device=device)
 
     def __call__(self, sources: Iterable[Any] | str | os.PathLike[str]) -> list[Attribution]:
@@ -87,10 +83,11 @@ class Attributor:
             sources: images, each a path, the bytes of a file, a binary file or a ``PIL.Image``; or one path.
 
         Returns:
-            One :class:`Attribution` an image, in order.
+            One :class:`Attribution` per image, in order.
 
         Raises:
-            ImageError, MissingFileError: the first image that can't be read.
+            ImageError, MissingFileError: that of the first image that can't be read.
+            DTypeError: ``sources`` is neither one path nor an iterable.
         """
         answers = []
         for answer in self.attribute_each(sources):
@@ -104,7 +101,7 @@ class Attributor:
     ) -> Iterator[Attribution | ImageError | MissingFileError]:
         """Yield, for each image in order, its :class:`Attribution` or the error that reading it raised.
 
-        Works through any number of images, two batches in memory at a time; arguments as for a call.
+        Any number of images can be passed: two batches are in memory at a time. Arguments are those of a call.
         """
         return self._stream(name_sources(sources))
 

@@ -1,7 +1,7 @@
 """Checks of probabilities, labels and scores, shared by the metrics and the attributor.
 
-Each returns the values as a float64 (labels: int64) tensor on the CPU, so that every comparison with a threshold
-is made in the same precision wherever it is made.
+Each ``as_`` function returns the values as a float64 (labels: int64) tensor on the CPU, so that every comparison with
+a threshold is made in the same precision wherever it is made.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bmrl.generators import Generator
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    Values: TypeAlias = Tensor | ArrayLike  # whatever torch.as_tensor takes
+    Values: TypeAlias = Tensor | ArrayLike  # all that torch.as_tensor takes
 
 SUM_TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of a row of probabilities; rounding alone stays below
 DEFAULT_SUM_TOLERANCE = 1e-4
@@ -47,7 +47,7 @@ def as_probabilities(name: str, values: Values) -> Tensor:
 
 
 def as_labels(name: str, values: Values, num_images: int, num_generators: int) -> Tensor:
-    """Return ``(n,)`` int64; raise unless there is one label in 0 .. ``num_generators`` - 1 an image."""
+    """Return ``(n,)`` int64; raise unless there is one label per image, in 0 .. ``num_generators`` - 1."""
     tensor = _as_tensor(name, values)
     check_shape(name, tensor, "images", images=num_images)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
@@ -80,9 +80,9 @@ def check_rate(name: str, value: float) -> None:
 
 
 def check_generators(generators: Sequence[Generator]) -> None:
-    """Check for a sequence of :class:`~bmrl.models.Generator`."""
+    """Check for a sequence of :class:`~bmrl.generators.Generator`."""
     if not isinstance(generators, Sequence) or not all(isinstance(entry, Generator) for entry in generators):
-        raise DTypeError(f"generators: expected a list of bmrl.models.Generator, got {type(generators).__name__}")
+        raise DTypeError(f"generators: expected a list of bmrl.Generator, got {type(generators).__name__}")
 
 
 def check_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:

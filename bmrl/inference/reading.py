@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
     Attributes:
         sources: what was to be read.
-        items: one entry a source: its row in ``images``, or the error that reading it raised.
+        items: one entry per source: its row in ``images``, or the error that reading it raised.
         images: uint8 ``(readable sources, 3, S, S)``; None when there is none.
     """
 
@@ -52,13 +52,16 @@ def read_batches(
     Args:
         sources: what ``read`` takes; may be a generator of any length, of which two batches are held at a time.
         image_size: side S of the images in pixels.
-        batch_size: sources a batch, > 0.
+        batch_size: sources per batch, >= 1.
         read: turns a source and S into uint8 ``(3, S, S)``; called from several threads at once.
 
+    Yields:
+        One :class:`Batch` after the other; together they hold every source once, in order. An image that can't be read
+        costs its own answer alone: its error stands in ``items``.
+
     Raises:
-        RangeError: ``batch_size`` is not positive.
-        DTypeError: ``batch_size`` is no integer. So are other errors of ours that ``read`` raises, such as that a
-            source is of a wrong type; whatever else it raises becomes the source's ImageError.
+        RangeError, DTypeError: ``batch_size`` is not positive, or no integer. Errors of bmrl that say nothing about
+            an image, such as that a source is no path, come through as ``read`` raises them.
     """
     check_integer("batch_size", batch_size, least=1)
     iterator = iter(sources)

@@ -1,4 +1,4 @@
-"""Running a model: where it comes from, and one batch through it."""
+"""Running a model: where it comes from, where it runs, and one batch through it."""
 
 from __future__ import annotations
 
@@ -22,32 +22,45 @@ if TYPE_CHECKING:
 __all__ = ["infer", "resolve_model"]
 
 HALF_PRECISION_TOLERANCE = 0.1
-"""Of a probability: bfloat16 moves that of a sharp head by about half as much."""
+"""Largest difference of a probability: bfloat16 changes that of a sharp head by about half as much."""
 
 
-def resolve_model(model: BMRL | str | os.PathLike[str], device: str | torch.device | None) -> BMRL:
+def resolve_model(model: BMRL | str | os.PathLike[str], device: str | torch.device | None = None) -> BMRL:
     """Return a model, loaded if a folder is given, on ``device``.
 
-    With None a loaded model goes to the GPU if there is one, and a model that was passed stays where it is.
+    Args:
+        model: a model or its folder.
+        device: where to put it, as PyTorch names devices. ``"auto"``: a model that is passed stays where it is, a
+            loaded one goes to the accelerator if there is one. None: a model that is passed stays where it is, a
+            loaded one stays on the CPU.
 
     Raises:
         DTypeError: ``model`` is neither a model of bmrl nor a path.
-        DeviceError: ``device`` is no device, or not there.
+        MissingFileError, ModelFolderError: the folder holds no usable model.
+        DeviceError: there is no such device.
         VerificationError: the model is in half precision, in which this processor computes something else.
+
+    Example:
+        >>> import bmrl
+        >>> model = bmrl.build_model(bmrl.models.presets.tiny(num_generators=3))
+        >>> resolve_model(model, "auto") is model
+        True
     """
+    stays = device is None or (isinstance(device, str) and device == "auto")
     place = None if device is None else as_device(device)
     if isinstance(model, str | os.PathLike):
         model = load_model(model)
-        place = place or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     elif not isinstance(model, nn.Module) or not hasattr(model, "config"):
         raise DTypeError(f"model: expected a model of bmrl or its folder, got {type(model).__name__}")
+    elif stays:
+        place = None
     model = model if place is None else model.to(place)
     _check_half_precision(model)
     return model
 
 
 def _check_half_precision(model: BMRL) -> None:
-    """Compare a model in half precision on a CPU with itself in float32: older processors have no instructions for it.
+    """Compare a model in half precision on a CPU with itself in float32; older processors lack the instructions.
 
     Raises:
         VerificationError: their probabilities for a pattern differ by more than rounding makes them.
@@ -72,6 +85,9 @@ def infer(model: BMRL, images: Tensor) -> BMRLOutput:
     Args:
         model: on any device.
         images: uint8 ``(batch, 3, S, S)``, S the model's image size, on any device.
+
+    Returns:
+        The model's output, on the model's device; its tensors have ``batch`` rows.
     """
     tensor = next(chain(model.parameters(), model.buffers()), images)
     training = [module for module in model.modules() if module.training]

@@ -1,10 +1,24 @@
-"""BMRL assembled: its configuration, presets, and models on disk."""
+"""BMRL assembled: its configuration and presets, views and blocks, and models on disk."""
 
 from __future__ import annotations
 
 from bmrl.models import presets
-from bmrl.models.assembly import BMRL, BMRLOutput, build_model
+from bmrl.models.bmrl import BMRL, BMRLOutput
+from bmrl.models.building import build_model
 from bmrl.models.config import BMRLConfig
-from bmrl.models.folder import load_model, save_model
+from bmrl.models.serialization import load_model, save_model
+from bmrl.models.views import View, paper_views
+from bmrl.models.visual import MultiPerspectiveVisualEncoder
 
-__all__ = ["BMRL", "BMRLConfig", "BMRLOutput", "build_model", "load_model", "presets", "save_model"]
+__all__ = [
+    "BMRL",
+    "BMRLConfig",
+    "BMRLOutput",
+    "MultiPerspectiveVisualEncoder",
+    "View",
+    "build_model",
+    "load_model",
+    "paper_views",
+    "presets",
+    "save_model",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,12 @@ from torch.overrides import TorchFunctionMode
 
 from bmrl._checks import described
 from bmrl.errors import ModelFolderError
-from bmrl.models.assembly import BMRL
+from bmrl.models.bmrl import BMRL
+from bmrl.models.building import Blocks, assembled
 from bmrl.models.config import BMRLConfig
+from bmrl.models.handover import answers_of, blocks_of, place_of
 
-__all__ = ["blueprint", "check_tensor", "restorable"]
+__all__ = ["Restorable", "blueprint", "check_tensor", "restorable", "tensors_of"]
 
 _logger = logging.getLogger(__name__)
 
@@ -24,10 +26,25 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel)
 
 
-def blueprint(config: BMRLConfig) -> BMRL:
-    """Return the model of a configuration without values: only constants lie elsewhere than on the meta device."""
+class Restorable(NamedTuple):
+    """What of a model its folder holds."""
+
+    config: BMRLConfig
+    tensors: dict[str, Tensor]
+    """On the CPU, by the names that the configuration gives them."""
+    answers: dict[str, list[list[float]]]
+    """Of each block that was handed over, to its contract's inputs."""
+
+
+def blueprint(config: BMRLConfig, blocks: Blocks) -> BMRL:
+    """Return the model of a configuration without values: only constants lie elsewhere than on the meta device.
+
+    Args:
+        config: of the model.
+        blocks: those that are handed over, which become part of it as they are.
+    """
     with torch.device("meta"), _NoStartValues():
-        return BMRL(config)
+        return assembled(config, blocks)
 
 
 class _NoStartValues(TorchFunctionMode):
@@ -40,8 +57,8 @@ class _NoStartValues(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def restorable(model: nn.Module) -> tuple[BMRLConfig, dict[str, Tensor]]:
-    """Return the configuration and the tensors of a model, on the CPU, by the names that its configuration gives them.
+def restorable(model: nn.Module) -> Restorable:
+    """Return the configuration and the tensors of a model, and what its blocks that were handed over answer.
 
     What ``torch.compile``, ``DataParallel``, ``DistributedDataParallel`` and ``AveragedModel`` wrap is unwrapped.
 
@@ -54,14 +71,16 @@ def restorable(model: nn.Module) -> tuple[BMRLConfig, dict[str, Tensor]]:
         raise ModelFolderError(f"model: expected a bmrl.models.BMRL, which load_model gives back, got {_kind(model)}")
     if not isinstance(model.config, BMRLConfig):
         raise ModelFolderError(f"model.config: expected a BMRLConfig, got {_kind(model.config)}")
-    expected = blueprint(model.config)
+    blocks = blocks_of(model)
+    own = tuple(place_of(name) for name in blocks.named)
+    expected = blueprint(model.config, blocks)
     parts = _parts(model)
-    _check_parts(_parts(expected), parts)
-    tensors = _tensors(model, expected, parts)
+    _check_parts(_parts(expected), parts, own)
+    _check_tensors(model, expected, parts, own)
     hooked = [name for name, part in parts.items() if part._forward_hooks or part._forward_pre_hooks]
     if hooked:
         _logger.warning("%s: has forward hooks, which are not saved; what they change is lost", hooked[0])
-    return model.config, tensors
+    return Restorable(model.config, tensors_of(model), answers_of(model))
 
 
 def _unwrapped(model: Any) -> Any:
@@ -80,9 +99,21 @@ def _parts(model: nn.Module, name: str = "model") -> dict[str, nn.Module]:
     return found
 
 
-def _check_parts(expected: dict[str, nn.Module], parts: dict[str, nn.Module]) -> None:
-    """Check that the modules are those that the configuration builds, by type and plain attributes, and no others."""
+def _within(name: str, places: tuple[str, ...]) -> bool:
+    return any(name == place or name.startswith(f"{place}.") for place in places)
+
+
+def _check_parts(expected: dict[str, nn.Module], parts: dict[str, nn.Module], own: tuple[str, ...]) -> None:
+    """Check that the modules are those that the configuration builds, by type and plain attributes, and no others.
+
+    Args:
+        expected: modules by name, as the configuration builds them.
+        parts: those of the model.
+        own: places of blocks that were handed over, which are looked at as wholes.
+    """
     for name in (*expected, *parts):
+        if _within(name, own):
+            continue
         wanted, part = expected.get(name), parts.get(name)
         if _kind(wanted) != _kind(part):
             raise ModelFolderError(
@@ -104,6 +135,8 @@ def _check_parts(expected: dict[str, nn.Module], parts: dict[str, nn.Module]) ->
             raise ModelFolderError(f"{name}.forward: expected that of {_kind(part)}, got one that was put in its place")
     places: dict[int, str] = {}
     for name, part in parts.items():
+        if _within(name, own):
+            continue
         first = places.setdefault(id(part), name)
         if first != name:
             raise ModelFolderError(f"{name}: expected a module of its own, got that of {first}; copy it with deepcopy")
@@ -117,10 +150,10 @@ def _kind(part: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
 
 
-def _tensors(model: BMRL, expected: BMRL, parts: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """Return the tensors of the state dict, contiguous and on the CPU, once all fit the configuration."""
-    saved = expected.state_dict()
-    tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in model.state_dict().items()}
+def _check_tensors(model: BMRL, expected: BMRL, parts: dict[str, nn.Module], own: tuple[str, ...]) -> None:
+    """Check that the tensors of the state dict are those of the configuration; other arguments as ``_check_parts``."""
+    saved = {_plain(name): tensor for name, tensor in expected.state_dict().items()}
+    tensors = {_plain(name): tensor for name, tensor in model.state_dict().items()}
     places: dict[Any, str] = {}
     for name in (*saved, *tensors):
         if name not in saved or name not in tensors:
@@ -128,19 +161,39 @@ def _tensors(model: BMRL, expected: BMRL, parts: dict[str, nn.Module]) -> dict[s
             raise ModelFolderError(f"{name}: expected {wanted}, as the configuration says, got {got}")
         tensor = tensors[name]
         if type(tensor) is not Tensor or tensor.is_meta or tensor.layout != torch.strided:
-            kind = "one without values, on the meta device" if tensor.is_meta else f"{_kind(tensor)}, {tensor.layout}"
-            raise ModelFolderError(f"{name}: expected a tensor that holds all of its values, got {kind}")
+            layout = f", {tensor.layout}" if isinstance(tensor, Tensor) else ""
+            kind = "one without values, on the meta device" if getattr(tensor, "is_meta", False) else _kind(tensor)
+            raise ModelFolderError(f"{name}: expected a tensor that holds all of its values, got {kind}{layout}")
         check_tensor(name, tensor, saved[name])
+        if _within(name, own):  # what it ties stays tied: it is filled, not built
+            continue
         first = places.setdefault((tensor.device, tensor.data_ptr()), name) if tensor.numel() else name
         if first != name:
             raise ModelFolderError(f"{name}: expected values of its own, got those of {first}; clone one of the two")
     for name, constant in expected.named_buffers():
-        if name not in saved:
+        if name not in saved and not _within(name, own):
             owner, _, buffer = name.rpartition(".")
             value = getattr(parts[owner], buffer)
             if not torch.equal(constant.to(value), value):
                 raise ModelFolderError(f"{name}: expected the library's constant, got other values")
-    return {name: _own(tensor) for name, tensor in tensors.items()}
+
+
+def _plain(name: str) -> str:
+    """Return the name that a tensor has without what ``torch.compile`` wraps."""
+    return name.replace("_orig_mod.", "")
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of the state dict: contiguous, on the CPU, and each with memory of its own."""
+    tensors: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        tensor = _own(tensor.detach())
+        if tensor.data_ptr() in places:  # tied within a block that was handed over
+            tensor = tensor.clone()
+        places.add(tensor.data_ptr())
+        tensors[_plain(name)] = tensor
+    return tensors
 
 
 def _own(tensor: Tensor) -> Tensor:

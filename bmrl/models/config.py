@@ -1,109 +1,116 @@
-"""The configuration of a BMRL model: plain data, checked when it is made, saved as ``config.json``."""
+"""The configuration of a BMRL model: a tree of plain data, checked when it is made, saved as ``config.json``."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
 
 from bmrl._checks import described
-from bmrl._fields import Bounds, Count, Positive, Share, check_fields, names_of, unknown_name
+from bmrl._fields import Count, Kinds, check_fields, from_mapping, with_changes
+from bmrl.encoders.config import (
+    ConvTransformerConfig,
+    CustomConfig,
+    CustomLanguageConfig,
+    EncoderConfig,
+    LanguageConfig,
+    check_heads,
+)
+from bmrl.encoders.kinds import AnyEncoder  # noqa: TC001 - a field's annotation is read
 from bmrl.errors import ConfigError
-from bmrl.generators import Generator
+from bmrl.generators import Generator  # noqa: TC001 - a field's annotation is read
+from bmrl.models.parts import (
+    CustomHeadConfig,
+    CustomViewConfig,
+    DecisionConfig,
+    FusionConfig,
+    HeadConfig,
+    NoiseConfig,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["BMRLConfig"]
 
-Threshold = Annotated[float, Bounds(above=0, below=1)]
-Depth = Annotated[int, Bounds(least=1, most=1000)]
-"""Of layers that follow one another: more of them is a slip, and takes minutes to build."""
+Head = Annotated[HeadConfig | CustomHeadConfig, Kinds({"linear": HeadConfig, "custom": CustomHeadConfig})]
+Parsing = Annotated[EncoderConfig, Kinds({"conv_transformer": ConvTransformerConfig, "custom": CustomConfig})]
+Language = Annotated[
+    LanguageConfig | CustomLanguageConfig, Kinds({"transformer": LanguageConfig, "custom": CustomLanguageConfig})
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BMRLConfig:
     """Everything that decides a model's architecture. Defaults are the paper's (section 4.1).
 
-    Args:
-        generators: the classes, in the order of the logits.
-        image_size: height and width of the input in pixels; a multiple of 2 per backbone stage.
-        patch_size: side p of the patch that the noise view shows; None means half of ``image_size``.
-        embed_dim: width d of every embedding.
-        channels: channels of the convolutional backbone, one a stage; each stage halves height and width.
-        convs_per_stage: 3 x 3 convolutions a stage.
-        visual_blocks: transformer blocks in each of the three visual encoders.
-        parsing_blocks: transformer blocks Q of the parsing encoder.
-        language_blocks: transformer blocks L of the language encoder.
-        num_heads: attention heads; divides ``embed_dim``.
-        mlp_dim: hidden width of each block's MLP.
-        dropout: probability of dropping a unit in the blocks and before the MLP head; 0 in the paper.
-        token_patch: ``"all"`` makes one token of the whole feature map (the paper), ``1`` one token a position.
-        fusion: ``"sum"`` adds the three class tokens (the paper), ``"cross_attention"`` lets the appearance
-            token query all three.
-        appearance: the appearance encoder (AE) is on.
-        edge: the edge encoder (EE) is on.
-        noise: the noise encoder (NE) is on.
-        noise_truncation: > 0; residuals of the noise view are clamped to ± this. Images lie in [0, 1], so that the
-            paper's 3 clamps nothing; a few gray levels, such as 10 / 255, keep faint traces and cut strong edges.
-        parsing: the parsing encoder (PE) is on in training.
-        language: the language encoder (LE) and the predictor of its embedding are on in training.
-        readout: which level's end-of-text token is the language embedding: ``"last_level"``, or
-            ``"first_level"``, which makes the other prompts ineffective under the causal mask.
-        vocab_size: word tokens known to the language encoder (49,408 in CLIP's vocabulary).
-        context_length: tokens a prompt.
-        num_levels: prompts a generator.
-        normalize_embedding: the heads act on the L2-normalized embedding.
-        head_norm: a layer norm stands before the MLP head.
-        thresholds: maximum probabilities below which an image is called unseen.
+    A part is given as its dataclass or as a mapping of its fields; ``None`` turns a view or a guide off. The rows of
+    Tables 6 and 8 are ``edge=None, noise=None, parsing=None, language=None`` (CViT) and ``edge=None, parsing=None``
+    (MFCLIP).
 
     Raises:
-        ConfigError: a value of another type or out of its range, or values that do not fit together; the message
-            names the field.
-        RangeError: a value is none of the choices above.
+        ConfigError: a value of another type or out of its range, or values that do not fit together; the message gives
+            the dotted name of the field, such as ``appearance.num_blocks``.
+        RangeError: a value is none of its choices.
 
-    The switches give the rows of Tables 6 and 8: ``edge=noise=parsing=language=False`` is CViT,
-    ``edge=parsing=False`` is MFCLIP.
+    Example:
+        >>> from bmrl.models import presets
+        >>> config = presets.tiny(num_generators=7, edge=None).with_changes({"*.num_blocks": 1, "head.dropout": 0.1})
+        >>> config.appearance.num_blocks, config.noise.encoder.num_blocks, config.head.dropout, config.edge
+        (1, 1, 0.1, None)
     """
 
     generators: tuple[Generator, ...]
+    """The classes, in the order of the logits."""
     image_size: Count = 224
-    patch_size: Count | None = None
+    """Height and width of the input in pixels; a multiple of 2 per stage of the backbones."""
     embed_dim: Count = 512
-    channels: tuple[Count, ...] = (32, 64, 128, 256, 512)
-    convs_per_stage: tuple[Depth, ...] = (3, 3, 3, 4, 4)
-    visual_blocks: Depth = 6
-    parsing_blocks: Depth = 6
-    language_blocks: Depth = 6
-    num_heads: Count = 8
-    mlp_dim: Count = 1024
-    dropout: Share = 0.0
-    token_patch: Literal["all", 1] = "all"
-    fusion: Literal["sum", "cross_attention"] = "sum"
-    appearance: bool = True
-    edge: bool = True
-    noise: bool = True
-    noise_truncation: Positive = 3.0
-    parsing: bool = True
-    language: bool = True
-    readout: Literal["last_level", "first_level"] = "last_level"
-    vocab_size: Count = 49408
-    context_length: Count = 77
-    num_levels: Depth = 4
-    normalize_embedding: bool = True
-    head_norm: bool = True
-    thresholds: tuple[Threshold, ...] = (0.7, 0.9)
+    """Width d of every embedding."""
+    appearance: AnyEncoder | None = field(default_factory=ConvTransformerConfig)
+    """The encoder of the image itself (AE)."""
+    edge: AnyEncoder | None = field(default_factory=ConvTransformerConfig)
+    """The encoder of the Sobel magnitude (EE)."""
+    noise: NoiseConfig | None = field(default_factory=NoiseConfig)
+    """The noise view and its encoder (NE)."""
+    views: tuple[CustomViewConfig, ...] = ()
+    """More views, whose modules are handed over; :func:`~bmrl.models.build_model` writes them here."""
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    """How the embeddings of the views become one."""
+    head: Head = field(default_factory=HeadConfig)
+    """What turns the embedding into logits."""
+    parsing: Parsing | None = field(default_factory=ConvTransformerConfig)
+    """The encoder of face-parsing maps (PE), which guides the training."""
+    language: Language | None = field(default_factory=LanguageConfig)
+    """The encoder of prompts (LE), which guides the training with a predictor of its embedding."""
+    decision: DecisionConfig = field(default_factory=DecisionConfig)
+    """When an image is called unseen."""
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.patch_size is None:
-            object.__setattr__(self, "patch_size", self.image_size // 2)
         self._check_generators()
-        self._check_sizes()
-        if not (self.appearance or self.edge or self.noise):
-            raise ConfigError("appearance, edge, noise: expected at least one visual encoder on, got none")
-        if self.fusion == "cross_attention" and not self.appearance:
-            raise ConfigError("appearance: expected True with fusion 'cross_attention' (it is the query), got False")
-        if not self.thresholds:
-            raise ConfigError("thresholds: expected at least one, got none")
+        if self.noise is not None and self.noise.patch_size is None:
+            object.__setattr__(self, "noise", dataclasses.replace(self.noise, patch_size=max(self.image_size // 2, 2)))
+        self._check_views()
+        for name, part, size_name, size in self._encoders():
+            if size % part.stride or not size:
+                raise ConfigError(f"{size_name}: expected a multiple of {part.stride}, as {name} needs it, got {size}")
+            if part.reads_images_alone and name != "appearance":
+                raise ConfigError(f"{name}.kind: expected one that reads this view, got {part.kind!r} for images alone")
+            _check_embed_dim(name, part.check_embed_dim, self.embed_dim)
+        if isinstance(self.language, LanguageConfig):
+            _check_embed_dim("language", self.language.check_embed_dim, self.embed_dim)
+        if self.fusion.kind == "cross_attention":
+            _check_embed_dim("fusion", lambda width: check_heads(self.fusion.num_heads, width), self.embed_dim)
+
+    def _encoders(self) -> Iterator[tuple[str, EncoderConfig, str, int]]:
+        """Yield name, configuration, the name of the input's size and the size of each encoder of pictures."""
+        for name, part in (("appearance", self.appearance), ("edge", self.edge), ("parsing", self.parsing)):
+            if part is not None:
+                yield name, part, "image_size", self.image_size
+        if self.noise is not None:
+            assert self.noise.patch_size is not None
+            yield "noise.encoder", self.noise.encoder, "noise.patch_size", self.noise.patch_size
 
     def _check_generators(self) -> None:
         if not self.generators:
@@ -113,27 +120,45 @@ class BMRLConfig:
         if repeated:
             raise ConfigError(f"generators: expected distinct names, got {', '.join(repeated)} more than once")
 
-    def _check_sizes(self) -> None:
-        if len(self.channels) != len(self.convs_per_stage) or not self.channels:
-            raise ConfigError(
-                f"convs_per_stage: expected one entry a stage of channels {self.channels}, got {self.convs_per_stage}"
-            )
-        if self.embed_dim % self.num_heads:
-            raise ConfigError(f"num_heads: expected a divisor of embed_dim {self.embed_dim}, got {self.num_heads}")
-        stride = 2 ** len(self.channels)
-        if self.image_size % stride:
-            raise ConfigError(f"image_size: expected a multiple of {stride}, got {self.image_size}")
-        patch = self.patch_size
-        assert patch is not None
-        if patch % (stride // 2) or not 2 <= patch <= self.image_size:
-            raise ConfigError(
-                f"patch_size: expected a multiple of {stride // 2} up to image_size {self.image_size}, got {patch}"
-            )
+    def _check_views(self) -> None:
+        names = [view.name for view in self.views]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"views: expected distinct names, got {', '.join(names)}")
+        if self.appearance is None and self.edge is None and self.noise is None and not self.views:
+            raise ConfigError("appearance, edge, noise: expected at least one view that is on, got none")
+        if self.fusion.kind == "cross_attention" and self.appearance is None:
+            raise ConfigError("appearance: expected a view that is on, the query of cross_attention, got None")
+        patch = None if self.noise is None else self.noise.patch_size
+        if patch is not None and patch > self.image_size:
+            raise ConfigError(f"noise.patch_size: expected at most image_size {self.image_size}, got {patch}")
 
     @property
     def num_generators(self) -> int:
         """The number of classes x."""
         return len(self.generators)
+
+    @property
+    def num_layers(self) -> int:
+        """A lower bound of the layers of all encoders, each of which has a tensor of its own."""
+        language = self.language.num_blocks if isinstance(self.language, LanguageConfig) else 0
+        return language + sum(part.num_layers for _, part, _, _ in self._encoders())
+
+    def with_changes(self, changes: Mapping[str, Any] | None = None, /, **fields: Any) -> BMRLConfig:
+        """Return a configuration that differs in some fields.
+
+        Args:
+            changes: values by dotted name, such as ``{"appearance.num_blocks": 2, "edge": None}``. ``*.dropout`` is the
+                field of this name in every part that has one; a more exact name overrides it. A mapping changes the
+                fields of a part that it names, and a new ``kind`` begins with its defaults.
+            fields: the same, for names without a dot.
+
+        Raises:
+            ConfigError: a name is no field, a field of a part that is off, or a value does not fit.
+            RangeError: a value is none of its choices.
+        """
+        if changes is not None and not hasattr(changes, "items"):
+            raise ConfigError(f"changes: expected fields by name, got {described(changes)}")
+        return from_mapping(BMRLConfig, with_changes(BMRLConfig, self.to_dict(), dict(changes or {}) | fields))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold; the inverse of :meth:`from_dict`."""
@@ -148,17 +173,11 @@ class BMRLConfig:
         """
         if not isinstance(data, dict):
             raise ConfigError(f"model: expected fields by name, got {described(data)}")
-        known = names_of(cls)
-        for name in data:
-            if name not in known[cls.__name__]:
-                raise unknown_name(name, known)
-        generators = data.get("generators")
-        if not isinstance(generators, list | tuple):
-            raise ConfigError(f"generators: expected a list, got {described(generators)}")
-        made = []
-        for index, entry in enumerate(generators):
-            if not isinstance(entry, dict) or set(entry) != {"name", "manipulation", "architecture"}:
-                found = ", ".join(map(repr, entry))[:200] if isinstance(entry, dict) else described(entry)
-                raise ConfigError(f"generators[{index}]: expected name, manipulation and architecture, got {found}")
-            made.append(Generator(**entry))
-        return cls(**(data | {"generators": tuple(made)}))
+        return from_mapping(cls, data)
+
+
+def _check_embed_dim(name: str, check: Any, embed_dim: int) -> None:
+    try:
+        check(embed_dim)
+    except ConfigError as error:
+        raise ConfigError(f"{name}.{error}") from error

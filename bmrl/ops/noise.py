@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrl._checks import check_images, check_positive
+from bmrl._ranges import check_contrast
 from bmrl.ops._dispatch import runs_kernels
-from bmrl.ops._ranges import check_contrast
 from bmrl.ops.luma import output_dtype, unit_range
 
 __all__ = ["SRM", "srm"]

@@ -9,8 +9,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from bmrl._checks import check_images
+from bmrl._ranges import check_unit_range
 from bmrl.errors import DTypeError, ShapeError
-from bmrl.ops._ranges import check_unit_range
 from bmrl.ops.luma import gray_levels
 
 __all__ = ["PatchHomogeneity", "RichestPatch", "patch_homogeneity", "richest_patch"]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from bmrl._checks import check_positive
+from bmrl._ranges import check_unit_range
 from bmrl.errors import DTypeError
 from bmrl.ops._dispatch import runs_kernels
-from bmrl.ops._ranges import check_unit_range
 from bmrl.ops.edges import check_sides, sobel_adjoint, sobel_of_luma
 from bmrl.ops.luma import levels_of_luma, luma, unit_range
 from bmrl.ops.noise import srm_adjoint, srm_in_aten

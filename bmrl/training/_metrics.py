@@ -1,7 +1,8 @@
-"""The figures of a run as CSV, a row an epoch and kind, in a file that is whole at any time."""
+"""The metrics of a run as CSV, one row per epoch and kind, in a file that is whole at any time."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from bmrl._files import new_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["MetricsLogger"]
+__all__ = ["MetricsLogger", "read_metrics"]
 
 
 class MetricsLogger(Logger):
@@ -24,8 +25,7 @@ class MetricsLogger(Logger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        taken = [int(path.name[8:]) for path in folder.glob("log/version_*") if path.name[8:].isdecimal()]
-        self._version = 1 + max(taken, default=-1)
+        self._version = 1 + max(_versions(folder), default=-1)
         self._folder = folder / "log" / f"version_{self._version}"
         self._rows: list[dict[str, Any]] = []
 
@@ -54,3 +54,27 @@ class MetricsLogger(Logger):
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """They are in ``training.json``."""
+
+
+def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
+    """Return the logged metrics of each epoch by name, epochs counted from 1; nothing of a log that was changed since.
+
+    Args:
+        folder: of a run; where two of its starts logged the same epoch, the later one counts.
+    """
+    epochs: dict[int, dict[str, float]] = {}
+    for version in sorted(_versions(folder)):
+        path = folder / "log" / f"version_{version}" / "metrics.csv"
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, TypeError, csv.Error),
+            path.open(encoding="utf-8", newline="") as file,
+        ):
+            for row in csv.DictReader(file):
+                values = {name: float(text) for name, text in row.items() if name not in ("epoch", "step") and text}
+                epochs.setdefault(1 + int(row["epoch"]), {}).update(values)
+    return epochs
+
+
+def _versions(folder: Path) -> list[int]:
+    """Return the numbers of the starts of a run that have a log."""
+    return [int(path.name[8:]) for path in folder.glob("log/version_*") if path.name[8:].isdecimal()]

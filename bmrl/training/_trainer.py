@@ -12,34 +12,15 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
-import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies.launchers.launcher import _Launcher
 
-from bmrl.errors import ConfigError
 from bmrl.training._checkpoints import AtomicCheckpointIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["check_single_process", "make_trainer", "run_trainer"]
-
-
-def check_single_process() -> None:
-    """Check that this process is not one of several that were started to train together.
-
-    Raises:
-        ConfigError: it is one of several, which would all train the whole and write into one folder.
-    """
-    text = os.environ.get("WORLD_SIZE", "")
-    world_size = int(text) if text.strip().isdecimal() else 1
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        world_size = max(world_size, torch.distributed.get_world_size())
-    if world_size > 1:
-        raise ConfigError(
-            f"WORLD_SIZE: expected one process, got {world_size} (as torchrun starts them); training uses one device: "
-            "start it once, without torchrun, or unset WORLD_SIZE"
-        )
+__all__ = ["make_trainer", "run_trainer"]
 
 
 def make_trainer(**arguments: Any) -> L.Trainer:

@@ -1,16 +1,26 @@
-"""Batches in an order that depends on the seed and the epoch alone, so that a resumed run sees the same ones."""
+"""The images of a split, in batches whose order depends on the seed and the epoch alone, as a resumed run needs."""
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from bmrl.data.dataset import FaceDataset
+from bmrl.errors import DataError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["EpochSampler", "evaluation_loader", "training_loader"]
+    from bmrl.data.manifest import Manifest
+    from bmrl.models import BMRLConfig
+
+__all__ = ["EpochSampler", "evaluation_loader", "load_split", "training_loader", "without_missing_maps"]
+
+_logger = logging.getLogger(__name__)
 
 
 class EpochSampler(Sampler[int]):
@@ -49,3 +59,30 @@ def training_loader(dataset: Dataset[Any], *, batch_size: int, seed: int) -> Dat
 def evaluation_loader(dataset: Dataset[Any], *, batch_size: int) -> DataLoader[Any]:
     """Return all samples in order."""
     return DataLoader(dataset, batch_size=batch_size)
+
+
+def load_split(manifest: Manifest, config: BMRLConfig, split: str) -> FaceDataset:
+    """Return the seen images of a split; with parsing maps if they are trained on.
+
+    Raises:
+        DataError: a class of the model has no training image, so that it would never be learned.
+    """
+    dataset = FaceDataset(
+        manifest,
+        split=split,
+        image_size=config.image_size,
+        generators=config.generators,
+        parsing=config.parsing is not None and split == "train",
+    )
+    absent = [generator.name for label, generator in enumerate(config.generators) if label not in dataset.labels]
+    if split == "train" and absent:
+        raise DataError(f"{manifest.root}: expected training images of every seen generator, got none of {absent[0]}")
+    return dataset
+
+
+def without_missing_maps(config: BMRLConfig, train_set: FaceDataset) -> BMRLConfig:
+    """Return the configuration with the parsing branch off if no training image has a map, and say so in the log."""
+    if config.parsing is None or train_set.num_parsing:
+        return config
+    _logger.warning("no parsing maps found; the parsing branch is off")
+    return dataclasses.replace(config, parsing=None)

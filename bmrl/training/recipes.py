@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Annotated, Any, Literal, get_type_hints
-
-import torch
+from typing import Annotated, Any, Literal
 
 from bmrl._checks import described
 from bmrl._fields import (
@@ -19,12 +15,11 @@ from bmrl._fields import (
     Positive,
     Share,
     check_fields,
-    checked,
     names_of,
     unknown_name,
 )
-from bmrl.errors import BMRLError, ConfigError
-from bmrl.losses import BMRLObjective
+from bmrl.errors import ConfigError
+from bmrl.training.objective_settings import checked_objective
 
 __all__ = ["TrainingConfig", "paper", "tiny"]
 
@@ -33,48 +28,49 @@ __all__ = ["TrainingConfig", "paper", "tiny"]
 class TrainingConfig:
     """The training recipe. Defaults are the paper's (section 4.1), with 15 epochs before each learning-rate drop.
 
-    Args:
-        epochs: passes over the training images.
-        batch_size: images a step.
-        optimizer: ``"adam"`` (the paper), or ``"adamw"``, which decouples the weight decay.
-        learning_rate: of the model.
-        weight_decay: of the model.
-        objective_learning_rate_scale: centers and temperatures learn this many times faster, without decay.
-        drop_every: epochs after which the learning rate falls tenfold.
-        ema_decay: the saved model is the exponential moving average of the weights with this decay a step; 0 is
-            off, and the last weights are saved.
-        flip: half of the training images are mirrored.
-        shift: training images are moved by up to this many pixels each way (the border mirrors).
-        precision: ``"32-true"``, ``"bf16-mixed"``, or ``"auto"``: bf16 where the hardware multiplies it (NVIDIA GPUs
-            from Ampere on, CPUs with AMX), float32 elsewhere, where bf16 takes longer.
-        keep: which weights become the model: ``"last"``, or ``"best"``, those of the epoch with the lowest
-            validation loss.
-        seed: of the initial weights, the order of the images and their augmentation.
-        objective: arguments of :class:`~bmrl.losses.BMRLObjective` that differ from its defaults.
-
     Raises:
         ConfigError: a value of another type or out of its range; the message names it.
-        RangeError: a value is none of the choices above.
+        RangeError: a value is none of its choices.
+
+    Example:
+        >>> recipe = TrainingConfig(epochs=3, objective={"margin": 0.5})
+        >>> TrainingConfig.from_dict(recipe.to_dict()) == recipe
+        True
     """
 
     epochs: Count = 45
+    """Passes over the training images."""
     batch_size: Count = 32
+    """Images per step."""
     optimizer: Literal["adam", "adamw"] = "adam"
+    """Adam as in the paper, or AdamW, which decouples the weight decay."""
     learning_rate: Positive = 1e-4
+    """Of the model, before the first drop."""
     weight_decay: NotNegative = 1e-3
+    """Of the model."""
     objective_learning_rate_scale: Positive = 50.0
+    """Centers and temperatures learn this many times faster than the model, without weight decay."""
     drop_every: Count = 15
+    """Epochs after which the learning rate falls tenfold."""
     ema_decay: Share = 0.0
+    """Decay per step of the moving average of the weights that becomes the model; 0 keeps the weights themselves."""
     flip: bool = False
+    """Mirror half of the training images."""
     shift: Annotated[int, Bounds(least=0, most=LARGEST_COUNT)] = 0
+    """Move training images by up to this many pixels in each direction; the border is mirrored."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
+    """Of the arithmetic; auto is bf16 where the hardware multiplies it (NVIDIA GPUs from Ampere on, CPUs with AMX),
+    and float32 elsewhere, where bf16 takes longer."""
     keep: Literal["last", "best"] = "best"
+    """Which weights become the model: the last ones, or those of the epoch with the lowest validation loss."""
     seed: Annotated[int, Bounds(least=0, most=2**63 - 1)] = 0
+    """Of the initial weights, the order of the images and their augmentation."""
     objective: dict[str, Any] = field(default_factory=dict)
+    """Arguments of :class:`~bmrl.losses.BMRLObjective` that differ from its defaults."""
 
     def __post_init__(self) -> None:
         check_fields(self)
-        object.__setattr__(self, "objective", _checked_objective(self.objective))
+        object.__setattr__(self, "objective", checked_objective(self.objective))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold; the inverse of :meth:`from_dict`."""
@@ -90,24 +86,6 @@ class TrainingConfig:
             if name not in known[cls.__name__]:
                 raise unknown_name(name, known)
         return cls(**data)
-
-
-def _checked_objective(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of BMRLObjective in plain form, each checked as its annotation and its constructor want."""
-    if not settings:
-        return {}
-    annotations = get_type_hints(BMRLObjective.__init__, localns={"Mapping": Mapping, "ProcessGroup": object})
-    names = [name for name in annotations if name not in ("config", "group", "return")]  # a group is no plain data
-    for name in settings:
-        if name not in names:
-            raise unknown_name(name, {BMRLObjective.__name__: names}, prefix="objective.")
-    given = {name: checked(f"objective.{name}", value, annotations[name]) for name, value in settings.items()}
-    try:
-        with torch.random.fork_rng(devices=[]):
-            BMRLObjective(SimpleNamespace(num_generators=2, embed_dim=2), **given)
-    except BMRLError as error:
-        raise ConfigError(f"objective.{error}") from error
-    return given
 
 
 def paper(**changes: Any) -> TrainingConfig:

@@ -11,15 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bmrl._checks import check_positive
 from bmrl.data.prompts import prompt_tokens
 from bmrl.errors import ConfigError, DivergenceError, RangeError
 from bmrl.losses import BMRLObjective
 from bmrl.training.augmentation import flip, shift
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from bmrl.models import BMRL, BMRLConfig, BMRLOutput
+    from bmrl.encoders.config import CustomLanguageConfig, LanguageConfig
+    from bmrl.models import BMRL, BMRLOutput
     from bmrl.training.recipes import TrainingConfig
 
 __all__ = ["AttributionTask", "BMRLTask"]
@@ -59,8 +61,17 @@ class AttributionTask(L.LightningModule):
         """Return the total loss, its named parts and the logits of an augmented batch."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the optimizer's parameter groups."""
-        return [{"params": list(self.model.parameters())}]
+        """Return the optimizer's parameter groups, one per learning rate.
+
+        A module with an attribute ``learning_rate_scale``, such as the tower of a
+        :class:`~bmrl.encoders.PretrainedEncoder`, trains at the recipe's learning rate times this; of nested ones, the
+        innermost counts. Parameters that need no gradient are in no group.
+        """
+        groups: dict[float, list[nn.Parameter]] = {}
+        for scale, parameter in _scaled_parameters(self.model):
+            groups.setdefault(scale, []).append(parameter)
+        rate = self.recipe.learning_rate
+        return [{"params": each} | ({} if scale == 1 else {"lr": rate * scale}) for scale, each in groups.items()]
 
     def settings(self) -> dict[str, Any]:
         """Return, as plain data, what decides a training: the model's configuration and the recipe."""
@@ -175,10 +186,10 @@ class BMRLTask(AttributionTask):
     def __init__(self, model: BMRL, recipe: TrainingConfig) -> None:
         super().__init__(model, recipe)
         self.objective = BMRLObjective(model.config, **recipe.objective)
-        if model.config.language:
+        if model.config.language is not None:
             with torch.device("cpu"):  # a constant, which no caller's default device and no average may change
                 self.tokens = prompt_tokens(model.config.generators)
-            _check_language(model.config, self.tokens)
+            _check_language(model.config.language, self.tokens)
 
     def objective_step(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """See :meth:`AttributionTask.objective_step`."""
@@ -205,24 +216,38 @@ class BMRLTask(AttributionTask):
         return groups
 
 
+def _scaled_parameters(model: nn.Module) -> Iterator[tuple[float, nn.Parameter]]:
+    """Yield each parameter that needs gradients, and what its learning rate is multiplied by, in the model's order."""
+    scales: dict[str, float] = {}
+    owners = dict(model.named_modules(remove_duplicate=False))
+    for name, module in owners.items():  # a module comes after the one that holds it
+        outer = scales[name.rpartition(".")[0]] if name else 1.0
+        scales[name] = getattr(module, "learning_rate_scale", outer)
+        check_positive(f"{name}.learning_rate_scale", scales[name])
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            yield scales[name.rpartition(".")[0]], parameter
+
+
 def _encode_maps(encoder: nn.Module, maps: Tensor, mask: Tensor, embed_dim: int) -> Tensor:
     """Return the embeddings ``(batch, embed_dim)`` of the maps in ``mask``, zeros elsewhere."""
     if not mask.any():
         # Zeros that hang on every parameter: distributed training waits for the gradients of all of them.
-        zero = torch.stack([parameter.sum() for parameter in encoder.parameters()]).sum() * 0
+        zero = sum((parameter.sum() * 0 for parameter in encoder.parameters()), torch.zeros((), device=mask.device))
         return zero.expand(len(mask), embed_dim)
     # Images without a map stay out of the encoder, whose batch norm would mix them into the others.
     encoded: Tensor = encoder(maps[mask])
     return encoded.new_zeros(len(mask), encoded.shape[-1]).masked_scatter(mask[:, None], encoded)
 
 
-def _check_language(config: BMRLConfig, tokens: Tensor) -> None:
+def _check_language(config: LanguageConfig | CustomLanguageConfig, tokens: Tensor) -> None:
     """Check that the language encoder takes the prompts."""
     _, levels, length = tokens.shape
     for field, expected in (("num_levels", levels), ("context_length", length)):
-        if getattr(config, field) != expected:
-            raise ConfigError(f"{field}: expected {expected}, as the prompts have it, got {getattr(config, field)}")
+        got = getattr(config, field)
+        if got != expected:
+            raise ConfigError(f"language.{field}: expected {expected}, as the prompts have it, got {got}")
     if config.vocab_size <= int(tokens.max()):
         raise ConfigError(
-            f"vocab_size: expected more than the largest token {int(tokens.max())}, got {config.vocab_size}"
+            f"language.vocab_size: expected more than the largest token {int(tokens.max())}, got {config.vocab_size}"
         )

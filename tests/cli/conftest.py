@@ -13,7 +13,7 @@ from PIL import Image
 
 import bmrl
 from bmrl.generators import Generator
-from bmrl.models import BMRLConfig, build_model, save_model
+from bmrl.models import build_model, presets, save_model
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(bmrl.__file__).parents[1])}
 
@@ -24,9 +24,10 @@ def save_small_model(folder):
         Generator(name="real", manipulation="none", architecture="none"),
         Generator(name="ddpm, v1", manipulation="EFS", architecture="diffusion"),
     )
-    sizes = {"image_size": 32, "embed_dim": 16, "channels": (4, 8), "convs_per_stage": (1, 1), "visual_blocks": 1,
-             "num_heads": 2, "mlp_dim": 16, "token_patch": 1, "parsing": False, "language": False}  # fmt: skip
-    return save_model(build_model(BMRLConfig(generators=generators, thresholds=(0.25, 0.9), **sizes)), folder)
+    sizes = {"image_size": 32, "embed_dim": 16, "*.channels": (4, 8), "*.convs_per_stage": (1, 1), "*.num_blocks": 1,
+             "*.num_heads": 2, "*.mlp_dim": 16, "*.token_patch": 1, "parsing": None, "language": None,
+             "decision.thresholds": (0.25, 0.9)}  # fmt: skip
+    return save_model(build_model(presets.paper(generators=generators, **sizes)), folder)
 
 
 @pytest.fixture(scope="session")

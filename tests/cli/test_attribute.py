@@ -159,7 +159,7 @@ def test_a_folder_that_may_not_be_read_is_an_error(image, environment):
         script = f"""
 import os
 import bmrl.data.finding
-from bmrl.cli.arguments import images_of
+from bmrl.cli.inputs import images_of
 if os.geteuid() == 0:
     os.setuid(65534)
 for item in images_of({names!r}).items:

@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 import bmrl
 from bmrl._extras import EXTRAS
+from bmrl.cli.commands import COMMANDS
 
 PACKAGE = Path(bmrl.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
@@ -99,8 +100,8 @@ for name in ("torchvision", "lightning", "matplotlib", "sklearn", "yaml", "onnx"
         pass
     else:
         sys.exit(f"{name} is there: this is no base install")
-sizes = dict(image_size=32, embed_dim=16, channels=(4, 8), convs_per_stage=(1, 1), visual_blocks=1, num_heads=2,
-             mlp_dim=16, token_patch=1, language=False)
+sizes = {"image_size": 32, "embed_dim": 16, "*.channels": (4, 8), "*.convs_per_stage": (1, 1), "*.num_blocks": 1,
+         "*.num_heads": 2, "*.mlp_dim": 16, "language": None}
 model = bmrl.build_model(bmrl.models.presets.tiny(num_generators=2, **sizes))
 bmrl.save_model(model, "model")
 bmrl.load_model("model")
@@ -142,7 +143,7 @@ def test_the_base_install_saves_exports_and_attributes(python):
 
 
 def test_help_of_every_command(python):
-    commands = ("demo", "simulate", "import", "train", "evaluate", "compare", "attribute", "export", "serve")
+    commands = [command.name for command in COMMANDS]
     shown = python(HELP, *commands)
     assert shown.returncode == 0, shown.stderr
     for command in commands:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bmrl._files import CLAIM, claimed
-from bmrl.cli import demo
-from bmrl.cli.demo import MARK, run_demo
+from bmrl.cli import demo as steps_of_demo
+from bmrl.cli.demo import MARK, demo
 from bmrl.errors import ConfigError, FolderInUseError
 
 if TYPE_CHECKING:
@@ -27,35 +27,35 @@ def earlier(tmp_path, monkeypatch):
         (folder / "bmrl.pt").write_text("exported")
         return folder / "model"
 
-    monkeypatch.setattr(demo, "_run", steps)
-    run_demo(tmp_path / "demo", seed=1)
+    monkeypatch.setattr(steps_of_demo, "_run", steps)
+    demo(tmp_path / "demo", seed=1)
     return tmp_path / "demo"
 
 
 def test_keeps_what_lies_in_its_folder(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"out: expected a new or empty folder, or what .*thesis.txt, which is not"):
-        run_demo(tmp_path)
+        demo(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_replaces_an_earlier_demo(earlier):
-    run_demo(earlier, seed=2)
+    demo(earlier, seed=2)
     assert (earlier / "model" / "config.json").read_text() == "2"
     assert {path.name for path in earlier.iterdir()} == {MARK, "model", "bmrl.pt"}
 
 
 def test_replaces_a_demo_that_was_interrupted(earlier, monkeypatch):
-    steps = demo._run
+    steps = steps_of_demo._run
 
     def interrupted(folder: Path, seed: int) -> Path:
         steps(folder, seed)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "_run", interrupted)
+    monkeypatch.setattr(steps_of_demo, "_run", interrupted)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            run_demo(earlier)
+            demo(earlier)
 
 
 def add_file(folder: Path) -> Path:
@@ -89,12 +89,12 @@ def test_refuses_to_replace_what_was_added_or_changed(earlier, change):
     kept = change(earlier)
     before = sorted(os.walk(earlier, followlinks=True))
     with pytest.raises(ConfigError, match=r"which is not, or was changed since; move it away, or give another folder"):
-        run_demo(earlier)
+        demo(earlier)
     assert kept.exists()
     assert sorted(os.walk(earlier, followlinks=True)) == before
 
 
 def test_refuses_a_folder_that_another_process_uses(earlier):
     with claimed(earlier), pytest.raises(FolderInUseError, match="expected a folder that nobody else writes into"):
-        run_demo(earlier)
+        demo(earlier)
     assert (earlier / "model" / "config.json").read_text() == "1"

@@ -73,7 +73,7 @@ def test_a_file_whose_name_is_no_utf8(capsys):
         ("evaluate nowhere --data nowhere --out o --batch-size 0", "batch_size: expected an integer >= 1, got 0"),
         ("attribute nowhere a.png --threshold -1", "threshold: expected 0 .. 1, got -1.0"),
         ("attribute nowhere a.png --batch-size 0", "batch_size: expected an integer >= 1, got 0"),
-        ("attribute m a.png --device cuda:99", "expected auto or a device of PyTorch that is there, got"),
+        ("attribute m a.png --device cuda:99", "device: expected auto or a device of PyTorch that is there"),
         ("attribute --server 127.0.0.1:1 a.png --threshold 7", "threshold: expected 0 .. 1, got 7.0"),
         ("serve nowhere --probe-interval 0", "probe_interval: expected > 0, got 0.0"),
         ("serve nowhere --probe-interval nan", "probe_interval: expected > 0, got nan"),
@@ -81,7 +81,7 @@ def test_a_file_whose_name_is_no_utf8(capsys):
 )  # fmt: skip
 def test_options_are_looked_at_first(capsys, arguments, expected):
     before = sorted(os.listdir())
-    assert failure(capsys, arguments.split()) == expected
+    assert failure(capsys, arguments.split()).startswith(expected)
     assert sorted(os.listdir()) == before
 
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 SMALL = [
     "image_size=64",
     "embed_dim=16",
-    "channels=[4,8,8]",
-    "convs_per_stage=[1,1,1]",
-    "mlp_dim=16",
-    "visual_blocks=1",
+    "*.channels=[4,8,8]",
+    "*.convs_per_stage=[1,1,1]",
+    "*.mlp_dim=16",
+    "*.num_blocks=1",
 ]
 
 
@@ -82,7 +82,7 @@ def test_evaluate_writes_a_report(trained, tmp_path):
     data, model = trained
     result = run("evaluate", model, "--data", data, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
-    for line in ("seen accuracy", "AUROC seen/unseen", "seen accepted at 0.7", "unseen rejected at 0.9"):
+    for line in ("Seen accuracy", "AUROC seen/unseen", "Seen accepted at 0.7", "Unseen rejected at 0.9"):
         assert line in result.stdout
     assert json.loads((tmp_path / "metrics.json").read_text())["seen"]["num_images"] == 8
     assert "<html" in (tmp_path / "report.html").read_text()
@@ -167,7 +167,7 @@ def test_bad_input_is_one_line_and_exit_code_1(trained, tmp_path):
     (tmp_path / "manifest.csv").write_text("path,generator\n")
     assert "expected one column manipulation" in failure(run("train", "--data", tmp_path, "--out", tmp_path / "m"))
     assert "edge: expected true or false" in failure(
-        run("train", "--data", data, "--out", tmp_path / "m", "--set", "edge=False")
+        run("train", "--data", data, "--out", tmp_path / "m", "--set", "edge=null")
     )
     (tmp_path / "empty").mkdir()
     assert "expected images in this folder, got none" in failure(run("attribute", model, tmp_path / "empty"))

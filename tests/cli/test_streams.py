@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from bmrl.cli.terminal import LineFormatter, complain, progress_bar
+from bmrl.cli.output import LineFormatter, complain, progress_bar
 
 
 @pytest.fixture

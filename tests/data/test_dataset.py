@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from bmrl.data import import_folder, simulate
+from bmrl.data import import_faces, simulate
 from bmrl.data.dataset import FaceDataset
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
 from bmrl.errors import DataError, RangeError
 from bmrl.parsing import PARSING_CLASSES
 
@@ -317,7 +318,7 @@ OFFICIAL = (  # CelebAMask-HQ's g_mask.py, as names
 
 def test_maps_in_another_order_are_warned_of(tmp_path, caplog):
     """Maps of simulated faces, whose classes are known, are as they should be; reordered they are not."""
-    manifest = simulate(tmp_path, images_per_generator=3, image_size=64)
+    manifest = Manifest.read(simulate(tmp_path, images_per_generator=3, image_size=64).folder)
     options = {"split": "train", "image_size": 64, "generators": manifest.generators("seen")}
     FaceDataset(manifest, **options)
     assert caplog.messages == []
@@ -332,5 +333,5 @@ def test_maps_in_another_order_are_warned_of(tmp_path, caplog):
         (tmp_path / name).unlink()
     families = tmp_path.parent / f"{tmp_path.name}.yaml"
     families.write_text("".join(f"{g.name}: {{manipulation: none}}\n" for g in manifest.generators()))
-    _, report = import_folder(tmp_path, tmp_path.parent / f"{tmp_path.name}-out", families=families)
+    report = import_faces(tmp_path, tmp_path.parent / f"{tmp_path.name}-out", families=families)
     assert sum("CelebAMask-HQ's own order; convert them first" in warning for warning in report.warnings) == 1

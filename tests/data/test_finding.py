@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from bmrl.data import find_images, simulate
 from bmrl.data.finding import find_files, natural_order
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
 from bmrl.errors import DataError, MissingFileError
 
 
@@ -26,7 +27,7 @@ def found(folder: Path) -> list[str]:
 
 def test_a_data_folder_means_the_images_of_its_manifest(tmp_path):
     """Neither its parsing maps nor its contact sheet, nor what else lies there."""
-    manifest = simulate(tmp_path / "data", images_per_generator=3, image_size=64)
+    manifest = Manifest.read(simulate(tmp_path / "data", images_per_generator=3, image_size=64).folder)
     touch(tmp_path / "data", "sim_camera/.hidden.png", "notes.png")
     images, unsupported, skipped = find_images(tmp_path / "data")
     assert sorted(images) == sorted(manifest.image_path(row) for row in manifest.rows)

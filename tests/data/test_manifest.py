@@ -9,14 +9,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bmrl.data._manifest_rules import is_inside
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
+from bmrl.data.rules import is_inside
 from bmrl.errors import BMRLError, DataError, DTypeError, MissingFileError, RangeError
-from bmrl.generators import Generator
+from bmrl.generators import ARCHITECTURES, MANIPULATIONS, Generator
 
 HEADER = "path,generator,manipulation,architecture,role,split,group"
 ROW = Row("ddpm/1.png", "ddpm", "EFS", "diffusion", "seen", "train", "a")
-FAMILIES = [("none", "none")] + [(way, kind) for way in ("EFS", "FS", "AM") for kind in ("GAN", "diffusion")]
+FAMILIES = [("none", "none")] + [(way, kind) for way in MANIPULATIONS[1:] for kind in ARCHITECTURES[1:]]
 
 
 def write(folder: Path, *lines: str, header: str = HEADER) -> Path:
@@ -128,9 +129,13 @@ def test_generators_are_sorted_by_name():
     [
         (
             "ddpm/1.png,ddpm,EFX,diffusion,seen,train,a",
-            "column manipulation: expected none or EFS or FS or AM, got 'EFX'",
+            "column manipulation: expected none, EFS, FS, AM or FR, got 'EFX'; did you mean EFS?",
         ),
-        ("ddpm/1.png,ddpm,EFS,gan,seen,train,a", "column architecture: expected none or GAN or diffusion, got 'gan'"),
+        (
+            "ddpm/1.png,ddpm,EFS,gan,seen,train,a",
+            "column architecture: expected none, GAN, diffusion, flow, autoregressive, autoencoder, graphics or "
+            "unknown, got 'gan'; did you mean GAN?",
+        ),
         ("ddpm/1.png,ddpm,EFS,GAN,known,train,a", "column role: expected seen or unseen, got 'known'"),
         ("ddpm/1.png,ddpm,EFS,GAN,seen,dev,a", "column split: expected train or val or test, got 'dev'"),
         ("ddpm/1.png,ddpm,EFS,GAN,seen,train,", "column group: expected a name without outer spaces, got ''"),
@@ -141,13 +146,13 @@ def test_generators_are_sorted_by_name():
         ("ddpm/1.png,ddpm,EFS,GAN,unseen,val,a", "column split: expected test for role unseen, got val"),
         (
             "ddpm/1.png,ddpm,none,GAN,seen,train,a",
-            "column architecture: expected manipulation and architecture none for a photograph and neither for a "
-            "generator, got manipulation none and architecture GAN",
+            "column architecture: expected none exactly for photographs (manipulation none), got GAN with "
+            "manipulation none",
         ),
         (
-            "ddpm/1.png,ddpm,FS,none,seen,train,a",
-            "column architecture: expected manipulation and architecture none for a photograph and neither for a "
-            "generator, got manipulation FS and architecture none",
+            "ddpm/1.png,ddpm,FR,none,seen,train,a",
+            "column architecture: expected none exactly for photographs (manipulation none), got none with "
+            "manipulation FR",
         ),
     ],
 )

@@ -13,10 +13,11 @@ from bmrl.encoders import (
     AppearanceEncoder,
     EdgeEncoder,
     LanguageEncoder,
-    MultiPerspectiveVisualEncoder,
     NoiseEncoder,
     ParsingEncoder,
+    PretrainedEncoder,
 )
+from bmrl.models import MultiPerspectiveVisualEncoder, paper_views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,16 +52,30 @@ def texts(batch: int, *, levels: int = 4, length: int = 6) -> Tensor:
     return tokens
 
 
-def visual(**options: object) -> Case:
+def visual(*names: str, fusion: str = "sum", **options: int) -> Case:
+    """The encoder of some of the paper's views, or of all."""
+
+    def build() -> nn.Module:
+        views = paper_views(32, **SMALL, **options)
+        chosen = {name: view for name, view in views.items() if not names or name in names}
+        return MultiPerspectiveVisualEncoder(chosen, image_size=32, embed_dim=16, num_heads=4, fusion=fusion)
+
     return Case(
-        lambda: MultiPerspectiveVisualEncoder(32, **SMALL, **options),
+        build,
         lambda batch: torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8),
+    )
+
+
+def pretrained(name: str, **options: object) -> Case:
+    return Case(
+        lambda: PretrainedEncoder(name, 48, embed_dim=16, weights=None, frozen=False, **options),
+        lambda batch: torch.rand(batch, 3, 48, 48),
     )
 
 
 CASES = {
     "appearance": Case(lambda: AppearanceEncoder(32, **SMALL), lambda b: torch.rand(b, 3, 32, 32)),
-    "appearance, a token a position": Case(
+    "appearance, a token per position": Case(
         lambda: AppearanceEncoder(32, token_patch=1, **SMALL), lambda b: torch.rand(b, 3, 32, 32)
     ),
     "edge": Case(lambda: EdgeEncoder(24, **SMALL), lambda b: torch.rand(b, 1, 24, 24)),
@@ -70,11 +85,14 @@ CASES = {
     ),
     "language": Case(lambda: LanguageEncoder(**TEXT), texts),
     "language, first level": Case(lambda: LanguageEncoder(readout="first_level", **TEXT), texts),
+    "pretrained, pooled": pretrained("test_efficientnet"),
+    "pretrained, tokens": pretrained("test_vit", pooling="tokens", num_blocks=1, num_heads=4, mlp_dim=24),
+    "pretrained, with constants": pretrained("test_vit_relpos", pooling="output"),
     "visual, sum": visual(),
     "visual, cross-attention": visual(fusion="cross_attention"),
     "visual, small patch": visual(patch_size=12),
-    "visual, appearance alone": visual(edge=False, noise=False),
-    "visual, edge and noise": visual(appearance=False),
+    "visual, appearance alone": visual("appearance"),
+    "visual, edge and noise": visual("edge", "noise"),
 }
 
 

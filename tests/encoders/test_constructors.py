@@ -12,7 +12,6 @@ from bmrl.encoders import (
     ConvTransformer,
     EdgeEncoder,
     LanguageEncoder,
-    MultiPerspectiveVisualEncoder,
     NoiseEncoder,
     ParsingEncoder,
     SelfAttention,
@@ -22,10 +21,12 @@ from bmrl.encoders import (
     tokenize,
 )
 from bmrl.errors import ConfigError, DTypeError, RangeError, ShapeError
-from bmrl.models import BMRL, build_model
+from bmrl.models import MultiPerspectiveVisualEncoder, View, build_model, paper_views
+from bmrl.models.views import Residuals
+from bmrl.ops import Sobel
 
 MPVE = MultiPerspectiveVisualEncoder
-IMAGE_ENCODERS = (AppearanceEncoder, EdgeEncoder, ParsingEncoder, NoiseEncoder, MultiPerspectiveVisualEncoder)
+IMAGE_ENCODERS = (AppearanceEncoder, EdgeEncoder, ParsingEncoder, NoiseEncoder)
 SIZES = ("embed_dim", "num_blocks", "num_heads", "mlp_dim")
 
 
@@ -34,6 +35,7 @@ def arguments_of(encoder: type) -> dict[str, object]:
     stack = {"channels": (3, 4), "convs_per_stage": (1, 1), "embed_dim": 8, "num_heads": 2}
     others = {
         ConvBackbone: {"channels": (3, 4), "convs_per_stage": (1, 1)},
+        Residuals: {},
         ConvTransformer: stack | {"in_channels": 3, "input_size": 32},
         LanguageEncoder: {"vocab_size": 9, "embed_dim": 8, "num_heads": 2},
         SelfAttention: {"embed_dim": 8, "num_heads": 2},
@@ -52,7 +54,8 @@ COUNTS = [
     *((SelfAttention, name) for name in ("embed_dim", "num_heads")),
     *((ConvTransformer, name) for name in ("in_channels", "input_size")),
     (ConvBackbone, "in_channels"),
-    (MultiPerspectiveVisualEncoder, "patch_size"),
+    (Residuals, "patch_size"),
+    (paper_views, "image_size"),
 ]
 
 
@@ -70,7 +73,6 @@ SWITCHES = [
     (NoiseEncoder, "final_pool"),
     (SelfAttention, "causal"),
     (TransformerBlock, "causal"),
-    *((MultiPerspectiveVisualEncoder, name) for name in ("appearance", "edge", "noise")),
 ]
 
 
@@ -100,17 +102,26 @@ def test_dropout(encoder, value):
         (lambda: AppearanceEncoder(token_patch=True), RangeError, r"token_patch: expected 'all' or 1, got True"),
         (lambda: LanguageEncoder(readout=3), RangeError, r"readout: expected 'last_level' or 'first_level', got 3"),
         (lambda: LanguageEncoder(num_heads=3), ConfigError, r"num_heads: expected a divisor of embed_dim 512, got 3"),
-        (lambda: MPVE(64, 96), RangeError, r"patch_size: expected .* <= 64, got 96"),
-        (lambda: MPVE(fusion=None), RangeError, r"fusion: expected .*, got None"),
+        (lambda: MPVE({}, fusion=None), RangeError, r"fusion: expected .*, got None"),
+        (lambda: MPVE({}), ConfigError, r"views: expected at least one, got none"),
+        (lambda: MPVE([]), DTypeError, r"views: expected views by name, got list"),
+        (lambda: MPVE({"a": nn.Identity()}), DTypeError, r"views.a: expected a bmrl.models.View, got Identity"),
         (
-            lambda: MPVE(noise_truncation=0),
+            lambda: MPVE({"a": View(Sobel(), nn.Identity())}, fusion="cross_attention"),
+            ConfigError,
+            r"views: expected appearance, the query of cross_attention, got a",
+        ),
+        (lambda: View(nn.Identity, nn.Identity()), DTypeError, r"operator: expected a torch.nn.Module, got type"),
+        (lambda: View(nn.Identity(), torch.sin), DTypeError, r"encoder: expected a torch.nn.Module, got builtin"),
+        (
+            lambda: Residuals(truncation=0),
             RangeError,
-            r"noise_truncation: expected > 0, got 0",
+            r"truncation: expected > 0, got 0",
         ),
         (
-            lambda: MPVE(noise_truncation="a"),
+            lambda: Residuals(truncation="a"),
             DTypeError,
-            r"noise_truncation: expected a number",
+            r"truncation: expected a number",
         ),
         (lambda: tokenize(3), DTypeError, r"texts: expected a sequence of strings, got int"),
         (lambda: tokenize(["a", 3]), DTypeError, r"texts\[1\]: expected a string, got int"),
@@ -129,7 +140,6 @@ def test_dropout(encoder, value):
             r"palette: expected a floating-point dtype, got torch.uint8",
         ),
         (lambda: build_model({}), DTypeError, r"config: expected a BMRLConfig, got dict"),
-        (lambda: BMRL(None), DTypeError, r"config: expected a BMRLConfig, got NoneType"),
     ],
 )
 def test_the_rest(make, kind, message):

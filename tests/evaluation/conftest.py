@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
 from bmrl.generators import Generator
-from bmrl.models import BMRLConfig, BMRLOutput
+from bmrl.models import BMRLConfig, BMRLOutput, presets
 from tests.training.conftest import data, small
 
 __all__ = ["data", "small"]  # fixtures
@@ -28,7 +29,7 @@ class ColorJudge(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.config = BMRLConfig(generators=CLASSES, image_size=32, thresholds=(0.7, 0.9))
+        self.config = BMRLConfig(generators=CLASSES, image_size=32)
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
 
     def forward(self, images):
@@ -66,9 +67,10 @@ def small_config():
     """Make the configuration of a real BMRL model that is quick to run: 32 px, a few channels, no training branches."""
 
     def make(generators=CLASSES, **changes):
-        sizes = {"image_size": 32, "embed_dim": 16, "channels": (4, 8), "convs_per_stage": (1, 1), "visual_blocks": 1,
-                 "num_heads": 2, "mlp_dim": 16, "token_patch": 1, "parsing": False, "language": False}  # fmt: skip
-        return BMRLConfig(generators=generators, **(sizes | changes))
+        sizes = {"image_size": 32, "embed_dim": 16, "*.channels": (4, 8), "*.convs_per_stage": (1, 1),
+                 "*.num_blocks": 1, "*.num_heads": 2, "*.mlp_dim": 16, "*.token_patch": 1, "parsing": None,
+                 "language": None}  # fmt: skip
+        return presets.paper(generators=generators, **(sizes | changes))
 
     return make
 

@@ -9,18 +9,15 @@ import pytest
 import torch
 
 from bmrl.errors import BMRLError
-from bmrl.evaluation import Predictions, evaluate, metrics, predict, summarize
+from bmrl.evaluation import Predictions, evaluate, format_metrics, metrics, predict, render_report, summarize
 from bmrl.evaluation.detection import detection_metrics, real_probability
 from bmrl.evaluation.image_statistics import color_spectrum_statistics
 from bmrl.evaluation.intervals import wilson_interval
 from bmrl.evaluation.plots import embedding_map, markers, score_histogram, threshold_curves
 from bmrl.evaluation.projection import project
-from bmrl.evaluation.report import render_report
 from bmrl.evaluation.shortcuts import shortcut_baseline
-from bmrl.evaluation.summary import headline
-from bmrl.evaluation.table import format_figures
-from bmrl.inference import Attributor
-from bmrl.inference.attribution import attributions_from_probabilities
+from bmrl.evaluation.summary import Summary
+from bmrl.inference import Attributor, attributions_from_probabilities, decide
 
 GOOD = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])
 LABELS = torch.tensor([0, 2])
@@ -45,7 +42,7 @@ PROBABILITIES = (
 SCORES_REFUSED = ("x", None, [], 0.5, [1, 2], [[0.5]], [float("inf")], ["a"])
 
 METRICS = {
-    metrics.max_probability: {"probabilities": (GOOD, PROBABILITIES)},
+    decide: {"probabilities": (GOOD, PROBABILITIES)},
     metrics.confusion_matrix: {
         "probabilities": (GOOD, PROBABILITIES),
         "labels": (LABELS, ("x", None, [0], [0, 3], [0, -1], [0.0, 1.0], [True, False])),
@@ -121,12 +118,6 @@ METRICS = {
         "kinds": ([0, 1], ([0],)),
         "styles": (markers(1, 1), ()),
     },
-    headline: {
-        "figures": (
-            {"seen": {"accuracy": 1.0, "balanced_accuracy": 1.0}, "unseen": None, "thresholds": []},
-            (None, "x", {}, [], {"seen": {}}),
-        )
-    },
 }
 
 
@@ -139,12 +130,12 @@ def cases(table):
 
 
 @pytest.mark.parametrize(("function", "good", "name", "value"), list(cases(METRICS)))
-def test_figures_refuse_nonsense(function, good, name, value):
+def test_metrics_refuse_nonsense(function, good, name, value):
     refuses(function, good, name, value)
 
 
 @pytest.mark.parametrize("function", METRICS, ids=lambda function: function.__name__)
-def test_figures_take_what_the_table_calls_good(function):
+def test_metrics_take_what_the_table_calls_good(function):
     function(**{name: value for name, (value, _) in METRICS[function].items()})
 
 
@@ -162,7 +153,7 @@ THRESHOLDS = ([], [7], ["a"], 0.5, "0.5", None, [None], [float("nan")], [True])
 
 def test_predictions_and_what_is_made_of_them(model, manifest, classes, tmp_path):
     found = predict(model, manifest)
-    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Predictions)}
+    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Predictions) if field.init}
     for name, values in {
         "generators": (None, "abc", ["red"]),
         "probabilities": (*PROBABILITIES, GOOD),
@@ -174,10 +165,15 @@ def test_predictions_and_what_is_made_of_them(model, manifest, classes, tmp_path
         refuses(summarize, {"predictions": found}, "thresholds", value)
     for value in (None, "x", [], found.probabilities):
         refuses(summarize, {"thresholds": [0.5]}, "predictions", value)
-        refuses(render_report, {"metrics": summarize(found, [0.5])}, "predictions", value)
-        refuses(render_report, {"predictions": found}, "metrics", value, "figures")
-    with pytest.raises(BMRLError, match="figures: expected the result of evaluate or summarize, got one without"):
-        format_figures({"x": {}})
+        refuses(render_report, {}, "evaluation", value)
+    good = summarize(found, [0.5]).to_dict()
+    assert Summary.from_dict(good) == summarize(found, [0.5])
+    wrong = {"unseen": 3}, {"thresholds": 3}, {"thresholds": [{}]}, {"seen": {"accuracy": "high"}}
+    for content in (None, "x", {}, [], {"seen": {}}, *(good | change for change in wrong)):
+        refuses(Summary.from_dict, {}, "content", content, "metrics")
+        refuses(format_metrics, {}, "models", {"x": content}, "metrics")
+    for value in (None, [True] * 9, torch.ones(9), torch.ones(3, dtype=torch.bool)):
+        refuses(found.select, {}, "images", value)
     sources = ["a"] * len(found.rows)
     good = {"probabilities": found.probabilities, "generators": classes, "threshold": 0.5, "sources": sources}
     assert len(attributions_from_probabilities(**good)) == len(sources)
@@ -199,29 +195,29 @@ DEVICES = ("tpu0", "", 1.5, [], "meta", "cuda:99")
 def test_running_a_model(model, manifest, tmp_path):
     for value in (None, 3, b"x", [], torch.nn.Linear(1, 1), Path):
         refuses(Attributor, {}, "model", value)
-        refuses(predict, {"manifest": manifest}, "model", value)
+        refuses(predict, {"data": manifest}, "model", value)
         refuses(evaluate, {"data": manifest, "out": tmp_path / "o"}, "model", value)
     for value in COUNTS:
         refuses(Attributor, {"model": model}, "batch_size", value)
-        refuses(predict, {"model": model, "manifest": manifest}, "batch_size", value)
+        refuses(predict, {"model": model, "data": manifest}, "batch_size", value)
         refuses(evaluate, {"model": model, "data": manifest, "out": tmp_path / "o"}, "batch_size", value)
     for value in DEVICES:
         refuses(Attributor, {"model": model}, "device", value)
-        refuses(predict, {"model": model, "manifest": manifest}, "device", value)
+        refuses(predict, {"model": model, "data": manifest}, "device", value)
         refuses(evaluate, {"model": model, "data": manifest, "out": tmp_path / "o"}, "device", value)
     for value in ("x", True, float("nan"), -0.1, 7, [0.5]):
         refuses(Attributor, {"model": model}, "threshold", value)
     for value in (None, "holdout", [], 3):
-        refuses(predict, {"model": model, "manifest": manifest}, "split", value)
+        refuses(predict, {"model": model, "data": manifest}, "split", value)
         refuses(evaluate, {"model": model, "data": manifest, "out": tmp_path / "o"}, "split", value)
-        refuses(shortcut_baseline, {"manifest": manifest}, "split", value)
+        refuses(shortcut_baseline, {"data": manifest}, "split", value)
     for value in COUNTS:
-        refuses(shortcut_baseline, {"manifest": manifest}, "image_size", value)
-        refuses(shortcut_baseline, {"manifest": manifest}, "max_per_generator", value)
-    for value in (None, 3, "data", []):
-        refuses(shortcut_baseline, {}, "manifest", value)
-        refuses(predict, {"model": model}, "manifest", value)
-    refuses(predict, {"model": model, "manifest": manifest}, "read", 3)
+        refuses(shortcut_baseline, {"data": manifest}, "image_size", value)
+        refuses(shortcut_baseline, {"data": manifest}, "max_per_generator", value)
+    for value in (None, 3, []):
+        refuses(shortcut_baseline, {}, "data", value)
+        refuses(predict, {"model": model}, "data", value)
+    refuses(predict, {"model": model, "data": manifest}, "read", 3)
     good = {"model": model, "data": manifest, "out": tmp_path / "o"}
     for value in THRESHOLDS:
         if value is not None:

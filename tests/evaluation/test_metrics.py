@@ -167,8 +167,6 @@ def test_accepts_arrays_lists_half_precision_and_gradients():
     labels = rows.argmax(dim=1)
     for values in (rows, rows.detach().numpy(), rows.tolist(), rows.bfloat16(), rows.half()):
         assert metrics.accuracy(values, labels) == 1.0
-    assert metrics.max_probability(rows).dtype == torch.float64
-    assert not metrics.max_probability(rows).requires_grad
 
 
 GOOD = [[0.5, 0.5], [0.25, 0.75]]
@@ -192,7 +190,7 @@ def test_rejects_what_is_no_probability(rows, error, message):
     with pytest.raises(error, match="^probabilities: expected " + message):
         metrics.accuracy(rows, labels)
     with pytest.raises(error, match="^probabilities: expected " + message):
-        metrics.max_probability(rows)
+        metrics.rejection_rate(rows, 0.5)
     with pytest.raises(error, match="^seen_probabilities: expected " + message):
         metrics.oscr(rows, labels, GOOD)
     with pytest.raises(error, match="^unseen_probabilities: expected " + message):

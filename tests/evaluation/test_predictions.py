@@ -5,10 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from bmrl.data.manifest import Manifest, Row
-from bmrl.errors import DataError, RangeError, ShapeError
-from bmrl.evaluation.predictions import Predictions, predict
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
+from bmrl.errors import DataError, MissingFileError, RangeError, ShapeError
+from bmrl.evaluation import Predictions, predict
 from bmrl.images import read_image
+from bmrl.inference import Attributor
 from bmrl.models import build_model, save_model
 
 
@@ -28,7 +30,7 @@ def test_probabilities_labels_and_order(model, manifest, expected_probabilities,
 
 def test_other_split(model, manifest):
     assert {row.split for row in predict(model, manifest, split="train").rows} == {"train"}
-    with pytest.raises(DataError, match=r"split: expected images in the val split of .*data, got none"):
+    with pytest.raises(DataError, match=r"^split: expected .* val .*, got none"):
         predict(model, manifest, split="val")
 
 
@@ -50,7 +52,7 @@ def test_unreadable_images_are_left_out_and_named(model, manifest, expected_prob
 def test_nothing_readable_is_an_error(model, manifest):
     for row in manifest.rows:
         manifest.image_path(row).write_bytes(b"")
-    with pytest.raises(DataError, match=r"manifest: expected readable images, got 9 unreadable; first: .*test0.png"):
+    with pytest.raises(DataError, match=r"^data: expected readable images, got 9 unreadable.*test0.png"):
         predict(model, manifest)
 
 
@@ -69,12 +71,12 @@ def test_roles_must_fit_the_model(model, manifest):
 
     with pytest.raises(
         DataError,
-        match=r"manifest: expected seen generators to be classes of the model \(green, photo, red\), got seen 'gray'",
+        match=r"^data: expected .*\(green, photo, red\), got seen 'gray'",
     ):
         predict(model, with_role("gray", "seen"))
     with pytest.raises(
         DataError,
-        match=r"manifest: expected unseen generators not to be classes .*, got unseen 'red' \(red/test0.png\)",
+        match=r"^data: expected .*, got unseen 'red' \(red/test0.png\)",
     ):
         predict(model, with_role("red", "unseen"))
 
@@ -115,6 +117,38 @@ def test_half_precision_models_are_accepted(model, manifest, expected_probabilit
     found = predict(model.half(), manifest)
     expected = torch.tensor(list(expected_probabilities.values()))
     torch.testing.assert_close(found.probabilities.float(), expected, rtol=0, atol=1e-2)
+
+
+def test_a_folder_stands_for_its_manifest(model, manifest):
+    expected = predict(model, manifest)
+    for data in (manifest.root, str(manifest.root)):
+        found = predict(model, data)
+        assert found.rows == expected.rows
+        assert torch.equal(found.probabilities, expected.probabilities)
+    with pytest.raises(MissingFileError, match="nowhere"):
+        predict(model, manifest.root / "nowhere")
+
+
+def test_select_keeps_what_belongs_together(model, manifest):
+    found = predict(model, manifest)
+    some = found.select(found.of("green") | found.of("gray"))
+    assert [row.path for row in some.rows] == [f"{name}/test{n}.png" for name in ("green", "gray") for n in (0, 1)]
+    places = [3, 4, 6, 7]
+    assert torch.equal(some.probabilities, found.probabilities[places])
+    assert torch.equal(some.embeddings, found.embeddings[places])
+    assert some.labels.tolist() == [1, 1, -1, -1]
+    assert torch.equal(some.decisions.scores, found.decisions.scores[places])
+    assert found.unseen_generators == ["gray", "snapshot"]
+
+
+def test_its_answers_are_those_of_an_attributor(model, manifest):
+    paths = [manifest.image_path(row) for row in manifest.select(split="test")]
+    expected = Attributor(model, threshold=0.9)(paths)
+    found = predict(model, manifest).attributions(0.9)
+    assert [answer.source for answer in found] == [row.path for row in manifest.select(split="test")]
+    for answer, other in zip(found, expected, strict=True):
+        assert dataclasses.replace(answer, source=other.source) == other
+    assert {answer.seen for answer in found} == {True, False}
 
 
 def test_sizes_must_agree(classes):

@@ -1,22 +1,25 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import itertools
 import re
 import sys
 import warnings
 from html.parser import HTMLParser
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from bmrl.data.manifest import Row
+from bmrl import __version__
+from bmrl.data.row import Row
 from bmrl.errors import MissingExtraError
-from bmrl.evaluation.predictions import Predictions
-from bmrl.evaluation.report import render_report
-from bmrl.evaluation.summary import summarize
-from bmrl.generators import Generator
+from bmrl.evaluation import Evaluation, Predictions, Skipped, render_report, summarize
+from bmrl.evaluation.measures import MEASURES
+from bmrl.generators import ARCHITECTURES, MANIPULATIONS, Generator
 
 HOSTILE = '<script>alert("x")</script>'
 VOID = {"meta", "img", "br"}
@@ -61,8 +64,8 @@ class Page(HTMLParser):
         return found
 
 
-def make(names=("red", "photo"), num_unseen=4, num_seen=6, skipped=()):
-    """A set of predictions that names two classes (one real), with its figures."""
+def make(names=("red", "photo"), num_unseen=4, num_seen=6, skipped=(), **changes):
+    """An evaluation of random answers that name two classes (one real)."""
     classes = (
         Generator(name=names[0], manipulation="EFS", architecture="GAN"),
         Generator(name=names[1], manipulation="none", architecture="none"),
@@ -72,59 +75,112 @@ def make(names=("red", "photo"), num_unseen=4, num_seen=6, skipped=()):
     rng = torch.Generator().manual_seed(0)
     probabilities = torch.rand(len(rows), 2, generator=rng, dtype=torch.float64)
     probabilities = probabilities / probabilities.sum(dim=1, keepdim=True)
-    predictions = Predictions(classes, tuple(rows), probabilities, torch.randn(len(rows), 8, generator=rng))
-    metrics = {
-        "bmrl_version": "1.2.3", "created": "2026-01-01T00:00:00+00:00",
+    embeddings = torch.randn(len(rows), 8, generator=rng)
+    predictions = Predictions(classes, tuple(rows), probabilities, embeddings, tuple(skipped))
+    summary = summarize(predictions, [0.7, 0.9])
+    fields = {name: getattr(summary, name) for name in ("seen", "unseen", "thresholds", "detection")}
+    fields |= {
+        "folder": Path("out"),
         "model": {"name": "m", "folder": None, "image_size": 32,
                   "generators": [{"name": c.name, "manipulation": c.manipulation, "architecture": c.architecture}
                                  for c in classes]},
         "data": {"root": "data", "split": "test", "num_images": len(rows), "num_skipped": len(skipped)},
-        **summarize(predictions, [0.7, 0.9]),
-        "skipped": list(skipped), "shortcut": None, "shortcut_reason": "not asked for", "baselines": {},
+        "created": "2026-01-01T00:00:00+00:00", "predictions": predictions, "shortcut_reason": "not asked for",
     }  # fmt: skip
-    return metrics, predictions
+    return Evaluation(**fields | changes)
+
+
+def unreadable(name, reason="damaged"):
+    """A skipped image; its path has no rules that a row would check."""
+    return Skipped(Row(name, name, "EFS", "GAN", "seen", "test", name), reason)
 
 
 def percent(value):
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}%"
 
 
-def test_shows_the_figures():
-    metrics, predictions = make()
-    page = Page(render_report(metrics, predictions))
-    assert page.row("Seen accuracy ↑")[1] == percent(metrics["seen"]["accuracy"])
-    assert page.row("OSCR ↑")[1] == percent(metrics["unseen"]["oscr"])
-    assert page.row("FPR at 95 % TPR ↓")[1] == percent(metrics["unseen"]["fpr95"])
-    accepted, rejected = page.row("Seen images accepted at 0.7 ↑"), page.row("Unseen images rejected at 0.7 ↑")
-    assert accepted[1] == percent(metrics["thresholds"][0]["seen_acceptance"])
-    assert rejected[1] == percent(metrics["thresholds"][0]["unseen_rejection"])
-    low, high = metrics["seen"]["per_generator"][0]["recall_interval"]
-    recall = percent(metrics["seen"]["per_generator"][0]["recall"])
-    right = metrics["seen"]["per_generator"][0]["num_correct"]
-    assert ["red", "entire face, GAN", "6", str(right), f"{recall} {100 * low:.1f} – {100 * high:.1f}", ""] in page.rows
-    assert ["photo", "photograph", "0", "0", "–", "no test image"] in page.rows
-    assert ["1", "red", *map(str, metrics["seen"]["confusion"][0])] in page.rows
-    assert ["", "odd", *map(str, metrics["unseen"]["per_generator"][0]["named"])] in page.rows
-    assert [row for row in page.rows if row[:3] == ["odd", "face swap, diffusion", "4"]]
+def test_shows_every_family():
+    made = make()
+    (entry,) = made.unseen["per_generator"]
+    families = list(itertools.product(MANIPULATIONS[1:], ARCHITECTURES[1:]))
+    entries = [entry | {"generator": f"{m} {a}", "manipulation": m, "architecture": a} for m, a in families]
+    page = Page(render_report(dataclasses.replace(made, unseen=made.unseen | {"per_generator": [entry, *entries]})))
+    words = {
+        "EFS": "entire face synthesis",
+        "FS": "face swap",
+        "AM": "attribute manipulation",
+        "FR": "face reenactment",
+    }
+    assert set(words) == {manipulation for manipulation, _ in families}
+    for manipulation, architecture in families:
+        assert page.row(f"{manipulation} {architecture}")[1] == f"{words[manipulation]}, {architecture}"
+
+
+def test_shows_the_metrics():
+    made = make()
+    page = Page(render_report(made))
+    assert page.row("Seen accuracy ↑")[1] == percent(made.seen["accuracy"])
+    assert page.row("OSCR ↑")[1] == percent(made.unseen["oscr"])
+    assert page.row("FPR at 95% TPR ↓")[1] == percent(made.unseen["fpr95"])
+    assert page.row("Seen accepted at 0.7 ↑")[1] == percent(made.thresholds[0]["seen_acceptance"])
+    assert page.row("Unseen rejected at 0.9 ↑")[1] == percent(made.thresholds[1]["unseen_rejection"])
+    red = made.seen["per_generator"][0]
+    low, high = red["recall_interval"]
+    interval = f"{percent(low)} – {percent(high)}"
+    cells = [
+        "red",
+        "entire face synthesis, GAN",
+        "6",
+        str(red["num_correct"]),
+        f"{percent(red['recall'])} {interval}",
+        "",
+    ]
+    assert cells in page.rows
+    assert ["photo", "photograph", "0", "0", "-", "no test image"] in page.rows
+    assert ["1", "red", *map(str, made.seen["confusion"][0])] in page.rows
+    assert ["", "odd", *map(str, made.unseen["per_generator"][0]["named"])] in page.rows
     assert page.row("All images")[1:3] == ["0", "10"]
     assert "Color and spectrum alone" not in page.rows[0]
     assert page.items == ["seen", "●red", "●photo", "unseen", "△odd"]
-    assert "bmrl 1.2.3" in page.text
+    assert f"bmrl {__version__}" in page.text
 
 
-def test_baselines_stand_beside_the_model():
-    metrics, predictions = make()
-    other, _ = make(num_seen=9, num_unseen=2)
-    older = {**other, "thresholds": other["thresholds"][:1]}
-    page = Page(render_report({**metrics, "shortcut": other, "baselines": {"CViT & co": older}}, predictions))
+def test_rejection_stands_below_the_acceptance_at_the_same_threshold():
+    made = make()
+    page = Page(render_report(made))
+    (header,) = [row for row in page.rows if row[3:] == ["AUROC", "rejected at 0.7", "rejected at 0.9"]]
+    odd = next(row for row in page.rows if row[:3] == ["odd", "face swap, diffusion", "4"])
+    entry = made.unseen["per_generator"][0]
+    assert odd[3] == percent(entry["auroc"])
+    for place, values in enumerate(made.thresholds):
+        accepted = page.row("Seen images accepted")
+        assert accepted[1] == "6"
+        assert accepted[3 + place].startswith(percent(values["seen_acceptance"]) + " ")
+        low, high = entry["rejection_interval"][place]
+        assert odd[4 + place] == f"{percent(entry['rejection'][place])} {percent(low)} – {percent(high)}"
+        assert page.row("All unseen images")[3 + place].startswith(percent(values["unseen_rejection"]) + " ")
+        assert page.row("Mean over unseen generators")[2 + place] == percent(values["unseen_rejection_mean"])
+    assert page.rows.index(header) < page.rows.index(accepted) < page.rows.index(odd)
+
+
+def test_baselines_stand_next_to_the_model():
+    other = make(num_seen=9, num_unseen=2)
+    older = dataclasses.replace(other, thresholds=other.thresholds[:1])
+    made = make(shortcut=other, baselines={"CViT & co": older})
+    page = Page(render_report(made))
     assert page.rows[0][1:] == ["This model", "Color and spectrum alone", "CViT & co"]
-    expected = [percent(one["unseen"]["oscr"]) for one in (metrics, other, older)]
-    assert page.row("OSCR ↑")[1:] == expected
-    assert page.row("Unseen images rejected at 0.9 ↑")[3] == "–"
+    assert page.row("OSCR ↑")[1:] == [percent(one.unseen["oscr"]) for one in (made, other, older)]
+    assert page.row("Unseen rejected at 0.9 ↑")[3] == "-"
+
+
+def test_a_metric_is_explained_once():
+    text = Page(render_report(make())).text
+    for entry in MEASURES:
+        assert text.count(entry.explanation) == 1, entry.name
 
 
 def test_is_one_file_without_scripts_or_links():
-    text = render_report(*make())
+    text = render_report(make())
     page = Page(text)
     assert not {"script", "link", "iframe", "a", "object"} & set(page.tags)
     assert "http" not in text
@@ -142,13 +198,17 @@ def test_is_one_file_without_scripts_or_links():
     "name", [HOSTILE, "a$b$c", r"$\frac$", "顔 生成器", "'\"><img src=x onerror=1>", "a&amp;b", "{{ 7 * 7 }}"]
 )
 def test_any_name_is_shown_as_it_is(name):
-    skipped = [{"path": name, "generator": name, "reason": name}]
-    metrics, predictions = make(names=(name, "photo"), skipped=skipped)
-    metrics["model"]["name"] = metrics["data"]["root"] = metrics["shortcut_reason"] = name
-    metrics["baselines"] = {name: make()[0]}
+    plain = make(names=(name, "photo"), skipped=[unreadable(name, name)])
+    made = dataclasses.replace(
+        plain,
+        model={**plain.model, "name": name},
+        data={**plain.data, "root": name},
+        shortcut_reason=name,
+        baselines={name: make()},
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns of characters that its font lacks
-        text = render_report(metrics, predictions)
+        text = render_report(made)
     page = Page(text)
     assert "script" not in page.tags
     assert page.tags.count("img") == 3
@@ -159,38 +219,34 @@ def test_any_name_is_shown_as_it_is(name):
 
 
 def test_says_what_is_missing():
-    metrics, predictions = make(num_unseen=0, num_seen=4)
-    page = Page(render_report(metrics, predictions))
+    page = Page(render_report(make(num_unseen=0, num_seen=4)))
     text = " ".join(page.text.split())
-    assert "Not drawn: a map needs at least 5 images, there are 4." in text
+    assert "at least 5 images, there are 4" in text
     assert "The test split holds no image of an unseen generator." in text
-    assert "nothing is known of how the model treats one" in text
-    assert "None: every image of the split was read." in text
-    assert "alone) is not shown: not asked for." in text
-    assert page.row("AUROC ↑")[1] == "–"
+    assert "nothing is known about how the model treats one" in text
+    assert "every image of the split was read" in text
+    assert "not shown: not asked for." in text
+    assert page.row("AUROC seen/unseen ↑")[1] == "-"
 
 
 def test_without_detection():
-    metrics, predictions = make()
-    metrics["detection"] = {"seen": None, "all": None, "reason": "generators: ..."}
-    assert "Not available: it needs real and generated classes" in Page(render_report(metrics, predictions)).text
+    made = make(detection={"seen": None, "all": None, "reason": "generators: ..."})
+    assert "Not available: it needs real and generated classes" in Page(render_report(made)).text
 
 
 def test_long_list_of_skipped_images_is_cut():
-    skipped = [{"path": f"bad{i}.png", "generator": "red", "reason": "damaged"} for i in range(150)]
-    page = Page(render_report(*make(skipped=skipped)))
+    page = Page(render_report(make(skipped=[unreadable(f"bad{i}.png") for i in range(150)])))
     assert sum(row[0].startswith("bad") for row in page.rows) == 100
     assert "150 of 160 images could not be read" in " ".join(page.text.split())
     assert "The first 100 are listed" in page.text
 
 
 def test_many_images_are_thinned_on_the_map():
-    page = Page(render_report(*make(num_seen=1600, num_unseen=10)))
+    page = Page(render_report(make(num_seen=1600, num_unseen=10)))
     assert re.search(r"\(805 of\s+1610 are drawn\)", page.text)
 
 
 def test_needs_jinja(monkeypatch):
-    metrics, predictions = make()
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(MissingExtraError, match=r"Jinja2: not installed; it comes with the extra \[train\]"):
-        render_report(metrics, predictions)
+    with pytest.raises(MissingExtraError, match=r"Jinja2: not installed.*\[train\]"):
+        render_report(make())

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import ImageFile
 
 from bmrl import __version__
 from bmrl._files import claimed
@@ -19,17 +21,21 @@ from bmrl.errors import (
     OutputError,
     RangeError,
 )
-from bmrl.evaluation.run import evaluate
-from bmrl.evaluation.shortcuts import shortcut_baseline
-from bmrl.evaluation.summary import summarize
+from bmrl.evaluation import evaluate, shortcut_baseline, summarize
 from bmrl.models import build_model, save_model
 
 
 def test_writes_both_files(model, manifest, tmp_path, expected_probabilities):
     out = tmp_path / "deep" / "out"
-    metrics = evaluate(model, manifest.root, out)
+    evaluation = evaluate(model, manifest.root, out)
+    metrics = evaluation.to_dict()
     assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "report.html"]
     assert json.loads((out / "metrics.json").read_text(encoding="utf-8")) == metrics
+    assert evaluation.folder == out
+    assert [row.path for row in evaluation.predictions.rows] == list(expected_probabilities)
+    expected = torch.tensor(list(expected_probabilities.values()))
+    torch.testing.assert_close(evaluation.predictions.probabilities, expected, rtol=0, atol=1e-6)
+    assert evaluation.metrics["accuracy"] == metrics["seen"]["accuracy"]
     assert (out / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert metrics["format"] == 1
     assert metrics["bmrl_version"] == __version__
@@ -55,51 +61,65 @@ def test_writes_both_files(model, manifest, tmp_path, expected_probabilities):
     assert metrics["baselines"] == {}
 
 
-def test_shortcut_stands_beside(model, manifest, tmp_path):
-    metrics = evaluate(model, manifest, tmp_path / "out")
-    assert metrics["shortcut_reason"] is None
-    assert metrics["shortcut"]["seen"]["num_images"] == 6
+def test_shortcut_stands_next_to_it(model, manifest, tmp_path):
+    found = evaluate(model, manifest, tmp_path / "out")
+    assert found.shortcut_reason is None
+    assert found.shortcut.seen["num_images"] == 6
+    assert found.to_dict()["shortcut"] == found.shortcut.to_dict()
     assert "Color and spectrum alone" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     without = evaluate(model, manifest, tmp_path / "out", shortcut=False)
-    assert without["shortcut"] is None
-    assert without["shortcut_reason"] == "not asked for"
+    assert without.shortcut is None
+    assert without.to_dict()["shortcut"] is None
+    assert without.shortcut_reason == "not asked for"
     test_only = Manifest(manifest.root, tuple(manifest.select(split="test")))
-    reason = evaluate(model, test_only, tmp_path / "out")["shortcut_reason"]
-    assert reason == "manifest: expected train images of two seen generators at least, got 0"
+    reason = evaluate(model, test_only, tmp_path / "out").shortcut_reason
+    assert re.fullmatch(r"data: expected training images of .*two.*, got 0", reason)
 
 
 def test_skipped_images_are_reported(model, manifest, tmp_path):
     (manifest.root / "red/test1.png").write_bytes(b"no picture")
-    metrics = evaluate(model, manifest, tmp_path / "out", shortcut=False)
-    assert metrics["data"]["num_images"] == 8
-    assert metrics["data"]["num_skipped"] == 1
-    (entry,) = metrics["skipped"]
-    assert (entry["path"], entry["generator"]) == ("red/test1.png", "red")
+    evaluation = evaluate(model, manifest, tmp_path / "out", shortcut=False)
+    assert evaluation.data["num_images"] == 8
+    assert evaluation.data["num_skipped"] == 1
+    (skipped,) = evaluation.skipped
+    assert skipped.row.path == "red/test1.png"
+    (entry,) = evaluation.to_dict()["skipped"]
+    assert (entry["path"], entry["generator"], entry["reason"]) == ("red/test1.png", "red", skipped.reason)
     assert "red/test1.png: expected" in entry["reason"]
     assert "red/test1.png" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_options(model, manifest, tmp_path):
-    metrics = evaluate(model, manifest, tmp_path / "a", thresholds=[0.5], shortcut=False, batch_size=2)
-    assert [entry["threshold"] for entry in metrics["thresholds"]] == [0.5]
-    beside = evaluate(model, manifest, tmp_path / "b", shortcut=False, baselines={"earlier": metrics})
-    assert beside["baselines"] == {"earlier": metrics}
-    assert "earlier" in (tmp_path / "b" / "report.html").read_text(encoding="utf-8")
+    first = evaluate(model, manifest, tmp_path / "a", thresholds=[0.5], shortcut=False, batch_size=2)
+    assert [entry["threshold"] for entry in first.thresholds] == [0.5]
     only_seen = evaluate(model, manifest, tmp_path / "c", split="train", shortcut=False)
-    assert only_seen["unseen"] is None
+    assert only_seen.unseen is None
+
+
+def test_baselines_are_results_or_what_their_json_holds(model, manifest, tmp_path):
+    first = evaluate(model, manifest, tmp_path / "a", thresholds=[0.5], shortcut=False)
+    read = json.loads((tmp_path / "a" / "metrics.json").read_text(encoding="utf-8"))
+    others = {"evaluation": first, "summary": summarize(first.predictions, [0.5]), "file": read}
+    found = evaluate(model, manifest, tmp_path / "b", shortcut=False, baselines=others)
+    assert list(found.baselines) == list(others)
+    written = json.loads((tmp_path / "b" / "metrics.json").read_text(encoding="utf-8"))["baselines"]
+    expected = {name: read[name] for name in ("seen", "unseen", "thresholds", "detection")}
+    assert written == dict.fromkeys(others, expected)
+    report = (tmp_path / "b" / "report.html").read_text(encoding="utf-8")
+    assert all(f'<th class="n">{name}</th>' in report for name in others)
 
 
 def test_a_saved_model(manifest, tmp_path, small_config):
     save_model(build_model(small_config()), tmp_path / "mine")
-    metrics = evaluate(tmp_path / "mine", manifest, tmp_path / "out", device="cpu", shortcut=False)
-    assert metrics["model"]["name"] == "mine"
-    assert metrics["model"]["folder"] == str(tmp_path / "mine")
+    found = evaluate(tmp_path / "mine", manifest, tmp_path / "out", device="cpu", shortcut=False)
+    assert found.model["name"] == "mine"
+    assert found.model["folder"] == str(tmp_path / "mine")
 
 
 def test_same_input_same_files_but_for_the_date(model, manifest, tmp_path):
     texts = []
     for name in ("a", "b"):
-        metrics = evaluate(model, manifest, tmp_path / name)
+        metrics = evaluate(model, manifest, tmp_path / name).to_dict()
         report = (tmp_path / name / "report.html").read_text(encoding="utf-8")
         texts.append((report.replace(metrics.pop("created"), ""), metrics))
     assert texts[0] == texts[1]
@@ -111,7 +131,7 @@ def test_failure_leaves_existing_files_alone(model, manifest, tmp_path):
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     (out / "report.html").unlink()
     (out / "report.html").mkdir()  # the report can't be written over a folder
-    with pytest.raises(OutputError, match=r"out: expected a file, got the folder .*report\.html"):
+    with pytest.raises(OutputError, match=r"^out: expected a file, got .*report\.html"):
         evaluate(model, manifest, out, shortcut=False)
     assert sorted(path.name for path in out.iterdir()) == sorted(before)
     (out / "report.html").rmdir()
@@ -122,33 +142,44 @@ def test_failure_leaves_existing_files_alone(model, manifest, tmp_path):
     assert (out / "metrics.json").read_bytes() == changed
 
 
-def test_each_image_is_opened_once(model, manifest, tmp_path, monkeypatch):
-    opened = []
+def test_each_image_is_opened_decoded_and_judged_once(model, manifest, tmp_path, monkeypatch):
+    opened, decoded, judged = [], [], []
 
     def watch(event, arguments):
         if event == "open" and watching and str(arguments[0]).startswith(str(manifest.root)):
             opened.append(Path(str(arguments[0])).relative_to(manifest.root).as_posix())
 
+    def decode(image):
+        decoded.append(image)
+        prepare(image)
+
+    prepare = ImageFile.ImageFile.load_prepare  # what Pillow calls when it decodes, once per image
+    monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", decode)
+    model.register_forward_pre_hook(lambda module, inputs: judged.append(len(inputs[0])))
     watching = True
     sys.addaudithook(watch)
     try:
-        metrics = evaluate(model, manifest, tmp_path / "out")
-        assert metrics["shortcut"] is not None
+        evaluation = evaluate(model, manifest, tmp_path / "out")
+        assert evaluation.shortcut is not None
         assert sorted(opened) == sorted(row.path for row in manifest.rows)
+        assert len(decoded) == len(manifest.rows)
+        assert sum(judged) == len(manifest.select(split="test"))
         opened.clear()
+        decoded.clear()
         trained_on = evaluate(model, manifest, tmp_path / "out", split="train")
         assert sorted(opened) == sorted(row.path for row in manifest.select(split="train"))
+        assert len(decoded) == len(opened)
     finally:
         watching = False  # a hook stays for the life of the process
     alone = summarize(shortcut_baseline(manifest, model.config.generators, image_size=32), (0.7, 0.9))
-    assert metrics["shortcut"] == alone
+    assert evaluation.shortcut == alone
     alone = summarize(shortcut_baseline(manifest, model.config.generators, image_size=32, split="train"), (0.7, 0.9))
-    assert trained_on["shortcut"] == alone
+    assert trained_on.shortcut == alone
 
 
-def test_one_evaluation_a_folder(model, manifest, tmp_path):
+def test_one_evaluation_per_folder(model, manifest, tmp_path):
     out = tmp_path / "out"
-    with claimed(out), pytest.raises(FolderInUseError, match="out: expected a folder that nobody else writes into"):
+    with claimed(out), pytest.raises(FolderInUseError, match="out: expected a folder"):
         evaluate(model, manifest, out)
     assert list(out.iterdir()) == []
     evaluate(model, manifest, out, shortcut=False)
@@ -168,14 +199,10 @@ def test_what_is_wrong_is_said_before_the_work(model, manifest, tmp_path, monkey
     model.forward = work
     (tmp_path / "file").touch()
     for name, value, message in (
-        ("out", tmp_path / "file", "out: expected a folder that can be written, got "),
-        ("out", "/proc/none", "out: expected a folder that can be written, got /proc/none"),
+        ("out", tmp_path / "file", "out: expected a folder"),
+        ("out", "/proc/none", "out: expected a folder"),
         ("thresholds", [7], "thresholds: expected 0 .. 1, got 7"),
-        (
-            "baselines",
-            {"x": {}},
-            "baselines: of 'x': figures: expected the result of evaluate or summarize, got one without 'unseen'",
-        ),
+        ("baselines", {"x": {}}, "baselines: of 'x': metrics: expected "),
     ):
         arguments = {"model": model, "data": manifest, "out": tmp_path / "out"} | {name: value}
         with pytest.raises(BMRLError) as raised:
@@ -200,16 +227,13 @@ def test_progress_counts_what_could_not_be_read_too(model, manifest, tmp_path):
 def test_names_that_are_no_unicode(model, manifest, tmp_path):
     root = manifest.root.with_name("d\udcff")
     manifest.root.rename(root)
-    metrics = evaluate(model, root, tmp_path / "o", shortcut=False)
+    metrics = evaluate(model, root, tmp_path / "o", shortcut=False).to_dict()
     assert metrics["data"]["num_images"] == 9
     assert json.loads((tmp_path / "o" / "metrics.json").read_text(encoding="utf-8")) == metrics
 
 
 def test_rejects(model, manifest, tmp_path):
-    with pytest.raises(
-        DataError,
-        match=r"baselines: of 'x': figures: expected the result of evaluate or summarize, got one without 'unseen'",
-    ):
+    with pytest.raises(DataError, match=r"^baselines: of 'x': .* expected .*, got .*'unseen'"):
         evaluate(model, manifest, tmp_path / "out", baselines={"x": {"seen": {"accuracy": 1.0}}})
     with pytest.raises(MissingFileError, match="nowhere"):
         evaluate(model, tmp_path / "nowhere", tmp_path / "out")

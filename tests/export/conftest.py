@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import shutil
 import socket
 import socketserver
@@ -15,9 +16,9 @@ import torch
 from torch import nn
 
 from bmrl.export import AsyncTritonClient, TritonClient, TritonServer, write_triton_repository
-from bmrl.export.artifact import write_entries
-from bmrl.export.standalone.artifact_runtime import sha256_of
-from bmrl.export.triton.repository.write import read_triton_config
+from bmrl.export.artifact import read_entries, write_entries
+from bmrl.export.standalone.artifact_runtime import ADDED, sha256_of
+from bmrl.export.triton.repository.config import read_triton_config
 from bmrl.generators import Generator
 from bmrl.models import build_model, presets
 
@@ -35,15 +36,10 @@ def model():
     config = presets.tiny(
         generators=GENERATORS,
         image_size=32,
-        patch_size=16,
-        noise_truncation=3.0,
         embed_dim=24,
-        channels=(8, 16),
-        convs_per_stage=(1, 1),
-        visual_blocks=1,
-        parsing_blocks=1,
-        language_blocks=1,
-        thresholds=(0.6, 0.8, 0.95),
+        noise={"patch_size": 16, "truncation": 3.0},
+        decision={"thresholds": (0.6, 0.8, 0.95)},
+        **{"*.channels": (8, 16), "*.convs_per_stage": (1, 1), "*.num_blocks": 1},
     )
     model = build_model(config)
     with torch.no_grad():  # an untrained head hardly tells images apart; a test of row order needs it to
@@ -78,6 +74,20 @@ def repository(model, tmp_path_factory):
     )
 
 
+def write_stand_in(graph, path, **entry):
+    """Write a TorchScript graph as an exported file, with what it has to say about itself within it and next to it."""
+    within = {name: value for name, value in entry.items() if name not in ADDED}
+    torch.jit.save(graph, str(path), _extra_files={"artifact.json": json.dumps(within)})
+    entry |= {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+    write_entries(path.parent, read_entries(path.parent) | {path.name: entry})
+    return path
+
+
+@pytest.fixture(scope="session")
+def stand_in():
+    return write_stand_in
+
+
 class Brightness(nn.Module):
     """Stands for a model whose weights have gone bad for some inputs: NaN for a white image."""
 
@@ -108,9 +118,7 @@ def server(repository, tmp_path_factory):
         (folder / name / "config.pbtxt").write_text(str(config))
         shutil.copy(repository / "bmrl" / "1" / "model.py", folder / name / "1")
         shutil.copy(repository / "bmrl" / "1" / "artifact_runtime.py", folder / name / "1")
-        graph.save(str(path := folder / name / "1" / "model.pt"))
-        entry = {"format": "torchscript", "device": "cpu", "sha256": sha256_of(path)}
-        write_entries(path.parent, {path.name: entry})
+        write_stand_in(graph, folder / name / "1" / "model.pt", format="torchscript", device="cpu")
 
     def wait_for_four(config):
         config.dynamic_batching.preferred_batch_size.append(4)

@@ -25,7 +25,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from bmrl import Attributor
 from bmrl.errors import BMRLError
-from bmrl.export import TritonClient, TritonServer, write_triton_repository
+from bmrl.export import Artifact, TritonClient, TritonServer, write_triton_repository
 from bmrl.images import read_image
 
 pytestmark = pytest.mark.server
@@ -38,7 +38,7 @@ GROWTH = 8 * 2**20  # bytes in 1,000 requests; 3 MiB were the most in six such r
 
 @pytest.fixture(scope="module")
 def loaded(repository, tmp_path_factory):
-    file = repository / "bmrl" / "1" / "model.pt"
+    file = Artifact(repository / "bmrl" / "1" / "model.pt")
     folder = tmp_path_factory.mktemp("load") / "models"
     limits = {"max_pixels": MAX_PIXELS, "max_bytes": MAX_BYTES}  # small: freed buffers of megabytes look like growth
     write_triton_repository(file, folder, ensemble=True, num_threads=1, **limits)

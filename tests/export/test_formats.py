@@ -32,19 +32,19 @@ from bmrl.errors import (
 )
 from bmrl.export import (
     FORMATS,
+    Artifact,
     TritonClient,
     TritonServer,
-    export,
-    export_all,
-    export_aoti,
+    compare_formats,
+    export_model,
     load_artifact,
-    load_torchscript,
     write_triton_repository,
 )
 from bmrl.export.artifact import read_entries, write_entries
+from bmrl.export.probe import probe_image
 from bmrl.export.standalone import artifact_runtime
 from bmrl.export.standalone.artifact_runtime import sha256_of
-from bmrl.export.verification import probe_image, reference, verify
+from bmrl.export.verification import reference, verify
 from bmrl.export.writers.onnx import OPSET
 from bmrl.models import build_model, save_model
 
@@ -101,7 +101,7 @@ def test_describes_itself_beside_and_within(file, saved, model, images):
     assert entry["bytes"] == file.stat().st_size
     assert [one["name"] for one in entry["generators"]] == [one.name for one in model.config.generators]
     assert [one["manipulation"] for one in entry["generators"]] == ["none", "EFS", "FS", "AM"]
-    assert entry["thresholds"] == list(model.config.thresholds)
+    assert entry["thresholds"] == list(model.config.decision.thresholds)
     assert entry["input"] == {
         "name": "images",
         "dtype": "uint8",
@@ -167,11 +167,11 @@ def test_int8_leaves_what_is_sensitive_in_float32(exports, model):
 
 
 def test_bf16_holds_bf16_but_for_the_head(exports):
-    program = torch.export.load(exports / "pt2-bf16.pt2")
-    kinds = {name: tensor.dtype for name, tensor in program.state_dict.items()}
+    graph = torch.jit.load(exports / "torchscript-bf16.pt")
+    kinds = {name: tensor.dtype for name, tensor in graph.state_dict().items()}
     assert {kinds.pop(name) for name in [*kinds] if ".head." in name} == {torch.float32}
     assert set(kinds.values()) == {torch.bfloat16}
-    assert (exports / "pt2-bf16.pt2").stat().st_size < (exports / "pt2.pt2").stat().st_size
+    assert (exports / "torchscript-bf16.pt").stat().st_size < (exports / "torchscript.pt").stat().st_size
 
 
 def test_tells_nothing_of_this_machine(exports):
@@ -204,19 +204,19 @@ def test_table_is_printed_and_saved(run):
 def test_a_format_that_fails_is_a_row_and_no_file(model, images, tmp_path):
     broken = build_model(model.config).eval()
     broken.head[-1].bias.data[0] = torch.nan
-    (row,) = export_all(broken, tmp_path, images=images, formats=["torchscript"])
-    assert row["error"].startswith("probabilities: expected the exported graph to answer as the model within 0.0001")
+    (row,) = compare_formats(broken, tmp_path, images=images, formats=["torchscript"]).rows
+    assert row.error.startswith("probabilities: expected the exported graph to answer as the model within 0.0001")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["exports.json", "exports.md"]
     assert "| torchscript | failed: probabilities: " in (tmp_path / "exports.md").read_text()
 
 
 def test_a_format_that_fails_takes_an_earlier_file_of_its_name_away(model, images, tmp_path):
-    (good,) = export_all(model, tmp_path, images=images, formats=["torchscript"])
-    assert (tmp_path / good["file"]).is_file()
+    (good,) = compare_formats(model, tmp_path, images=images, formats=["torchscript"]).rows
+    assert (tmp_path / good.file).is_file()
     broken = build_model(model.config).eval()
     broken.head[-1].bias.data[0] = torch.nan
-    export_all(broken, tmp_path, images=images, formats=["torchscript"])
-    assert not (tmp_path / good["file"]).exists()
+    compare_formats(broken, tmp_path, images=images, formats=["torchscript"])
+    assert not (tmp_path / good.file).exists()
     assert read_entries(tmp_path) == {}
 
 
@@ -280,34 +280,20 @@ def test_names_a_missing_file_and_a_missing_description(copied):
         load_artifact(copied / "onnx.onnx")
 
 
-def _change(folder, name, **fields):
-    entries = read_entries(folder)
-    entries[name] |= fields
-    write_entries(folder, entries)
-
-
-def test_refuses_a_file_that_is_not_what_its_description_says(copied):
-    """Files that say nothing of themselves, as of another program."""
-    path = copied / "torchscript.pt"
-    torch.jit.script(torch.nn.ReLU()).save(str(path))
-    fields = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
-    _change(copied, "torchscript.pt", **fields, format="onnx")
-    with pytest.raises(ArtifactError, match=r"torchscript.pt: expected an ONNX file, got one with '"):
-        load_artifact(path)
-    _change(copied, "torchscript.pt", format="pickle")
-    with pytest.raises(ArtifactError, match=r"expected a format of torchscript, pt2, aoti, onnx, got 'pickle'"):
-        load_artifact(path)
-    path.write_bytes(b"no model")
-    _change(copied, "torchscript.pt", sha256=sha256_of(path), format="torchscript")
-    with pytest.raises(ArtifactError, match=r"torchscript.pt: expected a torchscript file, got one with '"):
-        load_artifact(path)
-    with pytest.raises(ArtifactError, match=r"torchscript.pt: expected a TorchScript file, got one with "):
-        load_torchscript(path)
-    _change(copied, "torchscript.pt", format=["torchscript"])
-    with pytest.raises(
-        ArtifactError, match=r"expected a format of torchscript, pt2, aoti, onnx, got \['torchscript'\]"
-    ):
-        load_artifact(path)
+def test_refuses_a_file_of_another_format_than_it_says(stand_in, tmp_path):
+    """Both descriptions agree, and the file is another one all the same."""
+    path = tmp_path / "model.pt"
+    graph = torch.jit.script(torch.nn.ReLU())
+    described = {"device": "cpu", "versions": {"torch": torch.__version__}}
+    for kind in ("onnx", "pt2"):
+        stand_in(graph, path, format=kind, **described)
+        with pytest.raises(ArtifactError, match=rf"model.pt: expected a file of format {kind}, got one with '"):
+            load_artifact(path)
+    for kind in ("pickle", ["torchscript"], None):
+        stand_in(graph, path, format=kind, **described)
+        known = "torchscript, pt2, aoti, onnx"
+        with pytest.raises(ArtifactError, match=rf"expected a format of {known}, got {re.escape(repr(kind))}$"):
+            load_artifact(path)
 
 
 EDITS = {
@@ -379,14 +365,13 @@ def test_refuses_a_description_that_is_no_file(copied):
 
 
 @pytest.mark.parametrize("missing", ["format", "device", "verification", "precision", "image_size"])
-def test_names_what_an_entry_lacks(copied, missing):
-    path = copied / "torchscript.pt"
-    torch.jit.script(torch.nn.ReLU()).save(str(path))
-    entries = read_entries(copied)
-    entries[path.name]["sha256"] = sha256_of(path)
-    del entries[path.name][missing]
-    write_entries(copied, entries)
-    with pytest.raises(ArtifactError, match=r"expected an entry|'image_size'") as error:
+def test_names_what_an_entry_lacks(exports, stand_in, tmp_path, missing):
+    """As in the file itself: what the two do not share is refused before."""
+    path = tmp_path / "torchscript.pt"
+    entry = read_entries(exports)[path.name]
+    del entry[missing]
+    stand_in(torch.jit.script(torch.nn.ReLU()), path, **entry)
+    with pytest.raises(ArtifactError, match=r"expected an entry|expected a format|'image_size'") as error:
         load_artifact(path)
     assert "\n" not in str(error.value)
 
@@ -450,7 +435,7 @@ def test_a_compiled_file_loads_without_a_compiler(exports, images, eager, tmp_pa
 @pytest.mark.server
 def test_a_compiled_file_is_served_without_a_compiler(exports, images, eager, tmp_path, monkeypatch):
     """The server starts its models with bash and env; no other program is in reach, and nothing is compiled."""
-    write_triton_repository(exports / "aoti.pt2", tmp_path / "models")
+    write_triton_repository(Artifact(exports / "aoti.pt2"), tmp_path / "models")
     cache, programs = tmp_path / "cache", tmp_path / "programs"
     cache.mkdir()
     programs.mkdir()
@@ -543,7 +528,7 @@ def test_a_pickle_within_a_pt2_file_is_not_run(exports, tmp_path):
             new.writestr(name, data)
     entry = read_entries(exports)["pt2.pt2"] | {"sha256": sha256_of(path)}
     write_entries(tmp_path, {"pt2.pt2": entry})
-    with pytest.raises(ArtifactError, match=r"pt2.pt2: expected a pt2 file, got one with '.*"):
+    with pytest.raises(ArtifactError, match=r"pt2.pt2: expected a file of format pt2, got one with '.*"):
         load_artifact(path)
     assert not (tmp_path / "ran").exists()
     torch.load(tmp_path / "evil", weights_only=False)  # it would have
@@ -563,14 +548,14 @@ def test_a_changed_decision_fails_though_the_numbers_are_near(exports, model, im
     with pytest.raises(BMRLError, match=r"within 0.0001, got a difference of 0.001\d* in batches of 1$"):
         verify(path, expected._replace(probabilities=far), [0.5], exact=True)
     found = verify(path, expected._replace(probabilities=far), [best.values[3].item() + 5e-4], exact=False)
-    assert found["decisions_changed"] >= 1
-    assert found["probability_difference"] == pytest.approx(1.05e-3, abs=1e-5)
+    assert found.decisions_changed >= 1
+    assert found.probability_difference == pytest.approx(1.05e-3, abs=1e-5)
 
 
 def test_a_foreign_description_stops_an_export_before_the_work(model, tmp_path):
     (tmp_path / "artifact.json").write_text('{"mine": 1}')
     with pytest.raises(ArtifactError, match=r"artifact.json: expected a description written by bmrl, got KeyError"):
-        export(model, tmp_path / "model.pt")
+        export_model(model, tmp_path / "model.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["artifact.json"]
     assert (tmp_path / "artifact.json").read_text() == '{"mine": 1}'
 
@@ -612,31 +597,31 @@ def test_a_disk_that_is_full_leaves_the_old_export(saved, exports, images, tmp_p
 def test_names_what_is_wrong_with_the_arguments(model, images, exports, tmp_path):
     path = tmp_path / "model"
     with pytest.raises(RangeError, match=r"^format: expected 'torchscript' or .*'onnx-int8', got 'onnx-fp8'$"):
-        export(model, path, "onnx-fp8")
+        export_model(model, path, "onnx-fp8")
     with pytest.raises(DTypeError, match=r"^calibration: expected images for onnx-int8, got None$"):
-        export(model, path, "onnx-int8")
+        export_model(model, path, "onnx-int8")
     with pytest.raises(BMRLError, match=r"^calibration: expected n channels height width|^calibration: expected "):
-        export(model, path, "onnx-int8", calibration=images[0])
+        export_model(model, path, "onnx-int8", calibration=images[0])
     with pytest.raises(BMRLError, match=r"^images: expected height = 32, got 16"):
-        export(model, path, images=images[..., :16, :])
+        export_model(model, path, images=images[..., :16, :])
     with pytest.raises(DTypeError, match=r"^images: expected torch.uint8, got torch.float32$"):
-        export(model, path, images=images.float())
+        export_model(model, path, images=images.float())
     with pytest.raises(BMRLError, match=r"^images: expected at least one image, got shape \(0, 3, 32, 32\)$"):
-        export(model, path, images=images[:0])
-    with pytest.raises(BMRLError, match=r"^device: expected 'cpu' for onnx \(.*\), got 'cuda'$"):
-        export(model, path, "onnx", device="cuda")
+        export_model(model, path, images=images[:0])
+    with pytest.raises(BMRLError, match=r"^device: expected 'cpu' for onnx, got 'cuda'$"):
+        export_model(model, path, "onnx", device="cuda")
     if not torch.cuda.is_available():
-        with pytest.raises(RangeError, match=r"^device: expected a CUDA device on this machine, got none$"):
-            export_aoti(model, tmp_path / "model.pt2", device="cuda")
-    with pytest.raises(RangeError, match=r"^engine: expected None, or onnxruntime or openvino for an ONNX"):
+        with pytest.raises(DeviceError, match=r"^device: expected .* that is there, got 'cuda'"):
+            export_model(model, tmp_path / "model.pt2", "aoti", device="cuda")
+    with pytest.raises(RangeError, match=r"^engine: expected None for a file of format torchscript, got 'openvino'$"):
         load_artifact(exports / "torchscript.pt", engine="openvino")
     with pytest.raises(RangeError, match=r"^formats: expected .*, got 'gguf'$"):
-        export_all(model, path, images=images, formats=["gguf"])
+        compare_formats(model, path, images=images, formats=["gguf"])
     assert not list(tmp_path.iterdir())
 
 
 def test_names_the_extra_that_brings_onnx(model, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingExtraError, match=r"^onnx: not installed; it comes with the extra \[export\] of bmrl"):
-        export(model, tmp_path / "model.onnx", "onnx")
+        export_model(model, tmp_path / "model.onnx", "onnx")
     assert not list(tmp_path.iterdir())

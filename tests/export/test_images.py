@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bmrl.data import simulate
+from bmrl.data import Manifest, simulate
 from bmrl.errors import DataError, MissingFileError
 from bmrl.export.images import read_export_images
 from bmrl.images import read_image
 
 
 def test_a_data_folder_gives_its_test_and_training_images(tmp_path):
-    manifest = simulate(tmp_path, images_per_generator=3, image_size=64)
+    manifest = Manifest.read(simulate(tmp_path, images_per_generator=3, image_size=64).folder)
     test, calibration = read_export_images(tmp_path, 16, calibrate=True)
     assert len(test) == len(manifest.select("test"))
     assert len(calibration) == len(manifest.select("train"))

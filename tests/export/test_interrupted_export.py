@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from bmrl._files import scratch
-from bmrl.export import export_torchscript, load_artifact
+from bmrl.export import export_model, load_artifact
 from bmrl.models import build_model, save_model
 
-EXPORT = "import sys; from bmrl.export import export; export(sys.argv[1], sys.argv[2])"
+EXPORT = "import sys; from bmrl.export import export_model; export_model(sys.argv[1], sys.argv[2])"
 
 
 @pytest.mark.parametrize(("stop", "left"), [(signal.SIGKILL, 1), (signal.SIGINT, 0)])
 def test_what_a_killed_export_has_left_goes_with_the_next_one(model, images, eager, tmp_path, stop, left):
     other = build_model(model.config)
-    path = export_torchscript(model, tmp_path / "model.pt")
+    path = export_model(model, tmp_path / "model.pt").path
     saved = save_model(other, tmp_path / "saved")
     process = subprocess.Popen([sys.executable, "-c", EXPORT, str(saved), str(path)], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 200
@@ -36,5 +36,5 @@ def test_what_a_killed_export_has_left_goes_with_the_next_one(model, images, eag
     assert not mine.exists()
     assert len([*tmp_path.glob(".model.pt.????????")]) == left
     torch.testing.assert_close(load_artifact(path).run(images)[0], eager[0], rtol=0, atol=1e-4)
-    export_torchscript(model, path)
+    export_model(model, path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["artifact.json", "model.pt", "saved"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmrl.errors import RangeError, ShapeError
-from bmrl.generators import Generator
+from bmrl.generators import ARCHITECTURES, MANIPULATIONS, Generator
 from bmrl.inference.attribution import Attribution, attributions_from_probabilities, format_table
 
 CLASSES = (
@@ -64,6 +65,26 @@ def test_families_equal_brute_force(weights, threshold):
                 for one in CLASSES
             }
             assert sums[getattr(answer, family)] == pytest.approx(max(sums.values()), abs=1e-12)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(MANIPULATIONS[1:]), st.sampled_from(ARCHITECTURES[1:])), min_size=1, max_size=9),
+    st.data(),
+)
+def test_families_of_any_kind_are_summed(families, data):
+    weights = data.draw(st.lists(st.integers(0, 9), min_size=len(families), max_size=len(families)).filter(any))
+    classes = [
+        Generator(name=str(index), manipulation=manipulation, architecture=architecture)
+        for index, (manipulation, architecture) in enumerate(families)
+    ]
+    row = [weight / sum(weights) for weight in weights]
+    (answer,) = attributions_from_probabilities([row], classes, 1.0, ["a.png"])
+    if not answer.seen:
+        for place, given_family in enumerate((answer.manipulation, answer.architecture)):
+            sums = Counter()
+            for family, weight in zip(families, weights, strict=True):
+                sums[family[place]] += weight
+            assert sums[given_family] == max(sums.values())
 
 
 def test_json_round_trip():

@@ -11,7 +11,7 @@ from PIL import Image
 
 import bmrl
 from bmrl.errors import BMRLError, DTypeError, ImageError, MissingFileError, RangeError
-from bmrl.inference.attributor import Attribution, Attributor
+from bmrl.inference import Attribution, Attributor
 from bmrl.models import build_model, load_model, save_model
 
 

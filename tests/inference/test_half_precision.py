@@ -8,7 +8,7 @@ from PIL import Image
 
 from bmrl.errors import VerificationError
 from bmrl.inference import Attributor
-from bmrl.models import BMRL, presets
+from bmrl.models import BMRL, build_model, presets
 
 
 class Older(BMRL):
@@ -25,7 +25,7 @@ class Older(BMRL):
 
 def test_a_model_that_rounds_answers():
     torch.manual_seed(0)
-    model = BMRL(presets.tiny(num_generators=3)).bfloat16()
+    model = build_model(presets.tiny(num_generators=3)).bfloat16()
     (answer,) = Attributor(model)([Image.new("RGB", (64, 64))])
     assert answer.probability == pytest.approx(1 / 3, abs=0.3)
     assert next(model.parameters()).dtype == torch.bfloat16
@@ -34,7 +34,8 @@ def test_a_model_that_rounds_answers():
 @pytest.mark.parametrize("wrong", [5.0, float("nan")])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_model_that_computes_something_else_is_refused(wrong, dtype):
-    model = Older(presets.tiny(num_generators=3)).to(dtype)
+    model = build_model(presets.tiny(num_generators=3)).to(dtype)
+    model.__class__ = Older
     model.wrong = wrong
     with pytest.raises(VerificationError, match=r"^model: expected an answer in torch.b?float16 within 0.1 of that in"):
         Attributor(model)

@@ -7,20 +7,24 @@ from typing import Any
 import pytest
 import torch
 
-from bmrl.models import BMRL, build_model, presets
+from bmrl.models import BMRL, BMRLConfig, build_model, presets
 
 SMALL: dict[str, Any] = {
     "image_size": 32,
     "embed_dim": 16,
-    "channels": (4, 6, 8),
-    "convs_per_stage": (1, 1, 1),
-    "visual_blocks": 1,
-    "parsing_blocks": 1,
-    "language_blocks": 1,
-    "mlp_dim": 16,
-    "vocab_size": 50,
-    "context_length": 6,
+    "*.channels": (4, 6, 8),
+    "*.convs_per_stage": (1, 1, 1),
+    "*.num_blocks": 1,
+    "*.mlp_dim": 16,
+    "language.vocab_size": 50,
+    "language.context_length": 6,
 }
+
+
+def make_config(**changes: Any) -> BMRLConfig:
+    """Return a small configuration of three classes; ``generators`` may be changed too."""
+    config = presets.tiny(num_generators=3, **SMALL)
+    return config.with_changes(changes)
 
 
 @pytest.fixture
@@ -29,6 +33,6 @@ def make_model():
 
     def make(**changes: Any) -> BMRL:
         torch.manual_seed(0)
-        return build_model(presets.tiny(**({"num_generators": 3} | SMALL | changes))).eval()
+        return build_model(make_config(**changes)).eval()
 
     return make

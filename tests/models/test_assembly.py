@@ -13,13 +13,9 @@ TOKENS = torch.randint(1, 50, (2, 4, 6))
 
 
 def parts_of(model) -> set[str]:
-    named = {
-        "AE": model.visual_encoder.appearance,
-        "EE": model.visual_encoder.edge,
-        "NE": model.visual_encoder.noise,
-        "PE": model.parsing_encoder,
-        "LE": model.language_encoder,
-    }
+    named = dict(zip(("appearance", "edge", "noise"), ("AE", "EE", "NE"), strict=True))
+    views = {named[view]: part for view, part in model.visual_encoder.views.items()}
+    named = views | {"PE": model.parsing_encoder, "LE": model.language_encoder}
     return {name for name, part in named.items() if part is not None}
 
 
@@ -44,7 +40,7 @@ def test_heads_act_on_the_normalized_embedding(make_model):
     normed = F.layer_norm(output.embedding, (16,), model.head[0].weight, model.head[0].bias)
     torch.testing.assert_close(output.logits, F.linear(normed, model.head[2].weight, model.head[2].bias))
     torch.testing.assert_close(output.predicted_language, model.predictor(output.embedding))
-    plain = make_model(normalize_embedding=False, head_norm=False)
+    plain = make_model(head={"normalize_embedding": False, "norm": False})
     torch.testing.assert_close(plain(IMAGES).logits, plain.head[2](plain.visual_encoder(IMAGES)))
 
 
@@ -62,7 +58,7 @@ def test_heads_act_on_the_normalized_embedding(make_model):
     ],
 )
 def test_rows_of_tables_6_and_8(make_model, off, left):
-    model = make_model(**dict.fromkeys(off, False))
+    model = make_model(**dict.fromkeys(off, None))
     assert parts_of(model) == left
     output = model(IMAGES, PARSING, TOKENS)
     assert (output.parsing is not None) == ("PE" in left)
@@ -87,8 +83,8 @@ def test_same_seed_same_model(make_model):
 
 
 def test_paper_runs_at_its_sizes():
-    model = build_model(presets.paper(num_generators=10, visual_blocks=1, parsing_blocks=1, language_blocks=1)).eval()
-    assert model.visual_encoder.appearance.projection.in_features == 7 * 7 * 512
+    model = build_model(presets.paper(num_generators=10, **{"*.num_blocks": 1})).eval()
+    assert model.visual_encoder.views["appearance"].encoder.projection.in_features == 7 * 7 * 512
     with torch.inference_mode():
         output = model(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
     assert output.probabilities.shape == (1, 10)
@@ -96,8 +92,8 @@ def test_paper_runs_at_its_sizes():
 
 
 def test_configuration_reaches_the_noise_view(make_model):
-    assert make_model(noise_truncation=0.05).visual_encoder.noise_truncation == 0.05
-    assert make_model(patch_size=16).visual_encoder.patch_size == 16
+    operator = make_model(noise={"truncation": 0.05, "patch_size": 16}).visual_encoder.views["noise"].operator
+    assert (operator.truncation, operator.patch_size) == (0.05, 16)
 
 
 def test_rejects_another_image_size(make_model):

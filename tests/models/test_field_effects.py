@@ -1,15 +1,15 @@
-"""Each field of the configuration changes what it names, and nothing else is needed for it."""
+"""Each field of the configuration, of every part, changes what it names, and nothing else is needed for it."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import torch
 from torch import nn
 
-from bmrl.encoders import ConvBackbone, SelfAttention
+from bmrl._fields import field_docs
+from bmrl.encoders import ConvTransformer, SelfAttention
 from bmrl.encoders.transformer import TransformerBlock
 from bmrl.errors import ShapeError
 from bmrl.generators import Generator
@@ -44,25 +44,24 @@ def blocks(encoder: nn.Module) -> int:
     return len(parts(encoder, TransformerBlock))  # type: ignore[arg-type]
 
 
-def views(model: BMRL) -> list[Any]:
-    return [getattr(model.visual_encoder, view) for view in VIEWS]
+def view(model: BMRL, name: str) -> Any:
+    return model.visual_encoder.views[name].encoder
 
 
-def convolutions(model: BMRL, see: Callable[[nn.Conv2d], Any]) -> set[tuple[Any, ...]]:
-    return every(model, ConvBackbone, lambda backbone: tuple(see(layer) for layer in parts(backbone, nn.Conv2d)))
+def views(model: BMRL) -> list[str]:
+    return list(model.visual_encoder.views)
+
+
+def widths_of_convolutions(encoder: ConvTransformer) -> tuple[int, ...]:
+    return tuple(layer.out_channels for layer in parts(encoder, nn.Conv2d))  # type: ignore[arg-type]
 
 
 def widths(model: BMRL) -> set[int]:
     return {embedding.shape[1] for embedding in (model(IMAGES).embedding, model.language_encoder(TOKENS))}
 
 
-def dropouts(model: BMRL) -> set[float]:
-    assert isinstance(model.head[1], nn.Dropout)
-    return every(model, nn.Dropout, lambda part: part.p)
-
-
-def numbers_of_tokens(model: BMRL) -> list[int]:
-    return [view.transformer.num_tokens for view in views(model)]
+def dropouts(part: nn.Module) -> set[float]:
+    return {layer.p for layer in part.modules() if isinstance(layer, nn.Dropout)}
 
 
 def takes(model: BMRL, size: int) -> bool:
@@ -77,8 +76,13 @@ def is_unit(model: BMRL) -> bool:
     return torch.allclose(model(IMAGES).embedding.norm(dim=-1), torch.ones(2))
 
 
-def mlp_widths(model: BMRL) -> set[int]:
-    return every(model, TransformerBlock, lambda part: part.mlp[0].out_features)
+def mlp_widths(encoder: nn.Module) -> set[int]:
+    return every(encoder, TransformerBlock, lambda part: part.mlp[0].out_features)  # type: ignore[arg-type]
+
+
+def heads(part: nn.Module) -> set[int]:
+    kinds = SelfAttention | nn.MultiheadAttention
+    return every(part, kinds, lambda layer: layer.num_heads)  # type: ignore[arg-type]
 
 
 def tokens_read(model: BMRL) -> list[bool]:
@@ -94,71 +98,96 @@ def tokens_read(model: BMRL) -> list[bool]:
 
 def is_sum(model: BMRL) -> bool:
     encoder = model.visual_encoder
-    encoder.edge.register_forward_hook(lambda *_: torch.zeros(2, 16))
-    encoder.noise.register_forward_hook(lambda *_: torch.zeros(2, 16))
-    encoder.appearance.register_forward_hook(lambda *_: torch.ones(2, 16))
+    edge, noise, appearance = (view(model, name) for name in ("edge", "noise", "appearance"))
+    edge.register_forward_hook(lambda *_: torch.zeros(2, 16))
+    noise.register_forward_hook(lambda *_: torch.zeros(2, 16))
+    appearance.register_forward_hook(lambda *_: torch.ones(2, 16))
     return torch.equal(encoder(IMAGES), torch.ones(2, 16))
 
 
 def noise_is_within(model: BMRL) -> float:
     seen = []
-    model.visual_encoder.noise.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].abs().max().item()))
+    view(model, "noise").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].abs().max().item()))
     model(IMAGES)
     return round(seen[0], 6)
 
 
 def noise_side(model: BMRL) -> tuple[int, ...]:
     seen = []
-    model.visual_encoder.noise.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[-2:])))
+    view(model, "noise").register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[-2:])))
     model(IMAGES)
     return seen[0]
 
 
 EFFECTS = {
     "generators": Effect({"generators": TWO}, lambda m: m(IMAGES).probabilities.shape[1], 2),
-    "image_size": Effect({"image_size": 64, "patch_size": 16}, lambda m: (takes(m, 64), takes(m, 32)), (True, False)),
-    "patch_size": Effect({"patch_size": 8}, noise_side, (8, 8)),
+    "image_size": Effect({"image_size": 64}, lambda m: (takes(m, 64), takes(m, 32)), (True, False)),
     "embed_dim": Effect({"embed_dim": 24}, widths, {24}),
-    "channels": Effect({"channels": (2, 3, 5)}, lambda m: convolutions(m, lambda c: c.out_channels), {(2, 3, 5)}),
-    "convs_per_stage": Effect(
-        {"convs_per_stage": (1, 3, 2)}, lambda m: convolutions(m, lambda c: c.out_channels), {(4, 6, 6, 6, 8, 8)}
+    "appearance": Effect({"appearance": None}, views, ["edge", "noise"]),
+    "edge": Effect({"edge": None}, views, ["appearance", "noise"]),
+    "noise": Effect({"noise": None}, views, ["appearance", "edge"]),
+    "noise.patch_size": Effect({"noise.patch_size": 8}, noise_side, (8, 8)),
+    "noise.truncation": Effect({"noise.truncation": 0.125}, noise_is_within, 0.125),
+    "fusion.kind": Effect({"fusion.kind": "cross_attention"}, is_sum, False),
+    "fusion.num_heads": Effect(
+        {"fusion.num_heads": 2, "fusion.kind": "cross_attention"}, lambda m: heads(m.visual_encoder) - {4}, {2}
     ),
-    "visual_blocks": Effect({"visual_blocks": 3}, lambda m: [blocks(view) for view in views(m)], [3, 3, 3]),
-    "parsing_blocks": Effect({"parsing_blocks": 3}, lambda m: blocks(m.parsing_encoder), 3),
-    "language_blocks": Effect({"language_blocks": 3}, lambda m: blocks(m.language_encoder), 3),
-    "num_heads": Effect(
-        {"num_heads": 2, "fusion": "cross_attention"},
-        lambda m: every(m, SelfAttention | nn.MultiheadAttention, lambda part: part.num_heads),  # type: ignore[arg-type]
-        {2},
+    "head.norm": Effect({"head.norm": False}, lambda m: type(m.head[0]), nn.Identity),
+    "head.dropout": Effect({"head.dropout": 0.25}, lambda m: dropouts(m.head), {0.25}),
+    "head.normalize_embedding": Effect({"head.normalize_embedding": False}, is_unit, False),
+    "parsing": Effect({"parsing": None}, lambda m: m.parsing_encoder, None),
+    "language": Effect({"language": None}, lambda m: (m.language_encoder, m.predictor), (None, None)),
+    "language.readout": Effect({"language.readout": "first_level"}, tokens_read, [True, False, False, False]),
+    "language.vocab_size": Effect(
+        {"language.vocab_size": 77}, lambda m: m.language_encoder.word_embedding.num_embeddings, 77
     ),
-    "mlp_dim": Effect({"mlp_dim": 20}, mlp_widths, {20}),
-    "dropout": Effect({"dropout": 0.25}, dropouts, {0.25}),
-    "token_patch": Effect({"token_patch": "all"}, numbers_of_tokens, [1, 1, 1]),
-    "fusion": Effect({"fusion": "cross_attention"}, is_sum, False),
-    "appearance": Effect({"appearance": False}, lambda m: m.visual_encoder.appearance, None),
-    "edge": Effect({"edge": False}, lambda m: m.visual_encoder.edge, None),
-    "noise": Effect({"noise": False}, lambda m: m.visual_encoder.noise, None),
-    "noise_truncation": Effect({"noise_truncation": 0.125}, noise_is_within, 0.125),
-    "parsing": Effect({"parsing": False}, lambda m: m.parsing_encoder, None),
-    "language": Effect({"language": False}, lambda m: (m.language_encoder, m.predictor), (None, None)),
-    "readout": Effect({"readout": "first_level"}, tokens_read, [True, False, False, False]),
-    "vocab_size": Effect({"vocab_size": 77}, lambda m: m.language_encoder.word_embedding.num_embeddings, 77),
-    "context_length": Effect({"context_length": 9}, lambda m: m.language_encoder.position_embedding.shape[0], 36),
-    "num_levels": Effect({"num_levels": 2}, lambda m: m.language_encoder.position_embedding.shape[0], 12),
-    "normalize_embedding": Effect({"normalize_embedding": False}, is_unit, False),
-    "head_norm": Effect({"head_norm": False}, lambda m: type(m.head[0]), nn.Identity),
-    "thresholds": Effect({"thresholds": (0.25,)}, lambda m: m.config.thresholds, (0.25,)),
+    "language.context_length": Effect(
+        {"language.context_length": 9}, lambda m: m.language_encoder.position_embedding.shape[0], 36
+    ),
+    "language.num_levels": Effect(
+        {"language.num_levels": 2}, lambda m: m.language_encoder.position_embedding.shape[0], 12
+    ),
+    "decision.thresholds": Effect({"decision.thresholds": (0.25,)}, lambda m: m.config.decision.thresholds, (0.25,)),
 }
+
+ENCODERS: dict[str, Callable[[BMRL], Any]] = {
+    "appearance": lambda m: view(m, "appearance"),
+    "edge": lambda m: view(m, "edge"),
+    "noise.encoder": lambda m: view(m, "noise"),
+    "parsing": lambda m: m.parsing_encoder,
+    "language": lambda m: m.language_encoder,
+}
+OF_TRANSFORMERS = {
+    "num_blocks": (3, blocks),
+    "num_heads": (2, heads),
+    "mlp_dim": (20, mlp_widths),
+    "dropout": (0.25, dropouts),
+}
+OF_BACKBONES = {
+    "channels": ((2, 3, 5), widths_of_convolutions),
+    "convs_per_stage": ((1, 3, 2), widths_of_convolutions),
+    "token_patch": ("all", lambda encoder: encoder.transformer.num_tokens),
+    "final_pool": (None, lambda encoder: encoder.backbone.stride),
+}
+SEEN = {"num_heads": {2}, "mlp_dim": {20}, "dropout": {0.25}, "convs_per_stage": (4, 6, 6, 6, 8, 8), "token_patch": 1}
+for part, find in ENCODERS.items():
+    for name, (value, see) in (OF_TRANSFORMERS | (OF_BACKBONES if part != "language" else {})).items():
+        if name == "final_pool":
+            value, expected = (True, 8) if part == "noise.encoder" else (False, 4)
+        else:
+            expected = SEEN.get(name, value)
+        EFFECTS[f"{part}.{name}"] = Effect({f"{part}.{name}": value}, lambda m, f=find, s=see: s(f(m)), expected)
 
 
 def test_every_field_is_in_the_table():
-    assert set(EFFECTS) == {field.name for field in dataclasses.fields(BMRLConfig)}
+    names = {entry.name for entry in field_docs(BMRLConfig)}
+    of_others = {name for name in names if name.endswith((".kind", ".module")) or name.startswith("views")}
+    wholes = {"fusion", "head", "decision", "noise.encoder"}
+    assert set(EFFECTS) - {"fusion.kind"} == names - of_others - wholes
 
 
 @pytest.mark.parametrize("field", EFFECTS)
 def test_a_field_changes_what_it_names(make_model, field):
     changes, see, expected = EFFECTS[field]
     assert see(make_model()) != expected
-    generators = changes.get("generators")
-    changed = make_model(**changes) if generators is None else make_model(num_generators=None, **changes)
-    assert see(changed) == expected
+    assert see(make_model(**changes)) == expected

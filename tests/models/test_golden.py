@@ -94,7 +94,7 @@ def block(tokens: np.ndarray, w: Weights, name: str, heads: int, *, causal: bool
     return tokens + linear(hidden, w, f"{name}.mlp.3")
 
 
-def backbone(view: np.ndarray, w: Weights, name: str, config: dict[str, Any], *, final_pool: bool) -> np.ndarray:
+def backbone(view: np.ndarray, w: Weights, name: str, config: dict[str, Any]) -> np.ndarray:
     layer = 0
     for stage, (width, convolutions) in enumerate(zip(config["channels"], config["convs_per_stage"], strict=True)):
         for _ in range(convolutions):
@@ -109,17 +109,15 @@ def backbone(view: np.ndarray, w: Weights, name: str, config: dict[str, Any], *,
             view = (view - mean[:, None, None]) * scale[:, None, None] + w[f"{norm}.bias"][:, None, None]
             view = np.maximum(view, 0)
             layer += 3
-        if final_pool or stage < len(config["channels"]) - 1:
+        if config["final_pool"] or stage < len(config["channels"]) - 1:
             channels, height, width = view.shape
             view = view.reshape(channels, height // 2, 2, width // 2, 2).max(axis=(2, 4))
             layer += 1
     return view
 
 
-def image_encoder(
-    view: np.ndarray, w: Weights, name: str, config: dict[str, Any], blocks: int, *, final_pool: bool = True
-) -> np.ndarray:
-    features = backbone(view, w, f"{name}.backbone.layers", config, final_pool=final_pool)
+def image_encoder(view: np.ndarray, w: Weights, name: str, config: dict[str, Any]) -> np.ndarray:
+    features = backbone(view, w, f"{name}.backbone.layers", config)
     if config["token_patch"] == "all":
         tokens = [np.concatenate([channel.ravel() for channel in features])]
     else:
@@ -128,40 +126,40 @@ def image_encoder(
         [w[f"{name}.transformer.class_token"], *(linear(token, w, f"{name}.projection") for token in tokens)]
     )
     sequence = sequence + w[f"{name}.transformer.position_embedding"]
-    for index in range(blocks):
+    for index in range(config["num_blocks"]):
         sequence = block(sequence, w, f"{name}.transformer.blocks.{index}", config["num_heads"], causal=False)
     return layer_norm(sequence[0], w, f"{name}.transformer.norm")
 
 
 def visual_encoder(image: np.ndarray, w: Weights, config: dict[str, Any]) -> np.ndarray:
-    name, blocks = "visual_encoder", config["visual_blocks"]
+    name = "visual_encoder"
     tokens = []
     if config["appearance"]:
-        tokens.append(image_encoder(image, w, f"{name}.appearance", config, blocks))
+        tokens.append(image_encoder(image, w, f"{name}.views.appearance.encoder", config["appearance"]))
     if config["edge"]:
-        tokens.append(image_encoder(edge_view(image), w, f"{name}.edge", config, blocks))
+        tokens.append(image_encoder(edge_view(image), w, f"{name}.views.edge.encoder", config["edge"]))
     if config["noise"]:
-        view = noise_view(image, config["patch_size"], config["noise_truncation"])
-        tokens.append(image_encoder(view, w, f"{name}.noise", config, blocks, final_pool=False))
-    if config["fusion"] == "sum":
+        view = noise_view(image, config["noise"]["patch_size"], config["noise"]["truncation"])
+        tokens.append(image_encoder(view, w, f"{name}.views.noise.encoder", config["noise"]["encoder"]))
+    if config["fusion"]["kind"] == "sum":
         return sum(tokens[1:], start=tokens[0])
     stacked = np.stack(tokens)
     wq, wk, wv = np.split(w[f"{name}.attention.in_proj_weight"], 3)
     bq, bk, bv = np.split(w[f"{name}.attention.in_proj_bias"], 3)
-    heads = config["num_heads"]
+    heads = config["fusion"]["num_heads"]
     fused = attend(stacked[:1] @ wq.T + bq, stacked @ wk.T + bk, stacked @ wv.T + bv, heads)
     return tokens[0] + linear(fused, w, f"{name}.attention.out_proj")[0]
 
 
 def parsing_encoder(parsing: np.ndarray, w: Weights, config: dict[str, Any]) -> np.ndarray:
     colored = np.array(COLORS)[parsing].transpose(2, 0, 1) / 255
-    return image_encoder(colored, w, "parsing_encoder", config, config["parsing_blocks"])
+    return image_encoder(colored, w, "parsing_encoder", config["parsing"])
 
 
 def language_encoder(tokens: np.ndarray, w: Weights, config: dict[str, Any]) -> np.ndarray:
-    name = "language_encoder"
+    name, config = "language_encoder", config["language"]
     sequence = w[f"{name}.word_embedding.weight"][tokens.ravel()] + w[f"{name}.position_embedding"]
-    for index in range(config["language_blocks"]):
+    for index in range(config["num_blocks"]):
         sequence = block(sequence, w, f"{name}.blocks.{index}", config["num_heads"], causal=True)
     level = 0 if config["readout"] == "first_level" else len(tokens) - 1
     end = list(tokens[level]).index(tokens[level].max())
@@ -173,9 +171,9 @@ def answer(
 ) -> dict[str, np.ndarray]:
     """All that a model says of one image, by the names of BMRLOutput."""
     embedding = visual_encoder(image, w, config)
-    if config["normalize_embedding"]:
+    if config["head"]["normalize_embedding"]:
         embedding = embedding / np.sqrt((embedding**2).sum())
-    logits = linear(layer_norm(embedding, w, "head.0") if config["head_norm"] else embedding, w, "head.2")
+    logits = linear(layer_norm(embedding, w, "head.0") if config["head"]["norm"] else embedding, w, "head.2")
     shares = np.exp(logits - logits.max())
     result = {"logits": logits, "probabilities": shares / shares.sum(), "embedding": embedding}
     if config["parsing"]:
@@ -188,41 +186,46 @@ def answer(
 
 SMALL: dict[str, Any] = {
     "image_size": 16,
-    "patch_size": 8,
+    "noise.patch_size": 8,
+    "noise.truncation": 0.3,
     "embed_dim": 8,
-    "channels": (3, 4),
-    "convs_per_stage": (2, 1),
-    "visual_blocks": 2,
-    "parsing_blocks": 1,
-    "language_blocks": 2,
-    "num_heads": 2,
-    "mlp_dim": 12,
-    "vocab_size": 20,
-    "context_length": 5,
-    "num_levels": 3,
-    "noise_truncation": 0.3,
+    "*.channels": (3, 4),
+    "*.convs_per_stage": (2, 1),
+    "*.num_blocks": 2,
+    "parsing.num_blocks": 1,
+    "*.num_heads": 2,
+    "*.mlp_dim": 12,
+    "language.vocab_size": 20,
+    "language.context_length": 5,
+    "language.num_levels": 3,
 }
 
 CASES: dict[str, dict[str, Any]] = {
-    "a token a position": {},
-    "one token": {"token_patch": "all"},
-    "cross-attention": {"fusion": "cross_attention", "num_heads": 4},
-    "first level": {"readout": "first_level", "language_blocks": 1, "parsing_blocks": 2},
-    "raw embedding": {"normalize_embedding": False, "mlp_dim": 5, "visual_blocks": 1},
-    "no norm before the head": {"head_norm": False, "num_heads": 1},
-    "whole image as patch": {"patch_size": 16, "noise_truncation": 0.04, "edge": False},
-    "noise alone": {"appearance": False, "edge": False, "parsing": False},
-    "edge and noise": {"appearance": False, "language": False, "dropout": 0.5},
-    "appearance alone": {"edge": False, "noise": False, "parsing": False, "language": False, "channels": (5, 2)},
-    "two in cross-attention": {"noise": False, "fusion": "cross_attention", "convs_per_stage": (1, 2)},
-    "three stages": {"channels": (2, 3, 4), "convs_per_stage": (1, 1, 2), "patch_size": 8},
-}
+    "a token per position": {},
+    "one token": {"*.token_patch": "all"},
+    "cross-attention": {"fusion.kind": "cross_attention", "*.num_heads": 4},
+    "first level": {"language.readout": "first_level", "language.num_blocks": 1, "parsing.num_blocks": 2},
+    "raw embedding": {"head.normalize_embedding": False, "*.mlp_dim": 5, "*.num_blocks": 1, "language.num_blocks": 2},
+    "no norm before the head": {"head.norm": False, "*.num_heads": 1},
+    "whole image as patch": {"noise.patch_size": 16, "noise.truncation": 0.04, "edge": None},
+    "noise alone": {"appearance": None, "edge": None, "parsing": None},
+    "edge alone": {"appearance": None, "noise": None},
+    "edge and noise": {"appearance": None, "language": None, "*.dropout": 0.5},
+    "appearance alone": {"edge": None, "noise": None, "parsing": None, "language": None, "*.channels": (5, 2)},
+    "two in cross-attention": {"noise": None, "fusion.kind": "cross_attention", "*.convs_per_stage": (1, 2)},
+    "three stages": {"*.channels": (2, 3, 4), "*.convs_per_stage": (1, 1, 2), "noise.patch_size": 8},
+    "encoders of different sizes": {
+        "edge.channels": (2,), "edge.convs_per_stage": (3,), "noise.encoder.num_blocks": 3, "appearance.mlp_dim": 7,
+        "noise.encoder.final_pool": True, "parsing.token_patch": "all",
+    },
+}  # fmt: skip
 
 
 def drawn(config, seed):
     """Images whose patches differ, parsing maps, and prompts whose end-of-text token stands anywhere."""
     rng = np.random.default_rng(seed)
-    size, length, levels = config.image_size, config.context_length, config.num_levels
+    size = config.image_size
+    length, levels = (5, 3) if config.language is None else (config.language.context_length, config.language.num_levels)
     contrast = np.linspace(0.2, 1, size)[:, None] * np.linspace(1, 0.3, size)
     images = np.floor(rng.random((2, 3, size, size)) * contrast * 256).clip(0, 255)
     parsing = rng.integers(0, 19, (2, size, size))
@@ -236,7 +239,7 @@ def drawn(config, seed):
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_formulas(case):
     torch.manual_seed(7)
-    config = presets.tiny(num_generators=3, **(SMALL | CASES[case]))
+    config = presets.tiny(num_generators=3, **SMALL).with_changes(CASES[case])
     model = build_model(config).double().eval()
     for name, tensor in model.state_dict().items():  # also what starts at 0 or 1
         if tensor.is_floating_point():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 from torch import nn
@@ -21,7 +19,8 @@ def compiled(module):
 
 
 def compile_parts(model):
-    model.visual_encoder.appearance = compiled(model.visual_encoder.appearance)
+    view = model.visual_encoder.views["appearance"]
+    view.encoder = compiled(view.encoder)
     model.visual_encoder = compiled(model.visual_encoder)
     model.parsing_encoder = compiled(model.parsing_encoder)
     return model
@@ -63,8 +62,8 @@ WRAPPERS = {
 @pytest.mark.parametrize("fusion", ["sum", "cross_attention"])
 def test_wrappers_that_change_no_answer(make_model, tmp_path, wrapper, fusion):
     with torch.inference_mode():
-        expected = make_model(fusion=fusion)(IMAGES).logits
-    save_model(WRAPPERS[wrapper](make_model(fusion=fusion)), tmp_path)
+        expected = make_model(**{"fusion.kind": fusion})(IMAGES).logits
+    save_model(WRAPPERS[wrapper](make_model(**{"fusion.kind": fusion})), tmp_path)
     with torch.inference_mode():
         assert torch.equal(load_model(tmp_path)(IMAGES).logits, expected)
 
@@ -93,7 +92,7 @@ class Mine(BMRL):
     """Could compute anything."""
 
 
-APPEARANCE, EDGE = (f"visual_encoder.{view}.transformer" for view in ("appearance", "edge"))
+APPEARANCE, EDGE = (f"visual_encoder.views.{view}.encoder.transformer" for view in ("appearance", "edge"))
 
 
 def replace_layer(model):
@@ -113,7 +112,7 @@ def approximate_activation(model):
 
 
 def change_epsilon(model):
-    model.visual_encoder.edge.backbone.layers[1].eps = 0.1
+    model.visual_encoder.views["edge"].encoder.backbone.layers[1].eps = 0.1
 
 
 def change_heads(model):
@@ -121,11 +120,11 @@ def change_heads(model):
 
 
 def change_truncation(model):
-    model.visual_encoder.noise_truncation = 1.0
+    model.visual_encoder.views["noise"].operator.truncation = 1.0
 
 
 def change_configuration(model):
-    model.config = dataclasses.replace(model.config, num_heads=2)
+    model.config = model.config.with_changes({"edge.num_heads": 2})
 
 
 def spoil_configuration(model):
@@ -183,7 +182,7 @@ CHANGES = {
     approximate_activation: r"mlp.1.approximate: expected 'none', as the configuration says, got 'tanh'",
     change_epsilon: r"layers.1.eps: expected 1e-05, .* got 0.1",
     change_heads: r"attention.num_heads: expected 4, .* got 2",
-    change_truncation: r"noise_truncation: expected 0.04, .* got 1.0",
+    change_truncation: r"views.noise.operator.truncation: expected 0.04, .* got 1.0",
     change_configuration: r"num_heads: expected 2, as the configuration says, got 4",
     spoil_configuration: r"model.config: expected a BMRLConfig, got dict",
     remove_branch: r"parsing_encoder: expected .*ParsingEncoder, .*, got nothing",

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
 from bmrl.training import train
 
 if TYPE_CHECKING:
@@ -85,12 +86,10 @@ def small() -> dict[str, object]:
     return {
         "image_size": SIZE,
         "embed_dim": 16,
-        "channels": (4, 8, 8),
-        "convs_per_stage": (1, 1, 1),
-        "mlp_dim": 16,
-        "visual_blocks": 1,
-        "parsing_blocks": 1,
-        "language_blocks": 1,
+        "*.channels": (4, 8, 8),
+        "*.convs_per_stage": (1, 1, 1),
+        "*.mlp_dim": 16,
+        "*.num_blocks": 1,
     }
 
 
@@ -147,15 +146,15 @@ def run_code(fork_server: subprocess.Popen[str], tmp_path: Path) -> Callable[...
 PLAIN = {
     "image_size": SIZE,
     "embed_dim": 16,
-    "channels": (4, 8, 8),
-    "convs_per_stage": (1, 1, 1),
-    "mlp_dim": 16,
-    "visual_blocks": 1,
-    "edge": False,
-    "noise": False,
-    "parsing": False,
-    "language": False,
-    "dropout": 0.2,
+    "*.channels": (4, 8, 8),
+    "*.convs_per_stage": (1, 1, 1),
+    "*.mlp_dim": 16,
+    "*.num_blocks": 1,
+    "edge": None,
+    "noise": None,
+    "parsing": None,
+    "language": None,
+    "*.dropout": 0.2,
 }
 """Changes that make the tiny preset a model of one small branch."""
 BRISK = {"epochs": 3, "batch_size": 8, "precision": "32-true", "keep": "best", "flip": True, "ema_decay": 0.5}

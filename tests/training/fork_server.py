@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 
-import bmrl.evaluation.compare
+import bmrl.evaluation.comparison
 import bmrl.training.run  # noqa: F401
 
 

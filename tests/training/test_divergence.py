@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from bmrl.data.manifest import Manifest
 from bmrl.errors import ConfigError, DivergenceError
-from bmrl.evaluation import compare as comparisons
-from bmrl.evaluation.compare import compare, train_resnet18
+from bmrl.evaluation import comparison
+from bmrl.evaluation.comparison import compare, train_resnet18
 from bmrl.models import build_model
 from bmrl.models.presets import tiny
 from bmrl.training import BMRLTask, TrainingConfig, train
@@ -168,9 +168,9 @@ def test_an_average_that_is_not_finite_is_kept_by_nobody(data, monkeypatch):
 
 
 def test_compare_says_who_diverged(data, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(comparisons, "resnet18_recipe", lambda: resnet18_recipe(learning_rate=1e30))
+    monkeypatch.setattr(comparison, "resnet18_recipe", lambda: resnet18_recipe(learning_rate=1e30))
     with caplog.at_level(logging.WARNING), pytest.raises(DivergenceError, match=r"^resnet18: learning_rate: expected"):
-        compare(data, tmp_path, seeds=(0,), folds=2, max_epochs=1, contenders=("resnet18",), device="cpu")
+        compare(data, tmp_path, seeds=(0,), folds=2, max_epochs=1, methods=("resnet18",), device="cpu")
     assert not (tmp_path / "comparison.json").exists()
 
 

@@ -7,9 +7,9 @@ import os
 import pytest
 import torch
 
-from bmrl.cli.demo import run_demo
+from bmrl.cli.demo import demo
 from bmrl.errors import ConfigError
-from bmrl.evaluation.compare import compare
+from bmrl.evaluation.comparison import compare
 from bmrl.training import train
 
 SLURM = {
@@ -77,7 +77,7 @@ def test_signals_of_a_cluster_write_nothing(data, runs, run_code, tmp_path):
     assert list(tmp_path.rglob("hpc_ckpt*")) == []
 
 
-@pytest.mark.parametrize("start", [train, compare, lambda _, out: run_demo(out)], ids=["train", "compare", "demo"])
+@pytest.mark.parametrize("start", [train, compare, lambda _, out: demo(out)], ids=["train", "compare", "demo"])
 def test_refuses_to_be_one_of_several_processes(data, tmp_path, monkeypatch, start):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match=r"WORLD_SIZE: expected one process, got 2 \(as torchrun starts them\)"):

@@ -112,9 +112,9 @@ def test_ctrl_c_is_a_keyboard_interrupt(data, runs, run_code, tmp_path):
 
 def test_compare_lets_interrupts_through(data, run_code, tmp_path):
     code = (
-        "from bmrl.evaluation.compare import compare\n"
+        "from bmrl.evaluation.comparison import compare\n"
         "try:\n"
-        f"    compare({str(data)!r}, {str(tmp_path / 'out')!r}, contenders=['bmrl'], max_epochs=500, device='cpu')\n"
+        f"    compare({str(data)!r}, {str(tmp_path / 'out')!r}, methods=['bmrl'], max_epochs=500, device='cpu')\n"
         "except KeyboardInterrupt:\n"
         "    raise SystemExit(77)\n"
     )

@@ -15,7 +15,8 @@ from bmrl.models import build_model
 from bmrl.models.presets import tiny
 from bmrl.training import BMRLTask, TrainingConfig
 from bmrl.training.baselines.resnet18 import ResNet18, ResNet18Task
-from bmrl.training.run import fit, load_split
+from bmrl.training.fitting import fit
+from bmrl.training.loading import load_split
 
 FIELDS = {field.name for field in dataclasses.fields(TrainingConfig)}
 BASE = {"epochs": 2, "batch_size": 12, "learning_rate": 3e-3, "weight_decay": 0.0, "drop_every": 9, "keep": "last"}

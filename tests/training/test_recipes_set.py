@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from bmrl.cli.main import _setting, _split_settings, main
+from bmrl.cli.main import main
+from bmrl.cli.settings import setting, split_settings
 from bmrl.errors import ConfigError
 from bmrl.training import train
 
+ENCODER_CONFIGS = "ConvTransformerConfig or PretrainedConfig or CustomConfig"
 REFUSED = {
     "objective.margn=2": "objective.margn: expected a field of BMRLObjective, got no such; did you mean objective.mar",
     "objective.margin=abc": "objective.margin: expected a finite number, got 'abc'",
@@ -16,30 +18,36 @@ REFUSED = {
     "objective.kl_detach=1": "objective.kl_detach: expected true or false, got 1",
     "objective.group=3": "objective.group: expected a field of BMRLObjective",
     "objective=3": "objective: expected a mapping from names to values, got 3",
-    "dropout=abc": "dropout: expected a finite number >= 0 and < 1, got 'abc'",
+    "head.dropout=abc": "head.dropout: expected a finite number >= 0 and < 1, got 'abc'",
     "weight_decay=abc": "weight_decay: expected a finite number >= 0, got 'abc'",
     "weight_decay=NaN": "weight_decay: expected a finite number >= 0, got nan",
     "weight_decay=-Infinity": "weight_decay: expected a finite number >= 0, got -inf",
     "learning_rate=1e999": "learning_rate: expected a finite number > 0, got inf",
     "learning_rate=[0.1]": "learning_rate: expected a finite number > 0, got list",
-    "noise_truncation=abc": "noise_truncation: expected a finite number > 0, got 'abc'",
-    'thresholds=["a"]': "thresholds[0]: expected a finite number > 0 and < 1, got 'a'",
-    "thresholds=0.5": "thresholds: expected a list, got 0.5",
+    "noise.truncation=abc": "noise.truncation: expected a finite number > 0, got 'abc'",
+    'decision.thresholds=["a"]': "decision.thresholds[0]: expected a finite number > 0 and < 1, got 'a'",
+    "decision.thresholds=0.5": "decision.thresholds: expected a list, got 0.5",
     'generators=[{"name": "a"}]': "generators: expected no such change",
     "epochs=true": "epochs: expected an integer >= 1, got True",
     "epochs=2.0": "epochs: expected an integer >= 1, got 2.0",
     f"epochs={'9' * 5000}": "epochs: expected an integer >= 1, got inf",
     f"epochs={'[' * 100_000}": "epochs: expected an integer >= 1, got '[[[",
-    "edge=maybe": "edge: expected true or false, got 'maybe'",
-    "edge=null": "edge: expected true or false, got None",
+    "edge=maybe": f"edge: expected {ENCODER_CONFIGS}, or fields by name, got 'maybe'",
+    "edge=false": f"edge: expected {ENCODER_CONFIGS}, or fields by name, got False",
+    "decision=null": "decision: expected a DecisionConfig, got None",
+    "*.num_blocks=0": "appearance.num_blocks: expected an integer >= 1, got 0",
+    "edge.num_blcks=1": "got no such; did you mean edge.num_blocks of BMRLConfig?",
+    "num_blocks=1": "got no such; did you mean *.num_blocks of BMRLConfig?",
+    "edge.kind=vit": "edge.kind: expected 'conv_transformer' or ",
+    "views.a=1": "views.a: expected a field of BMRLConfig",
     "shift=0.5": "shift: expected an integer >= 0, got 0.5",
     "shift=500": "shift: expected less than image_size 128, got 500",
     "seed=1.5": "seed: expected an integer >= 0, got 1.5",
     "seed=99999999999999999999": "seed: expected an integer >= 0 and <= 9223372036854775807, got 99999999999999999999",
-    "channels={}": "channels: expected a list, got dict",
-    "token_patch=true": "token_patch: expected 'all' or 1, got True",
+    "edge.channels={}": "edge.channels: expected a list, got dict",
+    "edge.token_patch=true": "edge.token_patch: expected 'all' or 1, got True",
     "weight_dcay=.1": "got no such; did you mean weight_decay of TrainingConfig?",
-    "num_head=2": "got no such; did you mean num_heads of BMRLConfig?",
+    "num_head=2": "got no such; did you mean *.num_heads of BMRLConfig?",
     "zzz=1": "zzz: expected a field of BMRLConfig (appearance, ",
     "=1": "'': expected a field of BMRLConfig (appearance, ",
 }
@@ -57,10 +65,10 @@ def test_a_setting_that_does_not_fit(data, tmp_path, capsys, setting):
 
 
 def test_a_whole_objective_and_parts_of_it():
-    settings = [_setting(text) for text in ('objective={"margin": 1, "temperature": 0.1}', "objective.margin=.5")]
-    assert _split_settings(settings) == ({}, {"objective": {"margin": 0.5, "temperature": 0.1}})
+    settings = [setting(text) for text in ('objective={"margin": 1, "temperature": 0.1}', "objective.margin=.5")]
+    assert split_settings(settings) == ({}, {"objective": {"margin": 0.5, "temperature": 0.1}})
     with pytest.raises(ConfigError, match=r"objective: expected a mapping from names to values, got 3"):
-        _split_settings([("objective", 3), ("objective.margin", 1)])
+        split_settings([("objective", 3), ("objective.margin", 1)])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import csv
 import functools
 import json
 import os
+import shutil
 import signal
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,12 @@ from torch.utils.data import default_collate
 
 from bmrl.data.dataset import FaceDataset
 from bmrl.data.manifest import Manifest
-from bmrl.errors import ConfigError, DataError, MissingFileError, RangeError
+from bmrl.errors import ConfigError, DataError, DeviceError, MissingFileError, RangeError
 from bmrl.models import build_model, load_model
 from bmrl.models.presets import tiny
-from bmrl.training import BMRLTask, TrainingConfig, train
-from bmrl.training import run as run_module
-from bmrl.training.run import load_split, resolve_precision
+from bmrl.training import BMRLTask, TrainingConfig, loading, train
+from bmrl.training.hardware import resolve_precision
+from bmrl.training.loading import load_split
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ FAST = {"epochs": 2, "batch_size": 8, "precision": "32-true"}
 
 
 def metrics(folder: Path) -> dict[int, dict[str, str]]:
-    """The training figures of each epoch, of all starts of the run."""
+    """The training metrics of each epoch, of all starts of the run."""
     found: dict[int, dict[str, str]] = {}
     for file in sorted(folder.glob("log/version_*/metrics.csv")):
         for row in csv.DictReader(file.open()):
@@ -46,20 +47,24 @@ def test_trains_every_branch_and_writes_a_model_folder(data, small, tmp_path):
     assert {path.name for path in (run.folder / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
     model = load_model(run.folder)
     assert [generator.name for generator in model.config.generators] == ["camera", "noise", "stripes"]
-    figures = metrics(run.folder)
-    assert sorted(figures) == [0, 1]
+    logged = metrics(run.folder)
+    assert sorted(logged) == [0, 1]
     parts = {"train_dfa", "train_dfacc", "train_cmc", "train_cpc", "train_kl", "train_loss", "train_accuracy"}
-    assert set(figures[0]) == parts
-    assert float(figures[1]["train_loss"]) == pytest.approx(
-        sum(float(figures[1][f"train_{part}"]) for part in ("dfa", "dfacc", "cmc", "cpc", "kl")), rel=1e-5
+    assert set(logged[0]) == parts
+    assert float(logged[1]["train_loss"]) == pytest.approx(
+        sum(float(logged[1][f"train_{part}"]) for part in ("dfa", "dfacc", "cmc", "cpc", "kl")), rel=1e-5
     )
+    assert set(run.metrics) == parts | {"val_loss", "val_accuracy"}
+    assert {name: run.metrics[name] for name in parts} == {name: float(logged[1][name]) for name in parts}
 
 
 @pytest.mark.parametrize(("has_amx", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
 def test_automatic_precision_is_bf16_where_a_cpu_multiplies_it(monkeypatch, has_amx, expected):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
-    assert resolve_precision("auto", "cpu") == expected
-    assert resolve_precision("bf16-mixed", "cpu") == "bf16-mixed"
+    cpu = torch.device("cpu")
+    assert resolve_precision("auto", cpu) == expected
+    assert resolve_precision("bf16-mixed", cpu) == "bf16-mixed"
+    assert resolve_precision("auto", torch.device("mps")) == "32-true"
 
 
 def test_learns(data, small, tmp_path):
@@ -116,13 +121,35 @@ def test_validation_figures_are_those_of_the_kept_weights(data, runs, tmp_path):
     assert float(logged["val_accuracy"]) == pytest.approx(float((logits.argmax(1) == batch["label"]).float().mean()))
 
 
+def test_a_run_says_what_it_arrived_at(data, runs, tmp_path):
+    recipe = runs.brisk | {"epochs": 6, "learning_rate": 0.05}  # a rate that makes the loss rise again
+    out = tmp_path / "run"
+    run = train(data, out, model_changes=runs.plain, recipe_changes=recipe, device="cpu", progress=False)
+    checkpoint = torch.load(out / "checkpoints" / "best.ckpt", weights_only=True)
+    assert run.best_epoch == checkpoint["epoch"] + 1
+    rows = list(csv.DictReader((out / "log" / "version_0" / "metrics.csv").open()))
+    losses = [float(row["val_loss"]) for row in rows if row["val_loss"]]
+    assert losses[run.best_epoch - 1] == min(losses)
+    assert (run.epochs, run.metrics["val_loss"]) == (6, losses[-1])
+    assert json.loads(json.dumps(run.to_dict())) == {
+        "folder": str(out), "skipped": [], "parsing": False, "epochs": 6, "best_epoch": run.best_epoch,
+        "metrics": run.metrics,
+    }  # fmt: skip
+    (out / "log" / "version_1").mkdir()
+    (out / "log" / "version_1" / "metrics.csv").write_text("changed,since\n1,2\n")
+    assert train(data, out, resume=True, device="cpu", progress=False) == run
+    shutil.rmtree(out / "log")
+    bare = train(data, out, resume=True, device="cpu", progress=False)
+    assert (bare.epochs, bare.best_epoch, bare.metrics) == (6, None, {})
+
+
 def test_parsing_maps_missing(data_without_parsing, small, tmp_path, caplog):
     run = train(
         data_without_parsing, tmp_path / "run", model_changes=small, recipe_changes=FAST, device="cpu", progress=False
     )
     assert not run.parsing
     assert "no parsing maps found; the parsing branch is off" in caplog.text
-    assert not load_model(run.folder).config.parsing
+    assert load_model(run.folder).config.parsing is None
     assert "train_cpc" not in metrics(run.folder)[0]
 
 
@@ -138,7 +165,7 @@ def test_unreadable_images_are_skipped_and_listed(data_without_parsing, small, t
 
 
 def test_images_that_are_lost_during_the_training_are_listed(data_without_parsing, small, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "FaceDataset", functools.partial(FaceDataset, cache=False))
+    monkeypatch.setattr(loading, "FaceDataset", functools.partial(FaceDataset, cache=False))
     damaged = data_without_parsing / "noise" / "train_0.png"
     damaged.write_bytes(damaged.read_bytes()[:-2000])  # its header is read before the training
     run = train(
@@ -169,9 +196,9 @@ def test_a_killed_run_resumes_with_the_losses_of_an_uninterrupted_one(data, smal
 
 def test_resuming_a_finished_run_leaves_it_alone(data, small, tmp_path):
     out = tmp_path / "run"
-    train(data, out, model_changes=small, recipe_changes=FAST, device="cpu", progress=False)
+    first = train(data, out, model_changes=small, recipe_changes=FAST, device="cpu", progress=False)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    train(data, out, resume=True, device="cpu", progress=False)
+    assert train(data, out, resume=True, device="cpu", progress=False) == first
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
@@ -210,17 +237,17 @@ def test_refuses_bad_settings_and_data(data, tmp_path):
     alone.write()
     with pytest.raises(DataError, match=r"expected at least two seen generators, got 1"):
         train(alone.root, tmp_path / "a")
-    with pytest.raises(ConfigError, match=r"vocab_size: expected more than the largest token 49407, got 50"):
-        train(data, tmp_path / "a", model_changes={"vocab_size": 50, "image_size": 64})
+    with pytest.raises(ConfigError, match=r"language.vocab_size: expected more than the largest token 49407, got 50"):
+        train(data, tmp_path / "a", model_changes={"language.vocab_size": 50, "image_size": 64})
     with pytest.raises(MissingFileError, match=r"manifest.csv: expected a CSV file, got nothing at this path"):
         train(tmp_path, tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_refuses_a_gpu_that_is_not_there(data, tmp_path):
-    with pytest.raises(ConfigError, match=r"device: expected a GPU that PyTorch can use, got none"):
-        train(data, tmp_path / "a", device="gpu")
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta", "abacus"])
+def test_refuses_a_device_that_is_not_there(data, tmp_path, device):
+    with pytest.raises(DeviceError, match=rf"device: expected .* got '{device}'"):
+        train(data, tmp_path / "a", device=device)
     assert not (tmp_path / "a").exists()
 
 

@@ -13,7 +13,7 @@ import torch
 from bmrl._files import claimed
 from bmrl.data.manifest import Manifest
 from bmrl.errors import ConfigError, DataError, DeviceError, FolderInUseError, MissingFileError, RangeError
-from bmrl.evaluation.compare import compare
+from bmrl.evaluation.comparison import compare
 from bmrl.training import BMRLTask, train
 
 
@@ -77,11 +77,11 @@ def test_the_claim_of_a_killed_process_is_nobodys(start, tmp_path):
     ("options", "error"),
     [
         ({"preset": "huge"}, RangeError),
-        ({"device": "abacus"}, RangeError),
+        ({"device": "abacus"}, DeviceError),
         ({"recipe_changes": {"epochs": 0}}, ConfigError),
         ({"recipe_changes": {"shift": 64, "epochs": 1}}, ConfigError),
         ({"model_changes": {"depth": 1}}, ConfigError),
-        ({"model_changes": {"image_size": 64, "vocab_size": 50}}, ConfigError),
+        ({"model_changes": {"image_size": 64, "language.vocab_size": 50}}, ConfigError),
         ({"data": "/nonexistent"}, MissingFileError),
     ],
 )

@@ -10,16 +10,17 @@ from torch.utils.data import default_collate
 
 from bmrl.data.manifest import Manifest
 from bmrl.data.prompts import prompt_tokens
-from bmrl.errors import ConfigError
+from bmrl.encoders import PretrainedConfig
+from bmrl.errors import ConfigError, RangeError
 from bmrl.models import build_model
 from bmrl.models.presets import tiny
 from bmrl.training import BMRLTask, TrainingConfig
-from bmrl.training.run import load_split
+from bmrl.training.loading import load_split
 
 
 @pytest.fixture
 def config(data, small):
-    return tiny(generators=Manifest.read(data).generators("seen"), **(small | {"dropout": 0.0}))
+    return tiny(generators=Manifest.read(data).generators("seen"), **(small | {"*.dropout": 0.0}))
 
 
 def test_a_task_that_was_built_without_memory_knows_its_prompts(config, data):
@@ -52,6 +53,74 @@ def test_each_image_is_paired_with_the_prompts_of_its_generator(data, config, mo
         torch.testing.assert_close(given[0].language[row], alone[0])
 
 
+def scaled(parameters, rate):
+    """The optimizer's learning rate of each parameter, by the parameter's identity; none twice."""
+    rates = {}
+    for group in parameters:
+        for parameter in group["params"]:
+            assert id(parameter) not in rates
+            rates[id(parameter)] = group.get("lr", rate) / rate
+    return rates
+
+
+def test_a_module_trains_at_a_rate_of_its_own_and_what_is_frozen_not_at_all(config):
+    model = build_model(config)
+    encoder = model.visual_encoder.views["appearance"].encoder
+    encoder.learning_rate_scale = 0.5
+    encoder.backbone.learning_rate_scale = 0.1  # the innermost counts
+    frozen = encoder.transformer.blocks.requires_grad_(False)
+    recipe = TrainingConfig(learning_rate=0.01, objective_learning_rate_scale=10.0)
+    task = BMRLTask(model, recipe)
+    rates = scaled(task.parameter_groups(), 0.01)
+    expected = {id(each): 1.0 for each in model.parameters()}
+    expected |= {id(each): 10.0 for each in task.objective.parameters()}
+    expected |= {id(each): 0.5 for each in encoder.parameters()}
+    expected |= {id(each): 0.1 for each in encoder.backbone.parameters()}
+    for parameter in frozen.parameters():
+        del expected[id(parameter)]
+    assert rates == pytest.approx(expected)
+    (optimizer,), (scheduler,) = task.configure_optimizers()
+    for _ in range(recipe.drop_every):
+        optimizer.step()
+        scheduler.step()
+    assert scaled(optimizer.param_groups, 0.001) == pytest.approx(expected)
+
+
+def test_parameters_are_in_the_order_of_the_model(config):
+    model = build_model(config)
+    (group,) = BMRLTask(model, TrainingConfig()).parameter_groups()[:1]
+    for parameter, expected in zip(group["params"], model.parameters(), strict=True):
+        assert parameter is expected
+
+
+def test_a_rate_that_is_none_is_refused(config):
+    model = build_model(config)
+    model.head.learning_rate_scale = 0.0
+    with pytest.raises(RangeError, match=r"head\.learning_rate_scale: expected > 0, got 0"):
+        BMRLTask(model, TrainingConfig()).parameter_groups()
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_pretrained_encoder_takes_part_in_a_step(data, config, frozen):
+    pytest.importorskip("timm")
+    part = PretrainedConfig(name="test_efficientnet", weights=None, frozen=frozen)
+    config = config.with_changes(appearance=part)
+    model = build_model(config)
+    encoder = model.visual_encoder.views["appearance"].encoder
+    task = BMRLTask(model, TrainingConfig(learning_rate=0.01)).train()
+    rates = scaled(task.parameter_groups(), 0.01)
+    tower = [rates.get(id(each)) for each in encoder.tower.parameters()]
+    assert tower == ([None] * len(tower) if frozen else pytest.approx([0.1] * len(tower)))
+    (optimizer,), _ = task.configure_optimizers()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    samples = load_split(Manifest.read(data), config, "train")
+    task.objective_step(default_collate([samples[index] for index in (0, 9, 17)]))[0].backward()
+    optimizer.step()
+    changed = {name for name, value in encoder.state_dict().items() if not torch.equal(value, before[name])}
+    assert any(name.startswith("tower.") for name in changed) is not frozen
+    assert any(name.startswith("reader.") for name in changed)
+
+
 DISTRIBUTED = """
 import json, os, torch
 from torch import nn
@@ -61,7 +130,7 @@ from bmrl.data.manifest import Manifest
 from bmrl.models import build_model
 from bmrl.models.presets import tiny
 from bmrl.training import BMRLTask, TrainingConfig
-from bmrl.training.run import load_split
+from bmrl.training.loading import load_split
 
 torch.set_num_threads(1)
 rank = int(os.environ["RANK"])

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from bmrl._files import CLAIM, claimed
 from bmrl._regular_files import open_regular
-from bmrl.data._manifest_rules import SPLITS
 from bmrl.data._parsing_map import order_problem
 from bmrl.data.importers.candidates import Candidate, examine
 from bmrl.data.importers.report import FILENAME, ImportReport
 from bmrl.data.importers.splits import assign_splits, check_shares, merge_groups
 from bmrl.data.manifest import FILENAME as MANIFEST
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
 from bmrl.errors import DataError, FolderInUseError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def assemble(
     ignored: Mapping[str, int] | None = None,
     skipped: Sequence[tuple[str, str]] = (),
     warnings: Sequence[str] = (),
-) -> tuple[Manifest, ImportReport]:
+) -> ImportReport:
     """Make a data set of what an importer found, and report what could not be taken.
 
     Every image is decoded once: those that can't be are left out. Images of the very same bytes are put into one
@@ -149,7 +149,7 @@ def _assemble(
     ignored: dict[str, int],
     skipped: list[tuple[str, str]],
     warnings: list[str],
-) -> tuple[Manifest, ImportReport]:
+) -> ImportReport:
     with ThreadPoolExecutor() as pool:
         chunks = [candidates[start : start + _CHUNK] for start in range(0, len(candidates), _CHUNK)]
         findings = [finding for found in pool.map(lambda chunk: list(map(examine, chunk)), chunks) for finding in found]
@@ -176,12 +176,11 @@ def _assemble(
     warnings += [problem] if problem else []
     duplicates = [same for same in by_bytes.values() if len(same) > 1]
     mislabeled = [same for same in duplicates if len({candidate.generator for candidate in same}) > 1]
-    rows = _rows(taken, duplicates, draw)
-    images = {name: dict.fromkeys(SPLITS, 0) for name in sorted({row.generator for row in rows})}
-    for row in rows:
-        images[row.generator][row.split] += 1
+    manifest = Manifest(out, _rows(taken, duplicates, draw))
+    images = manifest.counts()
     report = ImportReport(
-        source=str(source),
+        source=source,
+        folder=out,
         images=images,
         num_parsing=sum(candidate.parsing is not None for candidate in taken),
         skipped=skipped,
@@ -192,19 +191,18 @@ def _assemble(
         warnings=[
             *warnings,
             *_warnings_of_labels(mislabeled),
-            *_warnings_of_splits(images, {row.generator for row in rows if row.role == "seen"}),
+            *_warnings_of_splits(images, {row.generator for row in manifest.select(role="seen")}),
         ],
     )
-    manifest = Manifest(out, rows)
     _transfer(taken, out, symlink=symlink)
     try:
-        report.write(out)
+        report.write()
         manifest.write()
     except OSError as error:
         raise DataError(f"{out}: expected a folder that can be written into, got: {error.strerror}") from error
     for warning in report.warnings:
         _logger.warning("%s: %s", out, warning)
-    return manifest, report
+    return report
 
 
 def _rows(
@@ -213,13 +211,16 @@ def _rows(
     draw: Callable[[Mapping[str, Mapping[str, int]]], dict[str, str]],
 ) -> tuple[Row, ...]:
     groups = merge_groups(
-        {group for candidate in taken for group in (candidate.group, *candidate.also)},
+        {group for each in taken for group in (each.group, *each.also, *each.split_with)},
         [[each.group for each in same] for same in duplicates] + [[each.group, *each.also] for each in taken],
+    )
+    units = merge_groups(  # what lies in one split
+        set(groups.values()), [[groups[group] for group in (each.group, *each.split_with)] for each in taken]
     )
     sizes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for candidate in taken:
         if candidate.role == "seen":
-            sizes[groups[candidate.group]][candidate.generator.name] += 1
+            sizes[units[groups[candidate.group]]][candidate.generator.name] += 1
     splits = draw(sizes)
     return tuple(
         Row(
@@ -228,7 +229,7 @@ def _rows(
             manipulation=candidate.generator.manipulation,
             architecture=candidate.generator.architecture,
             role=candidate.role,
-            split=splits[groups[candidate.group]] if candidate.role == "seen" else "test",
+            split=splits[units[groups[candidate.group]]] if candidate.role == "seen" else "test",
             group=groups[candidate.group],
         )
         for candidate in taken

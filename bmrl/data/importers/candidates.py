@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bmrl._decoding import file_bytes
 from bmrl._text import printable
-from bmrl.data._manifest_rules import is_inside
 from bmrl.data._parsing_map import decoded_parsing_map, lower_lip_share
+from bmrl.data.rules import is_inside
 from bmrl.errors import BMRLError
 from bmrl.images import MAX_BYTES, decoded
 
@@ -27,12 +27,13 @@ class Candidate:
 
     Attributes:
         file: where it lies.
-        path: where it shall lie, relative to the new folder, with ``/`` between the parts.
+        path: where it will lie, relative to the new folder, with ``/`` between the parts.
         generator: what made it.
         role: ``seen`` or ``unseen``.
-        group: what it must share a split with.
+        group: the person, source picture or video that it shows.
         parsing: where its parsing map lies, if it has one.
-        also: further groups that it must share a split with, as the two videos that a face swap was made of.
+        also: further groups that are one with its group, such as the two videos that a face swap was made of.
+        split_with: groups that must lie in the same split and are groups of their own.
     """
 
     file: Path
@@ -42,6 +43,7 @@ class Candidate:
     group: str
     parsing: Path | None = None
     also: tuple[str, ...] = ()
+    split_with: tuple[str, ...] = ()
 
 
 class Finding(NamedTuple):

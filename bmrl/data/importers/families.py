@@ -1,4 +1,4 @@
-"""What is known of a generator by its name, or said of it in a YAML file."""
+"""What a YAML file says of the generators in a folder that is to be imported."""
 
 from __future__ import annotations
 
@@ -10,46 +10,31 @@ from typing import TYPE_CHECKING, Any
 from bmrl._checks import described
 from bmrl._regular_files import open_regular
 from bmrl._text import one_line, printable
-from bmrl.data._manifest_rules import ROLES
-from bmrl.errors import DataError, MissingExtraError, MissingFileError
-from bmrl.generators import ARCHITECTURES, MANIPULATIONS, NAME_RULE, Generator, is_name
+from bmrl.data.importers.known import known_family
+from bmrl.data.row import ROLES
+from bmrl.errors import BMRLError, DataError, MissingExtraError, MissingFileError
+from bmrl.generators import NAME_RULE, Generator, is_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["PHOTOGRAPHS", "GeneratorRule", "families_entry", "known_family", "names_photographs", "read_families"]
+__all__ = ["GeneratorRule", "families_entry", "read_families"]
 
-# The seen and unseen generators of arXiv:2504.14129, in DF40's spellings too; the families are inferred from the
-# generators' own publications. Names are compared without case and punctuation.
-_KNOWN = {
-    ("EFS", "GAN"): "StyleGAN2 StyleGAN3 VQGAN",
-    ("EFS", "diffusion"): "DDPM LatDiff CollDiff CollabDiff SD-2.1 DiT SiT",
-    ("AM", "GAN"): "LatTrans",
-    ("AM", "diffusion"): "Diffae",
-    ("FS", "GAN"): "FSLSD FaceSwapper SimSwap InSwapper InSwap UniFace e4s",
-    ("FS", "diffusion"): "DiffFace REFace",
-    ("none", "none"): "CelebA CelebA-HQ FFHQ",
-}
-
-PHOTOGRAPHS = "real"
-"""The class of photographs that lie in a generator's folder."""
-
+_KEYS = ("generator", "manipulation", "architecture", "role", "group")
+_SHARED = ("manipulation", "architecture", "role")  # keys on which all folders of one generator must agree
 _YAML_WORDS = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null"])
-_REAL = frozenset(("real", "reals"))
-_MADE = re.compile(
-    r"fake|swap|gan|diff|synth|gener|edit|manip|^(not|non|un|and|vs|or|ai|vis|visxl|nvp|time|sd[0-9]*|sdxl|xl|flux)$"
-)
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratorRule:
-    """What an importer needs to know of one generator.
+    """What an importer needs to know of one folder.
 
     Attributes:
-        generator: its name and families.
+        generator: what made the images in the folder: its name and families.
         role: ``seen`` or ``unseen``.
-        group: finds the group in an image's path below the generator's folder, without the suffix: its first
-            capturing group, or all it matches; None takes the file's name without the suffix.
+        group: finds the group in an image's path below the folder, without the suffix: its first capturing group, or
+            all it matches; None takes the file's name without the suffix.
     """
 
     generator: Generator
@@ -57,58 +42,46 @@ class GeneratorRule:
     group: re.Pattern[str] | None = None
 
 
-def known_family(name: str) -> Generator | None:
-    """Return the generator of this name if the paper has it or the name says "photographs", else None.
-
-    Example:
-        >>> known_family("sd2.1")
-        Generator(name='sd2.1', manipulation='EFS', architecture='diffusion')
-    """
-    key = _key(name)
-    for (manipulation, architecture), names in _KNOWN.items():
-        if key in map(_key, names.split()):
-            return _generator(name, manipulation, architecture)
-    return _generator(name, "none", "none") if names_photographs(name) else None
-
-
-def names_photographs(name: str) -> bool:
-    """Whether a folder of this name holds photographs: its first or last word is "real", and no word is a generator's.
-
-    Words are what punctuation separates; numbers in front do not count. So ``realistic_vision``, ``RealVisXL`` and
-    ``real_esrgan`` are none.
-
-    Example:
-        >>> [name for name in ("real_ffhq", "0_Real_FF++", "celeba_real", "RealVisXL") if names_photographs(name)]
-        ['real_ffhq', '0_Real_FF++', 'celeba_real']
-    """
-    words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
-    while words and words[0].isdigit():
-        del words[0]
-    return bool(words) and bool(_REAL & {words[0], words[-1]}) and not any(map(_MADE.search, words))
-
-
 def read_families(path: Path) -> dict[str, GeneratorRule]:
-    r"""Read what a YAML file says of generators, by name.
+    r"""Read what a YAML file says of the generators, by folder.
 
     ::
 
         mygan:    {manipulation: EFS, architecture: GAN}
         my_swap:  {manipulation: FS, architecture: diffusion, role: unseen}
         photos:   {manipulation: none, group: '^(\d+)_'}
+        photos_2: {generator: photos}
+        DDPM:     {role: unseen}
 
-    Photographs need no architecture; the role is ``seen`` unless it says otherwise; ``group`` is a regular
-    expression (:class:`GeneratorRule`).
+    ``generator`` names the class of the folder's images, by default after the folder; folders that name the same
+    generator become one class, and what they say of it must agree. What is left out is taken from the other folders of
+    the generator; else the families are those of a published generator of this name (:func:`known_family`), the
+    architecture of photographs is none, and the role is ``seen``. ``group`` is a regular expression
+    (:class:`GeneratorRule`) for the one folder.
 
     Raises:
         MissingFileError: there is no such file.
-        DataError: it can't be read, is not YAML, has an unknown key or value, or lacks one.
+        DataError: it can't be read, is not YAML, has an unknown key or value, lacks one, or contradicts itself.
         MissingExtraError: PyYAML is not installed.
     """
+    where = printable(str(path))
+    content = _read_yaml(path, where)
+    for folder in content:
+        if isinstance(folder, bool) or not isinstance(folder, str | int):
+            raise DataError(f"{where}: expected generator names, got {folder!r}; put a name that means more in quotes")
+        if not is_name(str(folder)):
+            raise DataError(f"{where}: expected generator names of {NAME_RULE}, got {described(folder)}")
+    places = {str(folder): f"{where}, {printable(str(folder))}" for folder in content}
+    entries = {str(folder): _entry(str(folder), entry, places[str(folder)]) for folder, entry in content.items()}
+    agreed = _agreed(entries, places)
+    return {folder: _rule(entry, agreed[entry["generator"]], places[folder]) for folder, entry in entries.items()}
+
+
+def _read_yaml(path: Path, where: str) -> dict[Any, Any]:
     try:
         import yaml
     except ImportError as error:
         raise MissingExtraError("PyYAML", "train") from error
-    where = printable(str(path))
     try:
         with open_regular(path) as file:
             text = file.read().decode("utf-8")
@@ -123,12 +96,7 @@ def read_families(path: Path) -> dict[str, GeneratorRule]:
         raise DataError(f"{where}: expected a mapping of generator names, got {type(content).__name__}")
     if twice is not None:  # YAML would take the last
         raise DataError(f"{where}: expected each name once, got {described(twice)} twice")
-    for name in content:
-        if isinstance(name, bool) or not isinstance(name, str | int):
-            raise DataError(f"{where}: expected generator names, got {name!r}; put a name that means more in quotes")
-        if not is_name(str(name)):
-            raise DataError(f"{where}: expected generator names of {NAME_RULE}, got {described(name)}")
-    return {str(name): _rule(str(name), entry, f"{where}, {printable(str(name))}") for name, entry in content.items()}
+    return content
 
 
 def _given_twice(node: Any) -> str | None:
@@ -146,28 +114,56 @@ def families_entry(name: str) -> str:
     return f"{name if plain else json.dumps(name, ensure_ascii=False)}: {{manipulation: EFS, architecture: GAN}}"
 
 
-def _rule(name: str, entry: Any, where: str) -> GeneratorRule:
-    keys = ("manipulation", "architecture", "role", "group")
+def _entry(folder: str, entry: Any, where: str) -> dict[str, Any]:
+    """Return what the file says of one folder, with the name of its generator."""
     if not isinstance(entry, dict):
         raise DataError(f"{where}: expected a mapping with the key manipulation, got {entry!r}")
-    unknown = [key for key in entry if key not in keys]
+    unknown = [key for key in entry if key not in _KEYS]
     if unknown:
-        raise DataError(f"{where}: expected the keys {', '.join(keys)}, got {unknown[0]!r}")
-    is_real = entry.get("manipulation") == "none"
-    values = {"architecture": "none" if is_real else None, "role": "seen", **entry}
-    for key, choices in (("manipulation", MANIPULATIONS), ("architecture", ARCHITECTURES), ("role", ROLES)):
-        if values.get(key) not in choices:
-            raise DataError(f"{where}, {key}: expected {' or '.join(choices)}, got {values.get(key)!r}")
-    if is_real != (values["architecture"] == "none"):
-        raise DataError(
-            f"{where}, architecture: expected none exactly for photographs (manipulation none), "
-            f"got {values['architecture']} with manipulation {values['manipulation']}"
-        )
-    return GeneratorRule(
-        _generator(name, values["manipulation"], values["architecture"]),
-        values["role"],
-        _pattern(entry["group"], where) if "group" in entry else None,
-    )
+        raise DataError(f"{where}: expected the keys {', '.join(_KEYS)}, got {unknown[0]!r}")
+    name = entry.get("generator", folder)
+    if isinstance(name, bool) or not isinstance(name, str | int) or not is_name(str(name)):
+        raise DataError(f"{where}, generator: expected {NAME_RULE}, got {described(name)}")
+    if "role" in entry and entry["role"] not in ROLES:
+        raise DataError(f"{where}, role: expected {' or '.join(ROLES)}, got {entry['role']!r}")
+    return {**entry, "generator": str(name)}
+
+
+def _agreed(entries: Mapping[str, Mapping[str, Any]], places: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return what all folders of each generator say of it together.
+
+    Raises:
+        DataError: two folders of one generator contradict each other.
+    """
+    agreed: dict[str, dict[str, Any]] = {}
+    first: dict[tuple[str, str], str] = {}
+    for folder, entry in entries.items():
+        name = entry["generator"]
+        shared = agreed.setdefault(name, {})
+        for key in _SHARED:
+            if key in entry and shared.setdefault(key, entry[key]) != entry[key]:
+                raise DataError(
+                    f"{places[folder]}, {key}: expected {shared[key]} for {name}, as {first[name, key]} says, "
+                    f"got {entry[key]}"
+                )
+            if key in entry:
+                first.setdefault((name, key), folder)
+    return agreed
+
+
+def _rule(entry: Mapping[str, Any], agreed: Mapping[str, Any], where: str) -> GeneratorRule:
+    """Return the rule of one folder: what is agreed of its generator, completed by what is known of it by name."""
+    name = entry["generator"]
+    manipulation, architecture = agreed.get("manipulation"), agreed.get("architecture")
+    known = known_family(name) if manipulation is None and architecture is None else None
+    if manipulation == "none" and architecture is None:
+        architecture = "none"
+    try:
+        generator = known or Generator(name=name, manipulation=manipulation, architecture=architecture)  # type: ignore[arg-type]
+    except BMRLError as error:
+        raise DataError(f"{where}, {error}") from error
+    pattern = _pattern(entry["group"], where) if "group" in entry else None
+    return GeneratorRule(generator, agreed.get("role", "seen"), pattern)
 
 
 def _pattern(text: Any, where: str) -> re.Pattern[str]:
@@ -177,11 +173,3 @@ def _pattern(text: Any, where: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise DataError(f"{where}, group: expected a regular expression, got {text!r}: {error}") from error
-
-
-def _generator(name: str, manipulation: Any, architecture: Any) -> Generator:
-    return Generator(name=name, manipulation=manipulation, architecture=architecture)
-
-
-def _key(name: str) -> str:
-    return "".join(character for character in name.lower() if character.isalnum())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +13,13 @@ from bmrl._text import printable
 from bmrl.data.finding import PARSING
 from bmrl.data.importers.assembly import assemble, check_destination
 from bmrl.data.importers.candidates import Candidate
-from bmrl.data.importers.families import GeneratorRule, families_entry, known_family, read_families
+from bmrl.data.importers.families import GeneratorRule, families_entry, read_families
 from bmrl.data.importers.frames import swapped_videos, video_folders, warn_of_numbers, warn_of_series
+from bmrl.data.importers.known import known_family
 from bmrl.data.importers.layout import alike, read_layout
 from bmrl.data.importers.splits import check_shares
 from bmrl.errors import DataError, DTypeError
+from bmrl.generators import ARCHITECTURES, MANIPULATIONS
 from bmrl.images import SUFFIXES
 
 if TYPE_CHECKING:
@@ -24,12 +28,11 @@ if TYPE_CHECKING:
 
     from bmrl.data.importers.layout import FoundImage, Layout
     from bmrl.data.importers.report import ImportReport
-    from bmrl.data.manifest import Manifest
 
-__all__ = ["import_folder"]
+__all__ = ["import_faces"]
 
 
-def import_folder(
+def import_faces(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
@@ -39,8 +42,8 @@ def import_folder(
     val: float = 0.1,
     test: float = 0.2,
     symlink: bool = False,
-) -> tuple[Manifest, ImportReport]:
-    """Make a data set in ``out`` of the images in ``source/<generator>/``, and return its manifest and the report.
+) -> ImportReport:
+    """Make a data set in ``out`` of the images in ``source/<generator>/``, and report what was taken and what was not.
 
     Every folder of ``source`` is a generator, named so, and searched with its sub-folders for images (by their names;
     hidden files are passed over, linked folders are followed once). A parsing map is taken from
@@ -48,9 +51,10 @@ def import_folder(
 
     The families of a generator come from the YAML file ``families``
     (:func:`~bmrl.data.importers.families.read_families`), else from its name: folders named "real" in their first or
-    last word are photographs, and the generators of the paper are known. Such a sub-folder of a generator's folder,
-    as in ``MidJourney/{fake,real}``, holds photographs too: class ``real``. Where the folders of ``source`` are splits
-    (``train``, ``val``, ``test``), the generators are in those; new splits are drawn.
+    last word are photographs, and the generators of the paper, of DF40 and of FaceForensics++ are known. Such a
+    sub-folder of a generator's folder, as in ``MidJourney/{fake,real}``, holds photographs too: class ``real``. Several
+    folders become one class where ``families`` gives them the same ``generator``. Where the folders of ``source`` are
+    splits (``train``, ``val``, ``test``), the generators are in those; new splits are drawn.
 
     Numbered images in a sub-folder that is named as a video, or has the same numbers as others, are frames of one
     video and one group (:mod:`bmrl.data.importers.frames`). Other images whose file names agree but for the suffix are
@@ -86,20 +90,21 @@ def import_folder(
     layout = read_layout(source, said)
     check_destination(source, out)
     rules = _rules(layout, said, "families" if families is None else printable(os.fspath(families)), unseen)
-    candidates: list[Candidate] = []
+    found: dict[str, list[Candidate]] = {}
     warnings = list(layout.warnings)
-    for name, images in layout.images.items():
-        found, warning = _candidates(source, rules[name], images)
-        candidates += found
-        warnings += [f"{name}: {warning}"] if warning else []
-        warnings += [] if images else [f"{name}: no images in its folder"]
+    for folder, images in layout.images.items():
+        found[folder], warning = _candidates(source, rules[folder], images)
+        warnings += [f"{folder}: {warning}"] if warning else []
+        warnings += [] if images else [f"{folder}: no images in its folder"]
+    candidates = _told_apart(found, rules)
     if not candidates:
         raise DataError(
             f"{source}: expected images ({' '.join(sorted(SUFFIXES))}) in the generators' folders, got none"
         )
     warnings += [
-        f"{', '.join(names)}: names that are nearly the same, taken as {len(names)} classes"
-        for names in alike(layout.images)
+        f"{', '.join(names)}: names that are nearly the same, taken as {len(names)} classes; the key generator in "
+        "families makes them one"
+        for names in alike({rule.generator.name for rule in rules.values()})
     ]
     return assemble(
         candidates,
@@ -118,31 +123,42 @@ def import_folder(
 def _rules(
     layout: Layout, said: Mapping[str, GeneratorRule], families: str, unseen: Collection[str]
 ) -> dict[str, GeneratorRule]:
-    """Return the rule of every generator."""
-    names = list(layout.images)
-    for name, where in [(name, families) for name in said] + [(name, "unseen") for name in unseen]:
-        if name not in names:
-            raise DataError(f"{where}: expected generators among {', '.join(names)}, got {name!r}")
-    rules = {}
+    """Return the rule of every folder."""
+    folders = list(layout.images)
+    for folder in said:
+        if folder not in folders:
+            raise DataError(f"{families}: expected folders among {', '.join(folders)}, got {folder!r}")
+    of_generator = {rule.generator.name: rule for rule in said.values()}
+    rules: dict[str, GeneratorRule] = {}
     unknown = []
-    for name in names:
-        generator = known_family(name)
-        rule = said.get(name) or (GeneratorRule(generator) if generator else None)
-        if rule is None:
-            unknown.append(name)
+    for folder in folders:
+        if folder in said:
+            rules[folder] = said[folder]
+        elif folder in of_generator:  # another folder's images are of the generator of this name
+            rules[folder] = replace(of_generator[folder], group=None)
+        elif generator := known_family(folder):
+            rules[folder] = GeneratorRule(generator)
         else:
-            rules[name] = GeneratorRule(rule.generator, "unseen" if name in unseen else rule.role, rule.group)
+            unknown.append(folder)
     if unknown:
         entries = ", ".join(map(families_entry, unknown))
         raise DataError(
-            f"families: expected the manipulation (none, EFS, FS, AM) and architecture (GAN, diffusion) of "
-            f"{', '.join(unknown)}, got none; correct this and pass it as a YAML file: {{{entries}}}"
+            f"families: expected the manipulation ({', '.join(MANIPULATIONS)}) and architecture "
+            f"({', '.join(ARCHITECTURES)}) of {', '.join(unknown)}, got none; correct this and pass it as a YAML file: "
+            f"{{{entries}}}"
         )
-    return rules
+    names = list(dict.fromkeys(rule.generator.name for rule in rules.values()))
+    for name in unseen:
+        if name not in names:
+            raise DataError(f"unseen: expected generators among {', '.join(names)}, got {name!r}")
+    return {
+        folder: replace(rule, role="unseen") if rule.generator.name in unseen else rule
+        for folder, rule in rules.items()
+    }
 
 
 def _candidates(source: Path, rule: GeneratorRule, images: Sequence[FoundImage]) -> tuple[list[Candidate], str | None]:
-    """Return the candidates of one generator, and what is worth a look at how they were grouped."""
+    """Return the candidates of one folder, and what is worth a look at how they were grouped."""
     videos = video_folders([image.below for image in images]) if rule.group is None else set()
     candidates = []
     for image in images:
@@ -170,6 +186,25 @@ def _candidates(source: Path, rule: GeneratorRule, images: Sequence[FoundImage])
         return candidates, None
     below = [image.below for image in images]
     return candidates, warn_of_numbers(below) or warn_of_series({path.stem for path in below})
+
+
+def _told_apart(found: Mapping[str, Sequence[Candidate]], rules: Mapping[str, GeneratorRule]) -> list[Candidate]:
+    """Return all candidates, with groups of their own where several folders of one generator have the same names.
+
+    Such pictures share nothing but a name. They still lie in one split, since an image of another generator that has
+    this name too may be made of either. What a pattern says is a group stays one.
+    """
+    homes: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for folder, candidates in found.items():
+        for each in candidates:
+            homes[each.generator.name, each.group].add(folder)
+    return [
+        replace(each, group=f"{folder}/{each.group}", split_with=(each.group,))
+        if rules[folder].group is None and len(homes[each.generator.name, each.group]) > 1
+        else each
+        for folder, candidates in found.items()
+        for each in candidates
+    ]
 
 
 def _matched(pattern: re.Pattern[str], image: FoundImage) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bmrl._checks import described
 from bmrl._text import printable
 from bmrl.data.finding import PARSING, UNSUPPORTED, find_files, is_hidden
-from bmrl.data.importers.families import PHOTOGRAPHS, known_family, names_photographs
+from bmrl.data.importers.known import known_family, names_photographs
 from bmrl.errors import DataError, MissingFileError
 from bmrl.generators import NAME_RULE, is_name
 from bmrl.images import SUFFIXES
@@ -21,7 +21,10 @@ from bmrl.images import SUFFIXES
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["FoundImage", "Layout", "alike", "read_layout"]
+__all__ = ["PHOTOGRAPHS", "FoundImage", "Layout", "alike", "read_layout"]
+
+PHOTOGRAPHS = "real"
+"""The class of photographs that lie in a generator's folder."""
 
 _SPLIT_FOLDERS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 _FAKES = re.compile(r"([0-9]+_)?fakes?|ai", re.IGNORECASE)

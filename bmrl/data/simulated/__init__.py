@@ -10,6 +10,7 @@ from __future__ import annotations
 from bmrl.data.simulated.dataset import simulate
 from bmrl.data.simulated.faces import Face, render
 from bmrl.data.simulated.people import Identity, Photo, draw_identity, draw_photo
+from bmrl.data.simulated.report import SimulationReport
 from bmrl.data.simulated.simulators import SIMULATORS, Simulator
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Face",
     "Identity",
     "Photo",
+    "SimulationReport",
     "Simulator",
     "draw_identity",
     "draw_photo",

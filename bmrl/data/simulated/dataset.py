@@ -14,12 +14,14 @@ import numpy as np
 from PIL import Image
 
 from bmrl._files import claimed
-from bmrl.data.manifest import Manifest, Row
+from bmrl.data.manifest import Manifest
+from bmrl.data.row import Row
 from bmrl.data.simulated.camera import to_bytes
 from bmrl.data.simulated.contact_sheet import write_contact_sheet
 from bmrl.data.simulated.folder import clear_folder, prepare_folder, save_image
 from bmrl.data.simulated.manipulations import Scene
 from bmrl.data.simulated.people import draw_identity, draw_photo
+from bmrl.data.simulated.report import SimulationReport
 from bmrl.data.simulated.simulators import SIMULATORS, Simulator
 from bmrl.errors import DataError, DTypeError, RangeError
 
@@ -35,8 +37,8 @@ def simulate(
     images_per_generator: int = 200,
     image_size: int = 128,
     workers: int | None = None,
-) -> Manifest:
-    """Draw a data set of simulated faces and generators into ``folder`` and return its manifest.
+) -> SimulationReport:
+    """Draw a data set of simulated faces and generators into ``folder``.
 
     Person i is drawn once by every seen generator, each time in another pose, light and outfit, so that content
     tells nothing about the generator. People are split, not pictures: a fifth of them for testing, 3 in 40 for
@@ -56,6 +58,9 @@ def simulate(
         workers: threads that draw, >= 1; by default one a processor. (NumPy and Pillow release the lock, and threads
             need no import guard in the caller's script.)
 
+    Returns:
+        Where the data set lies and how many images of each generator are in each split.
+
     Raises:
         RangeError: an argument is outside its range.
         DTypeError: ``folder`` is no path.
@@ -65,9 +70,9 @@ def simulate(
 
     Example:
         >>> import tempfile
-        >>> manifest = simulate(tempfile.mkdtemp(), images_per_generator=3, image_size=64)
-        >>> len(manifest.select(role="seen")), len(manifest.select(role="unseen"))
-        (30, 6)
+        >>> report = simulate(tempfile.mkdtemp(), images_per_generator=3, image_size=64)
+        >>> report.num_images, report.images["sim_camera"]
+        (36, {'train': 1, 'val': 1, 'test': 1})
     """
     _check_whole("seed", seed, 0, None)
     _check_whole("images_per_generator", images_per_generator, 3, 100_000)
@@ -102,7 +107,7 @@ def simulate(
         if missing:
             with contextlib.suppress(OSError):
                 root.rmdir()  # only where it is empty
-    return manifest
+    return SimulationReport(folder=root, seed=seed, image_size=image_size, images=manifest.counts())
 
 
 class _Picture(NamedTuple):

@@ -21,7 +21,7 @@ import threading
 import warnings
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 DESCRIPTION = "artifact.json"
 SCHEMA = 1
 MOST_BYTES = 64 * 2**20
-"""Of ``artifact.json``."""
+"""Of ``artifact.json``, and of the description within a file."""
+ADDED = {"sha256", "bytes", "verification"}
+"""What only ``artifact.json`` says about a file, because it is known when the file is written."""
 INSTRUCTION_SETS = {
     "flags": ("abm", "amx", "avx", "bmi", "f16c", "fma", "gfni", "lzcnt", "movbe", "popcnt", "sse", "ssse"),
     "features": ("asimd", "atomics", "bf16", "fp", "i8mm", "sme", "sve"),
@@ -57,9 +59,15 @@ def keep_freed_memory() -> None:
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what ``artifact.json`` beside an exported file says about it, once the two have been compared.
+    """Return what ``artifact.json`` next to an exported file says about it, once the two have been compared.
 
-    The file's hash must be that of its entry, and what the file says of itself must be what the entry says.
+    The file's hash must be that of its entry, and what the file says about itself must be what the entry says.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its entry.
 
     Raises:
         FileNotFoundError: one of the two files is missing.
@@ -86,8 +94,8 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         within = embedded_description(path)
     except OSError as error:
         raise ValueError(f"{path}: expected an exported file, got {_one_line(error)}") from None
-    for name, value in within.items():
-        if description.get(name) != value:
+    for name in sorted(within.keys() | (description.keys() - ADDED)):
+        if name not in within or description.get(name) != within[name]:
             raise ValueError(f"{beside}: expected the {name} that {path.name} itself holds, got another")
     return description
 
@@ -123,36 +131,50 @@ def read_entries(beside: Path) -> dict[str, Any]:
 
 
 def embedded_description(path: Path) -> dict[str, Any]:
-    """Return what an exported file says of itself; nothing if it does not.
+    """Return what an exported file says about itself.
 
     Raises:
         OSError: the file can't be read.
+        ValueError: it holds no description, or a damaged one.
     """
+    expected = f"{path}: expected an exported file that holds its description"
     try:
         text = _text_in_archive(path) if zipfile.is_zipfile(path) else _text_in_onnx(path)
-        found = {} if text is None else json.loads(text)
-    except (ValueError, KeyError, IndexError, RecursionError, EOFError, zipfile.BadZipFile, NotImplementedError):
-        return {}  # of a foreign file, whose hash is all that is known
-    return found if isinstance(found, dict) else {}
+        found = None if text is None else json.loads(text)
+    except OSError:
+        raise
+    except Exception as error:  # of zip archives, whose compression methods raise many kinds, of JSON, and our own
+        raise ValueError(f"{expected}, got one with {_one_line(error)}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{expected}, got {'none in it' if found is None else type(found).__name__}")
+    return found
 
 
-def _text_in_archive(path: Path) -> bytes | str | None:
-    """Return the description in a file of PyTorch's, which is a zip archive."""
+def _text_in_archive(path: Path) -> str | bytes | None:
+    """Return the description in a file that PyTorch wrote, which is a zip archive; None if it has none."""
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.endswith(f"/extra/{DESCRIPTION}"):
-                return archive.read(name)
-            if name.endswith("_metadata.json"):  # of AOTInductor
-                text: str | None = json.loads(archive.read(name)).get(DESCRIPTION)
+        for entry in archive.infolist():
+            if entry.filename.endswith(f"/extra/{DESCRIPTION}"):
+                return _read_entry(archive, entry)
+            if entry.filename.endswith("_metadata.json"):  # of AOTInductor
+                text: str | None = json.loads(_read_entry(archive, entry)).get(DESCRIPTION)
                 if text is not None:
                     return text
     return None
 
 
-def _text_in_onnx(path: Path) -> bytes | None:
-    """Return the description in an ONNX file: ``ModelProto.metadata_props``, field 14, a key and a value each.
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Return an entry's content, which unpacks to no more than a description may have."""
+    if entry.file_size > MOST_BYTES:
+        raise ValueError(f"{entry.file_size} bytes, of which {MOST_BYTES} are allowed")
+    return archive.read(entry)
 
-    Read by hand, because engines give it out in many ways, or not at all.
+
+def _text_in_onnx(path: Path) -> bytes | None:
+    """Return the description in an ONNX file; None if it has none.
+
+    It lies in ``ModelProto.metadata_props``, field 14: a key and a value each. Read by hand, because engines give it
+    out in many ways, or not at all.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -161,12 +183,14 @@ def _text_in_onnx(path: Path) -> bytes | None:
             if kind == 0:
                 _varint(file)
                 continue
+            if kind not in (1, 2, 5):
+                raise ValueError("what is neither a zip archive nor ONNX")
             length = {1: 8, 5: 4}.get(kind) or _varint(file)
-            if kind not in (1, 2, 5) or length > size:
-                return None
             if field != 14:
                 file.seek(length, os.SEEK_CUR)
                 continue
+            if length > min(size, MOST_BYTES):
+                raise ValueError(f"{length} bytes, of which {MOST_BYTES} are allowed")
             entry = io.BytesIO(file.read(length))
             parts = {}
             while entry.tell() < length:
@@ -197,12 +221,12 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def load(path: str | os.PathLike[str], *, num_threads: int | None = None, engine: str | None = None) -> Graph:
-    """Return the graph of an exported file: uint8 images on the CPU in, probabilities and embedding out.
+    """Return the graph of an exported file: uint8 images on the CPU in, probabilities and embeddings out.
 
     Args:
-        path: the file, with its ``artifact.json`` beside it.
-        num_threads: CPU threads of one run; None leaves the engine's choice. PyTorch's is set for the process.
-        engine: ``"onnxruntime"`` (None) or ``"openvino"``, for ONNX files.
+        path: the file, with its ``artifact.json`` next to it.
+        num_threads: CPU threads per run; None leaves the engine's choice. PyTorch's is set for the process.
+        engine: one of the file's kind, see :data:`LOADERS`; None is its first.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`describe`.
@@ -210,25 +234,28 @@ def load(path: str | os.PathLike[str], *, num_threads: int | None = None, engine
         ImportError: the engine is not installed.
     """
     description = describe(path)
+    kind = description.get("format")
+    loader = LOADERS.get(kind) if isinstance(kind, str) else None
+    if loader is None:
+        raise ValueError(f"{path}: expected a format of {', '.join(LOADERS)}, got {kind!r}")
     try:
-        kind, device = description["format"], description["device"]
-        if kind in ("pt2", "aoti"):
-            _check_fits(path, description, processor=kind == "aoti")
+        device = description["device"]
+        _check_fits(path, description, loader)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected an entry written by bmrl, got one without {error}") from None
-    if engine is not None and (kind != "onnx" or engine not in tuple(_ONNX_ENGINES)):
-        raise ValueError(f"engine: expected None, or onnxruntime or openvino for an ONNX file, got {engine!r}")
+    if engine not in (None, *loader.engines):
+        known = ", ".join(map(str, loader.engines))
+        raise ValueError(f"engine: expected {known} for a file of format {kind}, got {engine!r}")
     if num_threads is not None:
         torch.set_num_threads(num_threads)
-    if kind == "onnx":
-        return _ONNX_ENGINES[engine or "onnxruntime"](path, num_threads)
-    if kind not in tuple(_LOADERS):
-        raise ValueError(f"{path}: expected a format of {', '.join((*_LOADERS, 'onnx'))}, got {kind!r}")
+    run = loader.engines.get(engine) or next(iter(loader.engines.values()))
     try:
         with _without_pickle():
-            return _LOADERS[kind](path, device)
+            return run(path, device, num_threads)
+    except ImportError:
+        raise
     except Exception as error:
-        raise ValueError(f"{path}: expected a {kind} file, got one with {_one_line(error)!r}") from error
+        raise ValueError(f"{path}: expected a file of format {kind}, got one with {_one_line(error)!r}") from error
 
 
 @contextlib.contextmanager
@@ -260,10 +287,12 @@ def processor_features() -> list[str]:
     return []
 
 
-def _check_fits(path: str | os.PathLike[str], description: dict[str, Any], *, processor: bool) -> None:
-    wanted = {"torch": description["versions"]["torch"]}
-    got = {"torch": str(torch.__version__)}
-    if processor and description["device"] == "cpu":
+def _check_fits(path: str | os.PathLike[str], description: dict[str, Any], loader: Loader) -> None:
+    """Raise ValueError where a file was made for another PyTorch or processor."""
+    wanted, got = {}, {"torch": str(torch.__version__)}
+    if loader.same_torch:
+        wanted["torch"] = description["versions"]["torch"]
+    if loader.same_processor and description["device"] == "cpu":
         wanted["processor"] = description["processor"]
         got["processor"] = torch.backends.cpu.get_cpu_capability()
     for name, value in wanted.items():
@@ -271,14 +300,14 @@ def _check_fits(path: str | os.PathLike[str], description: dict[str, Any], *, pr
             raise ValueError(
                 f"{path}: expected {name} {value}, as where it was exported, got {got[name]}; export it again"
             )
-    if processor:  # the host's part of a program for a CUDA device is compiled for the processor, too
+    if loader.same_processor:  # the host's part of a program for a CUDA device is compiled for the processor, too
         missing = sorted({*description.get("processor_features", ())} - {*processor_features()})
         if missing:
             names = ", ".join(missing)
             raise ValueError(f"{path}: expected a processor with {names}, as where it was exported; export it again")
 
 
-def _load_torchscript(path: str | os.PathLike[str], device: str) -> Graph:
+def _load_torchscript(path: str | os.PathLike[str], device: str, num_threads: int | None) -> Graph:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*")
         graph = torch.jit.load(str(path), map_location=device).eval()
@@ -291,7 +320,7 @@ def _load_torchscript(path: str | os.PathLike[str], device: str) -> Graph:
     return run
 
 
-def _load_pt2(path: str | os.PathLike[str], device: str) -> Graph:
+def _load_pt2(path: str | os.PathLike[str], device: str, num_threads: int | None) -> Graph:
     graph = torch.export.load(str(path)).module()
 
     def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -301,7 +330,7 @@ def _load_pt2(path: str | os.PathLike[str], device: str) -> Graph:
     return run
 
 
-def _load_aoti(path: str | os.PathLike[str], device: str) -> Graph:
+def _load_aoti(path: str | os.PathLike[str], device: str, num_threads: int | None) -> Graph:
     # As torch._inductor.aoti_load_package does, but for its comparison of processors, which needs a compiler and, at
     # the first time, a minute; _check_fits compares them.
     from torch.export.pt2_archive._package import AOTICompiledModel
@@ -316,16 +345,13 @@ def _load_aoti(path: str | os.PathLike[str], device: str) -> Graph:
     return run
 
 
-def _load_onnxruntime(path: str | os.PathLike[str], num_threads: int | None) -> Graph:
+def _load_onnxruntime(path: str | os.PathLike[str], device: str, num_threads: int | None) -> Graph:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads or torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
-    try:
-        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ValueError(f"{path}: expected an ONNX file, got one with {_one_line(error)!r}") from error
+    session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
 
     def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return _pair(session.run(None, {"images": images.numpy()}))
@@ -333,7 +359,7 @@ def _load_onnxruntime(path: str | os.PathLike[str], num_threads: int | None) -> 
     return run
 
 
-def _load_openvino(path: str | os.PathLike[str], num_threads: int | None) -> Graph:
+def _load_openvino(path: str | os.PathLike[str], device: str, num_threads: int | None) -> Graph:
     import openvino
 
     options = {
@@ -341,10 +367,7 @@ def _load_openvino(path: str | os.PathLike[str], num_threads: int | None) -> Gra
         "INFERENCE_NUM_THREADS": num_threads or torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "f32",  # or float32 would be computed in bfloat16 where the processor can
     }
-    try:
-        compiled = openvino.Core().compile_model(os.fspath(path), "CPU", options)
-    except Exception as error:
-        raise ValueError(f"{path}: expected an ONNX file, got one with {_one_line(error)!r}") from error
+    compiled = openvino.Core().compile_model(os.fspath(path), "CPU", options)
 
     def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return _pair(compiled([images.numpy()]).to_tuple())
@@ -357,8 +380,24 @@ def _pair(outputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return probabilities, embedding
 
 
-_LOADERS = {"torchscript": _load_torchscript, "pt2": _load_pt2, "aoti": _load_aoti}
-_ONNX_ENGINES = {"onnxruntime": _load_onnxruntime, "openvino": _load_openvino}
+class Loader(NamedTuple):
+    """How files of a kind are loaded."""
+
+    engines: dict[str | None, Callable[[str | os.PathLike[str], str, int | None], Graph]]
+    """What runs them, the default first; None is PyTorch. Called with path, device and number of threads."""
+    same_torch: bool = False
+    """Whether they run only in the version of PyTorch that wrote them."""
+    same_processor: bool = False
+    """Whether they run only on processors with the instruction sets of the one that wrote them."""
+
+
+LOADERS = {
+    "torchscript": Loader({None: _load_torchscript}),
+    "pt2": Loader({None: _load_pt2}, same_torch=True),
+    "aoti": Loader({None: _load_aoti}, same_torch=True, same_processor=True),
+    "onnx": Loader({"onnxruntime": _load_onnxruntime, "openvino": _load_openvino}),
+}
+"""By what an entry of ``artifact.json`` calls its ``format``."""
 
 
 def _one_line(error: Exception) -> str:

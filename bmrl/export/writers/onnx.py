@@ -5,32 +5,26 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import json
 import logging
 import tempfile
 import threading
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bmrl._checks import check_choice
-from bmrl.errors import MissingExtraError
-from bmrl.export.formats import export
+from bmrl._extras import require
 from bmrl.export.standalone import artifact_runtime
-from bmrl.export.writers.exported_program import exported
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator
 
     from torch import Tensor
 
-    from bmrl.export.formats import Job
-    from bmrl.models import BMRL
+    from bmrl.export.job import Job
 
-__all__ = ["export_onnx"]
+__all__ = ["check_packages", "check_packages_int8", "write", "write_int8"]
 
 OPSET = 20
 """The first with GELU as an operator."""
@@ -41,37 +35,17 @@ CALIBRATION_BATCH = 8
 _QUIET = threading.RLock()
 
 
-def export_onnx(
-    model: BMRL | str | os.PathLike[str],
-    path: str | os.PathLike[str],
-    *,
-    precision: Literal["fp32", "int8"] = "fp32",
-    images: Tensor | None = None,
-    calibration: Tensor | None = None,
-) -> Path:
-    """Write the inference graph of ``model`` as ONNX (opset 20), verified, and return its path.
+def write(job: Job, path: Path) -> None:
+    """Write the graph in float32 (opset 20).
 
-    The input is named ``images``, the outputs ``probabilities`` and ``embedding``. See
-    :func:`~bmrl.export.export` for what every export promises, and for the errors.
+    The input is named ``images``, the outputs ``probabilities`` and ``embedding``.
 
     Args:
-        model: the model, in any mode, on any device; or its folder.
-        path: the file to write; its folder exists.
-        precision: ``"fp32"``, or ``"int8"``: convolutions and matrix products in 8 bits, with scales a channel for
-            the weights and static ones for the activations. The views stay exact, and in float32 remain what cost
-            most of the precision and little of the time: the first two convolutions after each view, and the head.
-        images: ``(n, 3, image_size, image_size)`` uint8 to verify with; None takes patterns.
-        calibration: images of the same kind for the scales of ``"int8"``, some hundred of the training split.
+        job: what to write.
+        path: the file.
     """
-    check_choice("precision", precision, ("fp32", "int8"))
-    name = "onnx" if precision == "fp32" else "onnx-int8"
-    return export(model, path, name, images=images, calibration=calibration)
-
-
-def write(job: Job, path: Path) -> None:
-    """Write the float32 graph."""
-    onnx = _import("onnx")
-    program = exported(job)
+    onnx = importlib.import_module("onnx")
+    program = job.program()
     with _quiet():
         made = torch.onnx.export(
             program,
@@ -87,10 +61,19 @@ def write(job: Job, path: Path) -> None:
 
 
 def write_int8(job: Job, path: Path) -> None:
-    """Write the quantized graph."""
-    onnx = _import("onnx")
-    quantization = _import("onnxruntime.quantization")
-    preparation = _import("onnxruntime.quantization.shape_inference")
+    """Write the graph with convolutions and matrix products in 8 bits.
+
+    The weights have one scale per channel, the activations one each, from the calibration images. The views stay
+    exact, and in float32 remain what cost most of the precision and little of the time: the first two convolutions
+    after each view, and the head.
+
+    Args:
+        job: what to write, with calibration images.
+        path: the file.
+    """
+    onnx = importlib.import_module("onnx")
+    quantization = importlib.import_module("onnxruntime.quantization")
+    preparation = importlib.import_module("onnxruntime.quantization.shape_inference")
     assert job.calibration is not None
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, _quiet():
         plain, prepared = Path(folder, "plain.onnx"), Path(folder, "prepared.onnx")
@@ -139,26 +122,28 @@ class _Calibration:
         return None if batch is None else {"images": batch.numpy()}
 
 
-def check_packages(engine: str | None, *, quantized: bool) -> None:
-    """Raise MissingExtraError unless the packages that write, quantize and run ONNX files are installed."""
-    for module in ("onnx", "onnxscript"):
-        _import(module)
-    if quantized or engine != "openvino":
-        _import("onnxruntime")
-    if engine == "openvino":
-        _import("openvino", "openvino")
+def check_packages(engine: str | None) -> None:
+    """Check that the packages which write ONNX files, and the engine, are installed.
+
+    Raises:
+        MissingExtraError: one is not.
+    """
+    require("onnx", "onnxscript", engine or "onnxruntime")
+
+
+def check_packages_int8(engine: str | None) -> None:
+    """Check that the packages which write and quantize ONNX files, and the engine, are installed.
+
+    Raises:
+        MissingExtraError: one is not.
+    """
+    require("onnxruntime")  # quantizes
+    check_packages(engine)
 
 
 def _save(onnx: Any, proto: Any, job: Job, path: Path) -> None:
-    onnx.helper.set_model_props(proto, {artifact_runtime.DESCRIPTION: json.dumps(job.description)})
+    onnx.helper.set_model_props(proto, {artifact_runtime.DESCRIPTION: job.embedded})
     onnx.save(proto, path)
-
-
-def _import(module: str, extra: str = "export") -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or module.split(".")[0], extra) from error
 
 
 @contextlib.contextmanager

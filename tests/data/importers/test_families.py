@@ -3,51 +3,12 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from bmrl.data.importers.families import known_family, read_families
+from bmrl.data.importers.families import families_entry, read_families
 from bmrl.errors import DataError, MissingFileError
-
-
-@pytest.mark.parametrize(
-    ("names", "family"),
-    [
-        ("StyleGAN2 stylegan3 VQGAN", ("EFS", "GAN")),
-        ("DDPM LatDiff CollDiff SD-2.1 sd2.1 sd21 SD_2.1 DiT SiT", ("EFS", "diffusion")),
-        ("LatTrans", ("AM", "GAN")),
-        ("Diffae DiffAE", ("AM", "diffusion")),
-        ("FSLSD FaceSwapper SimSwap simswap InSwapper inswap UniFace uniface e4s", ("FS", "GAN")),
-        ("DiffFace REFace", ("FS", "diffusion")),
-        ("real real_ffhq Real-2 CelebA-HQ FFHQ celeba", ("none", "none")),
-        ("0_Real_FF++ 0_Real_CelebDF Real reals celeba_real 00-real real_faces FF++_real", ("none", "none")),
-    ],
-)
-def test_known_names(names, family):
-    for name in names.split():
-        generator = known_family(name)
-        assert generator is not None
-        assert (generator.name, generator.manipulation, generator.architecture) == (name, *family)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("stargan", "unreal", "sd3", "dit2", "StyleGAN"),
-        *(
-            "realistic_vision",
-            "RealVisXL",
-            "Realistic-Vision-v5",
-            "surreal",
-            "realvisxl",
-            "RealNVP",
-            "realness",
-            "real2sim",
-        ),
-        *("real_esrgan", "Real-ESRGAN", "real_vis_xl", "real_and_fake", "not_real", "my_real_images", "real_time_swap"),
-        *("12", "_", "", "fake_real"),
-    ],
-)
-def test_other_names_are_not_guessed(name):
-    assert known_family(name) is None
+from bmrl.generators import ARCHITECTURES, MANIPULATIONS, Generator, is_name
 
 
 def test_reads_families(tmp_path):
@@ -71,7 +32,54 @@ def test_reads_families(tmp_path):
     assert rules["mygan"].group is None
 
 
+def test_folders_of_one_generator_complete_each_other(tmp_path):
+    path = tmp_path / "families.yaml"
+    path.write_text(
+        "first: {generator: X, group: '^(.)'}\n"
+        "X: {manipulation: FR, architecture: flow}\n"
+        "third: {generator: X, role: unseen}\n"
+        "more_photos: {generator: photos}\n"
+        "photos: {manipulation: none}\n"
+        "2: {generator: 1, manipulation: AM, architecture: unknown}\n"
+    )
+    rules = read_families(path)
+    x = Generator(name="X", manipulation="FR", architecture="flow")
+    photos = Generator(name="photos", manipulation="none", architecture="none")
+    assert {folder: rule.generator for folder, rule in rules.items()} == {
+        **dict.fromkeys(("first", "X", "third"), x),
+        **dict.fromkeys(("more_photos", "photos"), photos),
+        "2": Generator(name="1", manipulation="AM", architecture="unknown"),
+    }
+    assert {folder for folder, rule in rules.items() if rule.role == "unseen"} == {"first", "X", "third"}
+    assert {folder for folder, rule in rules.items() if rule.group is not None} == {"first"}
+
+
+def test_what_is_left_out_of_a_published_generator_is_known(tmp_path):
+    path = tmp_path / "families.yaml"
+    path.write_text("DDPM: {role: unseen}\nswaps: {generator: SimSwap}\nffhq: {group: '^(.)'}\n")
+    rules = read_families(path)
+    assert [(r.generator.name, r.generator.manipulation, r.generator.architecture, r.role) for r in rules.values()] == [
+        ("DDPM", "EFS", "diffusion", "unseen"),
+        ("SimSwap", "FS", "GAN", "seen"),
+        ("ffhq", "none", "none", "seen"),
+    ]
+
+
+@given(st.text(min_size=1, max_size=12).filter(is_name), st.sampled_from(MANIPULATIONS), st.sampled_from(ARCHITECTURES))
+def test_every_name_and_family_is_read_as_written(tmp_path_factory, name, manipulation, architecture):
+    assume((manipulation == "none") == (architecture == "none"))
+    path = tmp_path_factory.mktemp("families") / "families.yaml"
+    entry = families_entry(name)
+    assert entry.endswith("{manipulation: EFS, architecture: GAN}")
+    given_family = f"{{manipulation: {manipulation}, architecture: {architecture}}}"
+    path.write_text(entry.replace("{manipulation: EFS, architecture: GAN}", given_family), encoding="utf-8")
+    generator = Generator(name=name, manipulation=manipulation, architecture=architecture)
+    assert {folder: rule.generator for folder, rule in read_families(path).items()} == {name: generator}
+
+
 NAMES = "1 to 100 printable characters without outer spaces"
+MANIPULATION = "none, EFS, FS, AM or FR"
+ARCHITECTURE = "none, GAN, diffusion, flow, autoregressive, autoencoder, graphics or unknown"
 
 
 @pytest.mark.parametrize(
@@ -79,14 +87,36 @@ NAMES = "1 to 100 printable characters without outer spaces"
     [
         (
             "a: {manipulation: EFS, architecture: GAN, color: red}",
-            ", a: expected the keys manipulation, architecture, role, group, got 'color'",
+            ", a: expected the keys generator, manipulation, architecture, role, group, got 'color'",
         ),
-        ("a: {architecture: GAN}", ", a, manipulation: expected none or EFS or FS or AM, got None"),
-        ("a: {manipulation: ESF, architecture: GAN}", ", a, manipulation: expected none or EFS or FS or AM, got 'ESF'"),
-        ("a: {manipulation: EFS}", ", a, architecture: expected none or GAN or diffusion, got None"),
+        ("a: {architecture: GAN}", f", a, manipulation: expected {MANIPULATION}, got None"),
         (
-            "a: {manipulation: [EFS], architecture: GAN}",
-            ", a, manipulation: expected none or EFS or FS or AM, got ['EFS']",
+            "a: {manipulation: ESF, architecture: GAN}",
+            f", a, manipulation: expected {MANIPULATION}, got 'ESF'; did you mean EFS?",
+        ),
+        ("a: {role: unseen}", f", a, manipulation: expected {MANIPULATION}, got None"),
+        ("a: {manipulation: EFS}", f", a, architecture: expected {ARCHITECTURE}, got None"),
+        (
+            "a: {manipulation: EFS, architecture: Diffusion}",
+            f", a, architecture: expected {ARCHITECTURE}, got 'Diffusion'; did you mean diffusion?",
+        ),
+        ("a: {manipulation: [EFS], architecture: GAN}", f", a, manipulation: expected {MANIPULATION}, got list"),
+        ("a: {generator: ' b', manipulation: none}", f", a, generator: expected {NAMES}, got ' b'"),
+        ("a: {generator: no, manipulation: none}", f", a, generator: expected {NAMES}, got False"),
+        ("a: {generator: [b], manipulation: none}", f", a, generator: expected {NAMES}, got list"),
+        ("a: {generator: b}", f", a, manipulation: expected {MANIPULATION}, got None"),
+        (
+            "a: {generator: x, manipulation: EFS, architecture: GAN}\n"
+            "b: {generator: x, manipulation: FS, architecture: GAN}",
+            ", b, manipulation: expected EFS for x, as a says, got FS",
+        ),
+        (
+            "x: {manipulation: EFS, architecture: GAN}\nb: {generator: x, architecture: flow}",
+            ", b, architecture: expected GAN for x, as x says, got flow",
+        ),
+        (
+            "a: {generator: x, manipulation: none, role: unseen}\nb: {generator: x}\nc: {generator: x, role: seen}",
+            ", c, role: expected unseen for x, as a says, got seen",
         ),
         ("a: {manipulation: EFS, architecture: GAN, role: known}", ", a, role: expected seen or unseen, got 'known'"),
         (

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bmrl._files import claimed
-from bmrl.data._manifest_rules import SPLITS
-from bmrl.data.importers.folder import import_folder
+from bmrl.data.importers.folder import import_faces
 from bmrl.data.manifest import Manifest
+from bmrl.data.row import SPLITS
 from bmrl.errors import DataError, DTypeError, FolderInUseError, MissingFileError, RangeError
 
 
@@ -53,10 +54,11 @@ def test_imports_a_folder_per_generator(source, tmp_path):
     save_map(source / "parsing" / "StyleGAN2" / "a" / "03.png")
     before = snapshot(source)
     out = tmp_path / "out"
-    manifest, report = import_folder(source, out, unseen=["SD-2.1"])
+    report = import_faces(source, out, unseen=["SD-2.1"])
+    manifest = Manifest.read(report.manifest)
 
     assert snapshot(source) == before
-    assert Manifest.read(out) == manifest
+    assert manifest.root == report.folder == out
     assert [(g.name, g.manipulation, g.architecture) for g in manifest.generators()] == [
         ("SD-2.1", "EFS", "diffusion"),
         ("StyleGAN2", "EFS", "GAN"),
@@ -74,9 +76,14 @@ def test_imports_a_folder_per_generator(source, tmp_path):
     assert report.num_parsing == 1
     assert report.ignored == {".md": 1, ".txt": 1}
     assert report.skipped == report.parsing_skipped == report.duplicates == report.mislabeled == report.warnings == []
+    assert report.manifest == out / "manifest.csv"
+    assert report.num_images == 60
     stored = json.loads((out / "import_report.json").read_text(encoding="utf-8"))
+    assert stored == json.loads(json.dumps(report.to_dict()))
     assert stored["images"] == report.images
-    assert stored["source"] == str(source)
+    assert (stored["source"], stored["folder"]) == (str(source), str(out))
+    with pytest.raises(FrozenInstanceError):
+        report.num_parsing = 2
     assert report.summary() == (
         "60 images of 3 generators, 1 parsing maps; skipped 0 images and 0 maps, ignored 2 other files, "
         "0 sets of duplicates (0 across generators)"
@@ -84,7 +91,7 @@ def test_imports_a_folder_per_generator(source, tmp_path):
 
 
 def test_the_same_picture_is_in_one_split_for_every_generator(source, tmp_path):
-    manifest, _ = import_folder(source, tmp_path / "out")
+    manifest = Manifest.read(import_faces(source, tmp_path / "out").manifest)
     splits: dict[str, set[str]] = {}
     for row in manifest.rows:
         splits.setdefault(Path(row.path).stem, set()).add(row.split)
@@ -93,7 +100,9 @@ def test_the_same_picture_is_in_one_split_for_every_generator(source, tmp_path):
 
 
 def test_is_reproducible(source, tmp_path):
-    first, second, other = (import_folder(source, tmp_path / f"out{i}", seed=i // 2)[0] for i in range(3))
+    first, second, other = (
+        Manifest.read(import_faces(source, tmp_path / f"out{i}", seed=i // 2).manifest) for i in range(3)
+    )
     assert first.rows == second.rows
     assert first.rows != other.rows
 
@@ -120,7 +129,8 @@ def test_no_group_and_no_duplicate_crosses_splits(tmp_path_factory, files, seed)
     families.write_text(
         "".join(f"{name}: {{{rule}, group: '^(\\d+)_'}}\n" for name, rule in rules.items() if name in used)
     )
-    manifest, report = import_folder(root / "source", root / "out", families=families, seed=seed, val=0.2, test=0.3)
+    report = import_faces(root / "source", root / "out", families=families, seed=seed, val=0.2, test=0.3)
+    manifest = Manifest.read(report.manifest)
 
     assert len(manifest.rows) == len(files)
     by_person: dict[str, set[str]] = {}
@@ -145,7 +155,7 @@ def test_unreadable_images_and_maps_are_listed(source, tmp_path, caplog):
     save_map(source / "parsing" / "real_faces" / "01.png", size=(6, 8))
     save(source / "real_faces" / "02.jpg", 77)  # beside 02.png
     save_map(source / "parsing" / "real_faces" / "02.png")
-    _, report = import_folder(source, tmp_path / "out")
+    report = import_faces(source, tmp_path / "out")
     assert report.skipped == [
         ("StyleGAN2/a/00.jpg", "expected an image, got no bytes"),
         ("StyleGAN2/broken.png", "expected an image file, got nothing at this path"),
@@ -164,7 +174,7 @@ def test_unreadable_images_and_maps_are_listed(source, tmp_path, caplog):
 def test_names_that_a_manifest_can_not_hold_are_listed(source, tmp_path):
     save(source / "StyleGAN2" / "a\\b.png", 1)
     os.rename(source / "StyleGAN2" / "a" / "00.jpg", os.fsencode(source / "StyleGAN2") + b"/\xff.jpg")
-    _, report = import_folder(source, tmp_path / "out")
+    report = import_faces(source, tmp_path / "out")
     reason = "expected a name in UTF-8, without backslashes and drives, got another"
     assert report.skipped == [("StyleGAN2/a\\b.png", reason), ("StyleGAN2/\udcff.jpg", reason)]
     stored = json.loads((tmp_path / "out" / "import_report.json").read_text(encoding="utf-8"))
@@ -173,50 +183,52 @@ def test_names_that_a_manifest_can_not_hold_are_listed(source, tmp_path):
 
 def test_warns_of_empty_splits(tmp_path, caplog):
     save(tmp_path / "source" / "DDPM" / "a.png", 0)
-    _, report = import_folder(tmp_path / "source", tmp_path / "out")
+    report = import_faces(tmp_path / "source", tmp_path / "out")
     assert report.warnings == ["DDPM: no images in test (too few groups)"]
     assert caplog.messages == [f"{tmp_path / 'out'}: DDPM: no images in test (too few groups)"]
-    _, report = import_folder(tmp_path / "source", tmp_path / "other", unseen=["DDPM"])
+    report = import_faces(tmp_path / "source", tmp_path / "other", unseen=["DDPM"])
     assert report.warnings == ["no generator is seen, so there is nothing to train on"]
 
 
 def test_links_instead_of_copies(source, tmp_path):
     save_map(source / "parsing" / "real_faces" / "00.png")
-    manifest, _ = import_folder(source, tmp_path / "out", symlink=True)
+    manifest = Manifest.read(import_faces(source, tmp_path / "out", symlink=True).manifest)
     for row in manifest.rows:
         assert manifest.image_path(row).is_symlink()
         assert manifest.image_path(row).samefile(source / row.path)
     assert (tmp_path / "out" / "parsing" / "real_faces" / "00.png").is_symlink()
 
 
+ASK = "correct this and pass it as a YAML file"
+
+
 def test_asks_for_unknown_families(source, tmp_path):
     save(source / "mygan" / "a.png", 1)
     save(source / "other" / "a.png", 2)
     with pytest.raises(DataError) as caught:
-        import_folder(source, tmp_path / "out")
+        import_faces(source, tmp_path / "out")
     entry = "{manipulation: EFS, architecture: GAN}"
-    assert str(caught.value) == (
-        "families: expected the manipulation (none, EFS, FS, AM) and architecture (GAN, diffusion) of mygan, other, "
-        f"got none; correct this and pass it as a YAML file: {{mygan: {entry}, other: {entry}}}"
-    )
+    message = str(caught.value)
+    assert message.startswith("families: expected the manipulation (none, EFS, FS, AM, FR) and architecture (none, ")
+    assert message.endswith(f"of mygan, other, got none; {ASK}: {{mygan: {entry}, other: {entry}}}")
     families = tmp_path / "families.yaml"
     families.write_text(str(caught.value).split("YAML file: ")[1])  # what the error says is a valid file
-    manifest, _ = import_folder(source, tmp_path / "out", families=families)
+    manifest = Manifest.read(import_faces(source, tmp_path / "out", families=families).manifest)
     assert {row.generator for row in manifest.rows} == {"mygan", "other", "real_faces", "StyleGAN2", "SD-2.1"}
 
 
 def test_rejects_names_and_patterns_that_do_not_fit(source, tmp_path):
     names = "SD-2.1, StyleGAN2, real_faces"
     with pytest.raises(DataError, match=f"^unseen: expected generators among {names}, got 'sd21'$"):
-        import_folder(source, tmp_path / "out", unseen=["sd21"])
+        import_faces(source, tmp_path / "out", unseen=["sd21"])
     families = tmp_path / "families.yaml"
     families.write_text("real: {manipulation: none}")
     with pytest.raises(DataError) as caught:
-        import_folder(source, tmp_path / "out", families=families)
-    assert str(caught.value) == f"{families}: expected generators among {names}, got 'real'"
+        import_faces(source, tmp_path / "out", families=families)
+    assert str(caught.value) == f"{families}: expected folders among {names}, got 'real'"
     families.write_text(r"real_faces: {manipulation: none, group: '^(\d+)_'}")
     with pytest.raises(DataError) as caught:
-        import_folder(source, tmp_path / "out", families=families)
+        import_faces(source, tmp_path / "out", families=families)
     assert str(caught.value) == r"real_faces/00.png: expected the group pattern '^(\\d+)_' to find a name, got nothing"
     assert not (tmp_path / "out").exists()
 
@@ -226,17 +238,17 @@ def test_rejects_folders_without_images(tmp_path):
     with pytest.raises(
         MissingFileError, match=r"source: expected a folder with a folder per generator, got none at this"
     ):
-        import_folder(source, out)
+        import_faces(source, out)
     (source / "parsing").mkdir(parents=True)
     save(source / "a.png", 1)
     with pytest.raises(DataError, match=r"source: expected a folder per generator, got no folders$"):
-        import_folder(source, out)
+        import_faces(source, out)
     (source / "DDPM").mkdir()
     with pytest.raises(DataError, match=r"source: expected images \(\.apng .*\) in the generators' folders, got none$"):
-        import_folder(source, out)
+        import_faces(source, out)
     (source / "DDPM" / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"source: expected at least one readable image, got none of 1$"):
-        import_folder(source, out)
+        import_faces(source, out)
     assert not out.exists()
 
 
@@ -246,41 +258,41 @@ def test_rejects_destinations(source, tmp_path):
         with pytest.raises(
             DataError, match=r"expected a folder outside .*source, which an import leaves as it is, got one"
         ):
-            import_folder(source, inside)
+            import_faces(source, inside)
     out.write_text("a file")
     with pytest.raises(DataError, match=r"out: expected a new or empty folder, got a file$"):
-        import_folder(source, out)
+        import_faces(source, out)
     with pytest.raises(DataError, match=r"expected a new or empty folder, got one that holds .*source$"):
-        import_folder(source, tmp_path)
+        import_faces(source, tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / ".notes").write_text("mine")
     with pytest.raises(DataError, match=r"expected a new or empty folder, got one that holds files$"):
-        import_folder(source, tmp_path / "full")
+        import_faces(source, tmp_path / "full")
     assert (tmp_path / "full" / ".notes").read_text() == "mine"
     assert out.read_text() == "a file"
     out.unlink()
     out.mkdir()
-    import_folder(source, out)  # an empty one is fine
+    import_faces(source, out)  # an empty one is fine
 
 
 def test_rejects_shares(source, tmp_path):
     with pytest.raises(RangeError, match=r"val, test: expected a sum below 1, got 0\.6 \+ 0\.4"):
-        import_folder(source, tmp_path / "out", val=0.6, test=0.4)
+        import_faces(source, tmp_path / "out", val=0.6, test=0.4)
 
 
 def test_a_failure_on_the_way_leaves_nothing(source, tmp_path):
     save(source / "StyleGAN2" / "import_report.json" / "a.png", 1)  # fine below a generator
-    import_folder(source, tmp_path / "fine")
+    import_faces(source, tmp_path / "fine")
     (source / "import_report.json").mkdir()
     save(source / "import_report.json" / "a.png", 1)  # takes the place of the report
     families = tmp_path / "families.yaml"
     families.write_text("import_report.json: {manipulation: none}")
     with pytest.raises(DataError, match=r"out: expected a folder that can be written into, got: Is a directory$"):
-        import_folder(source, tmp_path / "out", families=families)
+        import_faces(source, tmp_path / "out", families=families)
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     with pytest.raises(DataError, match="Is a directory"):
-        import_folder(source, tmp_path / "out", families=families)
+        import_faces(source, tmp_path / "out", families=families)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -290,7 +302,8 @@ def test_frames_of_a_video_are_one_group(tmp_path):
         for frame in range(3):
             save(source / "simswap" / f"vid{video}" / f"{frame:04}.png", 10 * video + frame)
             save(source / "real" / "frames" / f"person {video}" / f"frame_{frame}.png", 200 + 10 * video + frame)
-    manifest, report = import_folder(source, tmp_path / "out")
+    report = import_faces(source, tmp_path / "out")
+    manifest = Manifest.read(report.manifest)
     assert {row.group for row in manifest.rows} == {f"{what}{i}" for what in ("vid", "person ") for i in range(10)}
     for row in manifest.rows:
         assert row.group == row.path.split("/")[-2]
@@ -301,7 +314,8 @@ def test_frames_of_a_video_are_one_group(tmp_path):
     ]
     families = tmp_path / "families.yaml"
     families.write_text("simswap: {manipulation: FS, architecture: GAN, group: '[0-9]+$'}")
-    manifest, report = import_folder(source, tmp_path / "other", families=families)
+    report = import_faces(source, tmp_path / "other", families=families)
+    manifest = Manifest.read(report.manifest)
     assert {row.group for row in manifest.rows if row.generator == "simswap"} == {"0000", "0001", "0002"}
     assert [warning.split(":")[0] for warning in report.warnings] == ["real"]
 
@@ -313,7 +327,7 @@ def test_a_swap_stays_with_the_videos_it_was_made_of(tmp_path):
             save(source / "real" / f"frames/{video:03}" / f"{frame}.png", 10 * video + frame)
             swap = f"{video:03}_{video ^ 1:03}"
             save(source / "simswap" / f"frames/{swap}" / f"{frame}.png", 100 + 10 * video + frame)
-    manifest, _ = import_folder(source, tmp_path / "out", val=0, test=0.5)
+    manifest = Manifest.read(import_faces(source, tmp_path / "out", val=0, test=0.5).manifest)
     split_of: dict[str, set[str]] = {}
     for row in manifest.rows:
         for person in row.path.split("/")[-2].split("_"):
@@ -328,7 +342,8 @@ def test_numbers_in_few_large_folders_are_asked_about(tmp_path):
     for folder in ("first", "second"):
         for frame in range(4):
             save(tmp_path / "source" / "DDPM" / folder / f"{frame}.png", frame + 10 * len(folder))
-    manifest, report = import_folder(tmp_path / "source", tmp_path / "out")
+    report = import_faces(tmp_path / "source", tmp_path / "out")
+    manifest = Manifest.read(report.manifest)
     assert {row.group for row in manifest.rows} == {"0", "1", "2", "3"}
     assert report.warnings == [
         "DDPM: images of one number in several sub-folders, such as 0 in first and second, taken as made of one "
@@ -339,7 +354,7 @@ def test_numbers_in_few_large_folders_are_asked_about(tmp_path):
 def test_names_that_look_like_series_are_asked_about(tmp_path):
     for name in ("anna_1", "anna_2", "bob_1", "bob_2", "eve_1"):
         save(tmp_path / "source" / "DDPM" / f"{name}.png", len(name) * 7 + ord(name[0]) + int(name[-1]))
-    _, report = import_folder(tmp_path / "source", tmp_path / "out")
+    report = import_faces(tmp_path / "source", tmp_path / "out")
     assert report.warnings[0] == (
         "DDPM: names such as anna_1 and anna_2 are groups of their own; if they show one person or video, families "
         "needs a group pattern"
@@ -354,7 +369,8 @@ def test_photographs_in_a_generators_folder_are_photographs(tmp_path):
         save(source / "DDPM" / "train" / "nature" / f"{index}n.png", 200 + index)
     families = tmp_path / "families.yaml"
     families.write_text("MidJourney: {manipulation: EFS, architecture: diffusion}\nreal: {manipulation: none}")
-    manifest, report = import_folder(source, tmp_path / "out", families=families)
+    report = import_faces(source, tmp_path / "out", families=families)
+    manifest = Manifest.read(report.manifest)
     for row in manifest.rows:
         assert row.generator == ("MidJourney" if "/fake/" in row.path else "real")
     assert report.warnings == [
@@ -364,7 +380,7 @@ def test_photographs_in_a_generators_folder_are_photographs(tmp_path):
     ]
     save(source / "FFHQ" / "1_fake" / "a.png", 1)
     with pytest.raises(DataError, match=r"FFHQ/1_fake: expected photographs, as FFHQ says, got a folder of fakes$"):
-        import_folder(source, tmp_path / "other", families=families)
+        import_faces(source, tmp_path / "other", families=families)
 
 
 def test_splits_are_no_generators(tmp_path):
@@ -373,17 +389,19 @@ def test_splits_are_no_generators(tmp_path):
         for index in range(4):
             save(source / split / "DDPM" / f"{split}{index}x.png", index + 10 * len(split))
             save(source / split / "real" / f"{split}{index}x.png", 100 + index + 10 * ord(split[0]))
-    manifest, report = import_folder(source, tmp_path / "out")
+    report = import_faces(source, tmp_path / "out")
+    manifest = Manifest.read(report.manifest)
     assert {row.generator for row in manifest.rows} == {"DDPM", "real"}
     assert len(manifest.rows) == 24
     assert report.warnings[0] == "the splits of the source (test, train, val) were not kept: new ones were drawn"
     save(source / "simswap" / "a.png", 1)
     message = r"source: expected a folder per generator, got test, a split, beside simswap$"
     with pytest.raises(DataError, match=message):
-        import_folder(source, tmp_path / "other")
+        import_faces(source, tmp_path / "other")
     families = tmp_path / "families.yaml"
     families.write_text("".join(f"{name}: {{manipulation: EFS, architecture: GAN}}\n" for name in SPLITS))
-    manifest, _ = import_folder(source, tmp_path / "third", families=families)  # that's what the user calls them
+    report = import_faces(source, tmp_path / "third", families=families)  # that's what the user calls them
+    manifest = Manifest.read(report.manifest)
     assert {"train", "val", "test"} < {row.generator for row in manifest.rows}
 
 
@@ -395,7 +413,8 @@ def test_folders_of_systems_are_passed_over_and_links_followed(source, tmp_path)
     (source / "StyleGAN2" / "loop").symlink_to(source)
     os.mkfifo(source / "StyleGAN2" / "pipe.png")
     (source / "StyleGAN2" / "a.heic").write_bytes(b"")
-    manifest, report = import_folder(source, tmp_path / "out")
+    report = import_faces(source, tmp_path / "out")
+    manifest = Manifest.read(report.manifest)
     assert {row.generator for row in manifest.rows} == {"SD-2.1", "StyleGAN2", "real_faces"}
     assert "StyleGAN2/link/linked.png" in {row.path for row in manifest.rows}
     assert len(manifest.rows) == 61
@@ -408,7 +427,7 @@ def test_folders_of_systems_are_passed_over_and_links_followed(source, tmp_path)
 
 def test_the_same_bytes_under_two_generators_are_warned_of(source, tmp_path, caplog):
     save(source / "StyleGAN2" / "copy.png", 3)  # as real_faces/03.png
-    _, report = import_folder(source, tmp_path / "out")
+    report = import_faces(source, tmp_path / "out")
     assert report.mislabeled == [["StyleGAN2/copy.png", "real_faces/03.png"]]
     assert report.warnings == [
         "1 pictures lie under several generators, such as StyleGAN2/copy.png and real_faces/03.png: all but one label "
@@ -421,11 +440,20 @@ def test_names_that_are_nearly_the_same_are_warned_of(tmp_path):
     for index, name in enumerate(("DDPM", "ddpm", "SD-2.1", "sd_21", "e4s")):
         for shot in range(9):
             save(tmp_path / "source" / name / f"{shot}.png", 10 * index + shot)
-    _, report = import_folder(tmp_path / "source", tmp_path / "out")
+    report = import_faces(tmp_path / "source", tmp_path / "out")
     assert report.warnings == [
-        "DDPM, ddpm: names that are nearly the same, taken as 2 classes",
-        "SD-2.1, sd_21: names that are nearly the same, taken as 2 classes",
+        f"{names}: names that are nearly the same, taken as 2 classes; the key generator in families makes them one"
+        for names in ("DDPM, ddpm", "SD-2.1, sd_21")
     ]
+    families = tmp_path / "families.yaml"
+    families.write_text("ddpm: {generator: DDPM}\nsd_21: {generator: SD-2.1}\n")
+    report = import_faces(tmp_path / "source", tmp_path / "other", families=families)
+    assert report.warnings == []
+    assert {name: sum(splits.values()) for name, splits in report.images.items()} == {
+        "DDPM": 18,
+        "SD-2.1": 18,
+        "e4s": 9,
+    }
 
 
 @pytest.mark.parametrize(
@@ -434,7 +462,7 @@ def test_names_that_are_nearly_the_same_are_warned_of(tmp_path):
 def test_refuses_folders_with_names_that_hide_something(tmp_path, name):
     save(tmp_path / "source" / name / "a.png", 1)
     with pytest.raises(DataError) as caught:
-        import_folder(tmp_path / "source", tmp_path / "out")
+        import_faces(tmp_path / "source", tmp_path / "out")
     start = f"{tmp_path / 'source'}: expected folders named in 1 to 100 printable characters without outer spaces, got "
     assert str(caught.value) == start + (repr(name) if len(name) < 80 else f"'{'d' * 76}...")
     assert str(caught.value).isprintable()
@@ -445,10 +473,10 @@ def test_refuses_folders_with_names_that_hide_something(tmp_path, name):
 def test_the_entry_that_an_error_prints_is_yaml(tmp_path, name):
     save(tmp_path / "source" / name / "a.png", 1)
     with pytest.raises(DataError) as caught:
-        import_folder(tmp_path / "source", tmp_path / "out")
+        import_faces(tmp_path / "source", tmp_path / "out")
     families = tmp_path / "families.yaml"
     families.write_text(str(caught.value).split("YAML file: ")[1], encoding="utf-8")
-    manifest, _ = import_folder(tmp_path / "source", tmp_path / "out", families=families)
+    manifest = Manifest.read(import_faces(tmp_path / "source", tmp_path / "out", families=families).manifest)
     assert [row.generator for row in manifest.rows] == [name]
 
 
@@ -456,9 +484,9 @@ def test_what_a_killed_import_left_is_replaced(source, tmp_path):
     script = """
 import os, sys
 from bmrl.data.importers import assembly
-from bmrl.data import import_folder
+from bmrl.data import import_faces
 assembly.shutil.copyfileobj = lambda reading, writing: os.kill(os.getpid(), 9)
-import_folder(sys.argv[1], sys.argv[2])
+import_faces(sys.argv[1], sys.argv[2])
 """
     out = tmp_path / "out"
     result = subprocess.run([sys.executable, "-c", script, str(source), str(out)], check=False)
@@ -466,8 +494,8 @@ import_folder(sys.argv[1], sys.argv[2])
     assert out.is_dir()
     with pytest.raises(MissingFileError):
         Manifest.read(out)
-    manifest, _ = import_folder(source, out)
-    assert Manifest.read(out) == manifest
+    manifest = Manifest.read(import_faces(source, out).manifest)
+    assert len(manifest.rows) == 60
     assert sorted(path.name for path in out.iterdir()) == [
         "SD-2.1",
         "StyleGAN2",
@@ -479,19 +507,19 @@ import_folder(sys.argv[1], sys.argv[2])
 
 def test_two_imports_at_once_are_refused(source, tmp_path):
     with claimed(tmp_path / "out"), pytest.raises(FolderInUseError, match="out: expected a folder that nobody else"):
-        import_folder(source, tmp_path / "out")
-    import_folder(source, tmp_path / "out")
+        import_faces(source, tmp_path / "out")
+    import_faces(source, tmp_path / "out")
 
 
 def test_a_full_disk_names_the_file_and_leaves_nothing(source, tmp_path):
     Image.effect_noise((400, 400), 100).save(source / "StyleGAN2" / "large.png")
     script = """
 import resource, signal, sys
-from bmrl.data import import_folder
+from bmrl.data import import_faces
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
-    import_folder(sys.argv[1], sys.argv[2])
+    import_faces(sys.argv[1], sys.argv[2])
 except ValueError as error:
     print(error)
 """
@@ -512,5 +540,5 @@ def test_arguments_are_checked_before_the_work(source, tmp_path):
         ({"val": "a"}, "val: expected a number, got 'a'"),
     ):
         with pytest.raises(DTypeError) as caught:
-            import_folder(source, tmp_path / "out", **options)
+            import_faces(source, tmp_path / "out", **options)
         assert str(caught.value) == message

@@ -3,6 +3,8 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 
 from bmrl._files import claimed
 from bmrl.data.manifest import Manifest
+from bmrl.data.row import SPLITS
 from bmrl.data.simulated import SIMULATORS, simulate
 from bmrl.data.simulated import dataset as dataset_module
 from bmrl.errors import DataError, DTypeError, FolderInUseError, MissingFileError, RangeError
@@ -24,13 +27,30 @@ def digests(folder):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def report(tmp_path_factory):
     return simulate(tmp_path_factory.mktemp("made"), seed=3, images_per_generator=6, image_size=SIZE, workers=1)
 
 
-def test_manifest_on_disk_equals_the_one_returned(made):
-    assert Manifest.read(made.root) == made
+@pytest.fixture(scope="module")
+def made(report):
+    return Manifest.read(report.manifest)
+
+
+def test_reports_where_the_data_set_lies_and_what_is_in_it(report, made):
+    assert report.manifest == report.folder / "manifest.csv"
+    assert made.root == report.folder
     assert {generator.name for generator in made.generators()} == {simulator.name for simulator in SIMULATORS}
+    assert report.num_images == len(made.rows)
+    counts = {name: Counter(row.split for row in made.rows if row.generator == name) for name in report.images}
+    assert report.images == {name: {split: count[split] for split in SPLITS} for name, count in counts.items()}
+    assert json.loads(json.dumps(report.to_dict())) == {
+        "folder": str(report.folder),
+        "seed": 3,
+        "image_size": SIZE,
+        "images": report.images,
+    }
+    with pytest.raises(FrozenInstanceError):
+        report.seed = 4
 
 
 def test_counts_and_roles(made):
@@ -87,7 +107,7 @@ def test_same_seed_same_bytes_with_other_workers_over_a_larger_earlier_output(ma
 
 
 def test_other_seed_other_pictures(made, tmp_path):
-    other = digests(simulate(tmp_path / "new" / "folder", seed=4, images_per_generator=3, image_size=SIZE).root)
+    other = digests(simulate(tmp_path / "new" / "folder", seed=4, images_per_generator=3, image_size=SIZE).folder)
     shared = {name for name in other if name.startswith("sim_")} & set(digests(made.root))
     assert shared
     assert all(other[name] != digests(made.root)[name] for name in shared)

@@ -16,7 +16,7 @@ import tritonclient.grpc
 from google.protobuf import json_format
 from tritonclient.utils import InferenceServerException
 
-from bmrl.export.triton.repository.write import read_triton_config
+from bmrl.export.triton.repository.config import read_triton_config
 from bmrl.export.triton.server.wheel import link_backends
 
 pytestmark = pytest.mark.server

@@ -27,11 +27,9 @@ import yaml
 from torch import nn
 from tritonclient.utils import InferenceServerException
 
-from bmrl.export import TritonClient, TritonServer, write_triton_repository
-from bmrl.export.artifact import write_entries
-from bmrl.export.standalone.artifact_runtime import sha256_of
+from bmrl.export import Artifact, TritonClient, TritonServer, write_triton_repository
 from bmrl.export.triton.contract import MODEL_NAME
-from bmrl.export.triton.repository.write import read_triton_config
+from bmrl.export.triton.repository.config import read_triton_config
 from bmrl.export.triton.server.wheel import link_backends, server_binary, server_environment
 
 ROOT = Path(__file__).parents[3]
@@ -366,7 +364,7 @@ def test_health_check_where_nothing_listens():
 
 @pytest.mark.server
 def test_health_check_asks_the_ensemble_too(repository, tmp_path):
-    file = repository / "bmrl" / "1" / "model.pt"
+    file = Artifact(repository / "bmrl" / "1" / "model.pt")
     folder = write_triton_repository(file, tmp_path / "models", ensemble=True, num_threads=1)
     with TritonServer(folder) as server:
         result = check_health("--address", server.http_url)
@@ -445,7 +443,7 @@ def ask(address, path, body=None):
 
 
 @pytest.mark.server
-def test_what_the_image_runs(repository, images, eager, tmp_path):
+def test_what_the_image_runs(repository, images, eager, tmp_path, stand_in):
     folder = shutil.copytree(repository, tmp_path / "models")
     config = read_triton_config(repository)
     config.name = "unsure"
@@ -456,8 +454,8 @@ def test_what_the_image_runs(repository, images, eager, tmp_path):
     shutil.copytree(folder / "bmrl", folder / "unsure")
     (folder / "unsure" / "config.pbtxt").write_text(str(config))
     path = folder / "unsure" / "1" / "model.pt"
-    torch.jit.trace(Unsure(), torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).save(path)
-    write_entries(path.parent, {path.name: {"format": "torchscript", "device": "cpu", "sha256": sha256_of(path)}})
+    graph = torch.jit.trace(Unsure(), torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    stand_in(graph, path, format="torchscript", device="cpu")
 
     with image_server(folder, tmp_path) as (process, addresses):
         become_healthy(process, addresses)

@@ -6,21 +6,19 @@ import sys
 import pytest
 import torch
 
-from bmrl.errors import ArtifactError, MissingFileError, VerificationError
-from bmrl.export import export_torchscript, load_torchscript
-from bmrl.export.artifact import write_entries
-from bmrl.export.standalone.artifact_runtime import sha256_of
+from bmrl.errors import MissingFileError, VerificationError
+from bmrl.export import export_model, load_artifact
 from bmrl.models import BMRL, build_model
 
 
 @pytest.fixture(scope="module")
 def path(model, tmp_path_factory):
-    return export_torchscript(model, tmp_path_factory.mktemp("torchscript") / "model.pt")
+    return export_model(model, tmp_path_factory.mktemp("torchscript") / "model.pt").path
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 19])
 def test_answers_as_the_model(path, images, eager, batch):
-    outputs = load_torchscript(path)(images[:batch])
+    outputs = load_artifact(path).run(images[:batch])
     assert len(outputs) == 2
     for output, expected in zip(outputs, eager, strict=True):
         assert output.dtype == torch.float32
@@ -43,8 +41,21 @@ torch.save(torch.jit.load(path)(torch.load(folder + "/images.pt")), folder + "/o
 
 
 def test_holds_aten_operators_only(path):
-    kinds = {node.kind().split("::")[0] for node in load_torchscript(path).inlined_graph.nodes()}
+    kinds = {node.kind().split("::")[0] for node in torch.jit.load(path).inlined_graph.nodes()}
     assert kinds == {"aten", "prim"}
+
+
+def test_can_be_moved_to_a_gpu(path):
+    """What a move leaves on the CPU may be there: numbers without axes, and an index."""
+    graph = torch.jit.load(path)
+    assert len([*graph.parameters()]) > 10
+    nodes = [*graph.inlined_graph.nodes()]
+    constants = [node for node in nodes if node.kind() == "prim::Constant" and node.hasAttribute("value")]
+    tensors = [node.t("value") for node in constants if node.kindOf("value") == "t"]
+    assert tensors
+    assert all(tensor.ndim == 0 for tensor in tensors)
+    placed = {node.kind() for node in nodes if any(str(one.type()) == "Device" for one in node.inputs())}
+    assert placed == {"aten::arange"}
 
 
 def test_leaves_out_what_only_training_needs(model, path):
@@ -64,7 +75,7 @@ def test_leaves_the_model_alone(model, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    export_torchscript(model, tmp_path / "model.pt")
+    export_model(model, tmp_path / "model.pt")
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
     assert [module.training for module in model.modules()] == modes
     assert [parameter.requires_grad for parameter in model.parameters()] == gradients
@@ -75,10 +86,11 @@ def test_leaves_the_model_alone(model, tmp_path):
 def test_exports_the_evaluation_mode_of_a_model_in_training(model, path, images, tmp_path):
     model.train()
     try:
-        trained = export_torchscript(model, tmp_path / "model.pt")
+        trained = export_model(model, tmp_path / "model.pt").path
     finally:
         model.eval()
-    torch.testing.assert_close(load_torchscript(trained)(images), load_torchscript(path)(images), rtol=0, atol=0)
+    found, expected = (load_artifact(file).run(images) for file in (trained, path))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 class BatchDependent(BMRL):
@@ -96,7 +108,7 @@ def test_refuses_a_graph_that_does_not_follow_the_batch_and_keeps_the_old_file(m
     with pytest.raises(
         VerificationError, match=r"^probabilities: expected the exported graph to answer as the model .*, got"
     ):
-        export_torchscript(wrong, path)
+        export_model(wrong, path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -105,22 +117,10 @@ def test_refuses_a_model_that_answers_nan(model, tmp_path):
     broken = build_model(model.config)
     broken.head[-1].bias.data[0] = torch.nan
     with pytest.raises(VerificationError, match=r"probabilities: .*got a difference of nan"):
-        export_torchscript(broken, tmp_path / "model.pt")
+        export_model(broken, tmp_path / "model.pt")
     assert not list(tmp_path.iterdir())
 
 
 def test_names_a_missing_folder(model, tmp_path):
     with pytest.raises(MissingFileError, match=r"nowhere/model.pt: expected an existing parent folder, got none at"):
-        export_torchscript(model, tmp_path / "nowhere" / "model.pt")
-
-
-def test_names_a_file_that_is_none(tmp_path):
-    with pytest.raises(MissingFileError, match=r"model.pt: expected an exported file, got nothing there"):
-        load_torchscript(tmp_path / "model.pt")
-    (tmp_path / "model.pt").write_bytes(b"not a model")
-    expected = r"artifact.json: expected the description beside model.pt, got nothing there"
-    with pytest.raises(MissingFileError, match=expected):
-        load_torchscript(tmp_path / "model.pt")
-    write_entries(tmp_path, {"model.pt": {"format": "onnx", "sha256": sha256_of(tmp_path / "model.pt")}})
-    with pytest.raises(ArtifactError, match=r"model.pt: expected a TorchScript file, got one of format onnx"):
-        load_torchscript(tmp_path / "model.pt")
+        export_model(model, tmp_path / "nowhere" / "model.pt")

@@ -31,7 +31,8 @@ from bmrl.export.triton.contract import (
     ServedModel,
     import_tritonclient,
 )
-from bmrl.export.triton.repository.config import LABELS_FILE, MOST, check_labels, read_config, write_config
+from bmrl.export.triton.repository.checks import check_labels
+from bmrl.export.triton.repository.config import LABELS_FILE, MOST, read_config, write_config
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,7 +3,7 @@
 Its layout, with Triton's Python backend::
 
 folder/bmrl/config.pbtxt           inputs, outputs, batching, and what clients must know
-folder/bmrl/labels.txt             class names, one a line, for the classification extension
+folder/bmrl/labels.txt             class names, one per line, for the classification extension
 folder/bmrl/1/model.pt             the inference graph, in any format of bmrl.export.FORMATS
 folder/bmrl/1/artifact.json        its hash, contract, source and verification
 folder/bmrl/1/model.py             runs the graph; needs PyTorch, not bmrl
@@ -18,24 +18,23 @@ import contextlib
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from bmrl._checks import check_choice, check_integer, check_path, check_switch
+from bmrl._checks import check_choice, check_integer, check_path, check_switch, described
 from bmrl._files import locked, new_folder
 from bmrl._text import shown
 from bmrl.errors import ArtifactError, BMRLError, MissingFileError, RangeError, RepositoryError
-from bmrl.export._models import as_model
-from bmrl.export.artifact import MAX_BATCH, describe_model, read_artifact, write_entries
-from bmrl.export.formats import FORMATS, export
+from bmrl.export.artifact import MAX_BATCH, Artifact, describe_model, engines_of, write_entries
+from bmrl.export.exporting import as_exportable, export_model
+from bmrl.export.formats import FORMATS
 from bmrl.export.standalone import STANDALONE
 from bmrl.export.triton.contract import ENSEMBLE_NAME, MODEL_NAME, ServedModel
+from bmrl.export.triton.repository.backends import BACKENDS
+from bmrl.export.triton.repository.checks import check_labels_fit, check_model
 from bmrl.export.triton.repository.config import (
-    BACKENDS,
     LABELS_FILE,
     MOST,
     ServingOptions,
-    check_labels_fit,
-    check_model,
     model_config,
     read_triton_config,
     write_config,
@@ -44,22 +43,20 @@ from bmrl.export.triton.repository.ensemble import DECIDE_NAME, DECODE_NAME, wri
 from bmrl.export.verification import check_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
     from bmrl.export.verification import Reference
     from bmrl.models import BMRL
 
-__all__ = ["read_triton_config", "write_triton_repository"]
+__all__ = ["check_replaceable", "write_triton_repository"]
 
 MAX_PIXELS, MAX_BYTES = 50_000_000, 32 * 2**20
 
-_DEFAULT_FORMATS = {"python": "torchscript", "pytorch": "torchscript", "torch_aoti": "aoti", "onnxruntime": "onnx"}
-
 
 def write_triton_repository(
-    model: BMRL | str | os.PathLike[str],
+    model: BMRL | str | os.PathLike[str] | Artifact,
     folder: str | os.PathLike[str],
     *,
     backend: str = "python",
@@ -78,39 +75,43 @@ def write_triton_repository(
     max_pixels: int | None = None,
     max_bytes: int | None = None,
 ) -> Path:
-    """Write a repository that serves ``model`` under the name ``bmrl`` and return its folder.
+    """Write a repository that serves a model under the name ``bmrl``.
 
     Input ``images`` uint8 (batch, 3, image_size, image_size); outputs ``probabilities`` (batch, num_generators) and
     ``embedding`` (batch, embed_dim), float32; the backends ``pytorch`` and ``torch_aoti`` call them ``INPUT__0``,
     ``OUTPUT__0`` and ``OUTPUT__1``. Requests that wait together are run as one batch. The folder appears whole or not
-    at all, and replaces an earlier repository of ours.
+    at all, and replaces an earlier repository that bmrl wrote.
 
     Args:
-        model: the model, in any mode, on any device, which is not touched; or its folder, or the path of a file that
-            bmrl exported.
+        model: the model, in any mode, on any device, which is not changed; or its folder; or an exported file, as
+            ``Artifact("model.onnx")``.
         folder: a new or empty folder, or a repository that this function wrote; its parent exists.
         backend: ``"python"``; or ``"pytorch"`` (TorchScript), ``"torch_aoti"`` and ``"onnxruntime"``, which need a
-            server that has them: NVIDIA's images do.
+            server that has them, as NVIDIA's images do.
         format: what a model is exported as, a name of :data:`~bmrl.export.FORMATS`; None takes the backend's float32
-            form.
+            form. None for an exported file.
         version: 1 or more. A server takes the highest; other versions of the same classes and options are kept.
-        images: see :func:`~bmrl.export.export`; None for an exported file, which is verified, as ``calibration`` is.
-        calibration: see :func:`~bmrl.export.export`.
+        images: see :func:`~bmrl.export.export_model`; None for an exported file, which is verified already.
+        calibration: see :func:`~bmrl.export.export_model`; None for an exported file.
         max_batch_size: most images in one request and in one run of the graph, up to 64; None takes 64, or what the
             backend can.
         preferred_batch_sizes: batches that the server runs at once, without waiting for more images.
         max_queue_delay: seconds, up to 10, that a request may wait for others to fill a batch.
-        num_threads: CPU threads of one run; None leaves the backend's choice.
+        num_threads: CPU threads per run; None leaves the backend's choice.
         instances: copies of the model that run side by side.
-        device: ``"cuda"`` where the server has such a device; for ``"onnxruntime"`` and ``"torch_aoti"``.
+        device: type of the server's device: ``"cuda"`` for ``"pytorch"``, ``"onnxruntime"`` and ``"torch_aoti"``, the
+            last of which compiles for a GPU of this machine.
         engine: what runs an ONNX file in the Python backend, see :func:`~bmrl.export.load_artifact`.
         ensemble: adds ``bmrl_attribute``, which takes the bytes of an image file (JPEG, PNG or WebP) as a uint8
             vector ``image`` and returns ``index`` of the class, its ``probability``, and ``seen``, whether that reaches
-            the model's first threshold. Decoding is the same as :class:`bmrl.Attributor`'s.
+            the model's first threshold. Decoding is the same as in :class:`bmrl.Attributor`.
         max_pixels: largest width times height that the ensemble decodes, at least that of the model's own images; None
             takes 50,000,000.
         max_bytes: largest file that the ensemble decodes, at least 4 bytes for each of the model's pixels; None takes
             32 MiB.
+
+    Returns:
+        ``folder``, which :class:`~bmrl.export.TritonServer` and any other Triton server serve.
 
     Raises:
         RepositoryError: ``folder`` holds something else, such as ``lost+found``, can't be replaced because it is a
@@ -128,48 +129,17 @@ def write_triton_repository(
     check_choice("backend", backend, BACKENDS)
     check_integer("version", version, least=1, most=MOST)
     check_switch("ensemble", ensemble)
-    if isinstance(model, str | os.PathLike) and not Path(model).is_dir():
-        exported = Path(model)
+    if isinstance(model, Artifact):
         for what, given in (("format", format), ("images", images), ("calibration", calibration)):
             if given is not None:
-                raise RangeError(f"{what}: expected None with a file that is exported and verified, got one")
-        description = read_artifact(exported)
-        kind, name = description["format"], f"model{exported.suffix}"
-        check_choice(f"format of {exported} for backend {backend}", kind, BACKENDS[backend].kinds)
-
-        def put(path: Path) -> None:
-            shutil.copyfile(exported, path)
-            write_entries(path.parent, {path.name: description})
-            if engine is not None:
-                check_engine(path, description, engine)
-
+                raise RangeError(f"{what}: expected None with an artifact, which is exported and verified, got one")
+        source = _from_artifact(model, backend, engine)
     else:
-        model = as_model(model)
-        description = describe_model(model)
-        chosen = _DEFAULT_FORMATS[backend] if format is None else format
-        runnable = [name for name, entry in FORMATS.items() if entry.kind in BACKENDS[backend].kinds]
-        check_choice(f"format for backend {backend}", chosen, runnable)
-        kind, name = FORMATS[chosen].kind, f"model{FORMATS[chosen].suffix}"
-
-        def put(path: Path) -> None:
-            target = device if kind == "aoti" else "cpu"
-            export(model, path, chosen, images=images, calibration=calibration, device=target, engine=engine)
-
-    most = MAX_BATCH if BACKENDS[backend].batches else 1
-    if max_batch_size is not None:
-        check_integer("max_batch_size", max_batch_size, least=1)
-        if max_batch_size > most:
-            raise RangeError(f"max_batch_size: expected at most {most} for backend {backend}, got {max_batch_size}")
-    if device == "cuda" and backend not in ("onnxruntime", "torch_aoti"):
-        raise RangeError(f"device: expected 'cpu' for backend {backend}, got 'cuda'")
-    if engine is not None and (backend != "python" or kind != "onnx"):
-        raise RangeError(f"engine: expected None unless backend python runs an ONNX file, got {engine!r}")
-    if not BACKENDS[backend].batches and (preferred_batch_sizes or max_queue_delay):
-        raise RangeError(f"preferred_batch_sizes, max_queue_delay: expected none for backend {backend}, got some")
-    if not ensemble and (max_pixels, max_bytes) != (None, None):
-        raise RangeError("max_pixels, max_bytes: expected None without ensemble, got some")
-    serving = ServingOptions(
-        max_batch_size=most if max_batch_size is None else max_batch_size,
+        source = _from_model(as_exportable(model), backend, format, images, calibration, device, engine)
+    serving = _serving_options(
+        backend,
+        source.kind,
+        max_batch_size=max_batch_size,
         preferred_batch_sizes=preferred_batch_sizes,
         max_queue_delay=max_queue_delay,
         num_threads=num_threads,
@@ -177,16 +147,12 @@ def write_triton_repository(
         device=device,
         engine=engine,
     )
-    served = ServedModel.from_description(description, serving.max_batch_size, BACKENDS[backend].tensors)
+    served = ServedModel.from_description(source.description, serving.max_batch_size, BACKENDS[backend].tensors)
     check_labels_fit(served.labels)
-    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
-    max_bytes = MAX_BYTES if max_bytes is None else max_bytes
-    own_pixels = served.image_size**2
-    for what, limit, least in (("max_pixels", max_pixels, own_pixels), ("max_bytes", max_bytes, 4 * own_pixels)):
-        check_integer(what, limit, least=1, most=MOST)
-        if limit < least:
-            raise RangeError(f"{what}: expected at least {least} for images of {served.image_size}², got {limit}")
-    config = model_config(served, backend, name, serving)
+    if not ensemble and (max_pixels, max_bytes) != (None, None):
+        raise RangeError("max_pixels, max_bytes: expected None without ensemble, got some")
+    limits = _decoding_limits(served, max_pixels, max_bytes)
+    config = model_config(served, backend, source.name, serving)
     if folder.exists():
         with _writing(folder), locked(folder.absolute().parent):  # or another export may replace it half-way through
             check_replaceable(folder)
@@ -208,10 +174,109 @@ def write_triton_repository(
         if backend == "python":
             shutil.copyfile(STANDALONE / "triton_infer.py", place / "model.py")
             shutil.copyfile(STANDALONE / "artifact_runtime.py", place / "artifact_runtime.py")
-        put(place / name)
+        source.put(place / source.name)
         if ensemble:
-            write_ensemble(temporary, served, instances=instances, max_pixels=max_pixels, max_bytes=max_bytes)
+            write_ensemble(temporary, served, instances=instances, **limits)
     return folder
+
+
+class _Source(NamedTuple):
+    """Where the exported file of a repository comes from."""
+
+    kind: str
+    name: str
+    """Of the file in the repository."""
+    description: dict[str, Any]
+    """What is known of it before it is written."""
+    put: Callable[[Path], None]
+    """Writes the file and its ``artifact.json``."""
+
+
+def _from_artifact(artifact: Artifact, backend: str, engine: str | None) -> _Source:
+    description = artifact.description
+    kind = description["format"]
+    check_choice(f"format of {artifact.path} for backend {backend}", kind, BACKENDS[backend].kinds)
+
+    def put(path: Path) -> None:
+        shutil.copyfile(artifact.path, path)
+        write_entries(path.parent, {path.name: description})
+        if engine is not None:
+            check_engine(path, description, engine)
+
+    return _Source(kind, f"model{artifact.path.suffix}", description, put)
+
+
+def _from_model(
+    model: BMRL,
+    backend: str,
+    format: str | None,
+    images: Tensor | Reference | None,
+    calibration: Tensor | None,
+    device: str,
+    engine: str | None,
+) -> _Source:
+    chosen = BACKENDS[backend].format if format is None else format
+    runnable = [name for name, entry in FORMATS.items() if entry.kind in BACKENDS[backend].kinds]
+    check_choice(f"format for backend {backend}", chosen, runnable)
+    entry = FORMATS[chosen]
+
+    def put(path: Path) -> None:
+        target = device if device in entry.devices else entry.devices[0]
+        export_model(model, path, chosen, images=images, calibration=calibration, device=target, engine=engine)
+
+    return _Source(entry.kind, f"model{entry.suffix}", describe_model(model), put)
+
+
+def _serving_options(
+    backend: str,
+    kind: str,
+    *,
+    max_batch_size: int | None,
+    preferred_batch_sizes: Sequence[int],
+    max_queue_delay: float,
+    num_threads: int | None,
+    instances: int,
+    device: str,
+    engine: str | None,
+) -> ServingOptions:
+    """Return the options of a server, once they fit the backend and the kind of file."""
+    wanted = BACKENDS[backend]
+    most = MAX_BATCH if wanted.batches else 1
+    if max_batch_size is not None:
+        check_integer("max_batch_size", max_batch_size, least=1)
+        if max_batch_size > most:
+            raise RangeError(f"max_batch_size: expected at most {most} for backend {backend}, got {max_batch_size}")
+    if device == "cuda" and device not in wanted.devices:
+        raise RangeError(f"device: expected 'cpu' for backend {backend}, got 'cuda'")
+    engines = engines_of(kind) if wanted.engines else ()
+    if engine is not None and engine not in engines:
+        expected = " or ".join(map(repr, (None, *engines)))
+        raise RangeError(f"engine: expected {expected} for backend {backend} and {kind}, got {described(engine)}")
+    if not wanted.batches and (preferred_batch_sizes or max_queue_delay):
+        raise RangeError(f"preferred_batch_sizes, max_queue_delay: expected none for backend {backend}, got some")
+    return ServingOptions(
+        max_batch_size=most if max_batch_size is None else max_batch_size,
+        preferred_batch_sizes=preferred_batch_sizes,
+        max_queue_delay=max_queue_delay,
+        num_threads=num_threads,
+        instances=instances,
+        device=device,
+        engine=engine,
+    )
+
+
+def _decoding_limits(served: ServedModel, max_pixels: int | None, max_bytes: int | None) -> dict[str, int]:
+    """Return the limits of the ensemble, at least as large as the model's own images."""
+    own = served.image_size**2
+    limits = {
+        "max_pixels": MAX_PIXELS if max_pixels is None else max_pixels,
+        "max_bytes": MAX_BYTES if max_bytes is None else max_bytes,
+    }
+    for (what, limit), least in zip(limits.items(), (own, 4 * own), strict=True):
+        check_integer(what, limit, least=1, most=MOST)
+        if limit < least:
+            raise RangeError(f"{what}: expected at least {least} for images of {served.image_size}², got {limit}")
+    return limits
 
 
 @contextlib.contextmanager
@@ -227,7 +292,11 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Refuse a folder whose loss someone would regret, or that can't be replaced."""
+    """Check that a folder may be replaced: it is new, empty, or a repository that bmrl wrote.
+
+    Raises:
+        RepositoryError: it holds something else, or the system does not let it be replaced.
+    """
     if not folder.exists():
         return
     if os.path.ismount(folder) or folder.resolve() == Path.cwd():

@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image
 
 from bmrl.errors import ServerError, ServerTimeoutError, ServerUnavailableError
+from bmrl.export.probe import PROBE_TOLERANCES, probe_image
 from bmrl.export.triton.client.blocking import TritonClient
 from bmrl.export.triton.contract import ENSEMBLE_NAME, MODEL_NAME, ServedModel, import_tritonclient
-from bmrl.export.triton.repository.config import check_model, read_triton_config
+from bmrl.export.triton.repository.checks import check_model
+from bmrl.export.triton.repository.config import read_triton_config
 from bmrl.export.triton.repository.ensemble import decoding_limits, has_ensemble
-from bmrl.export.verification import PROBE_TOLERANCES, probe_image
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,12 +14,11 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from bmrl.errors import BMRLError, DTypeError, RangeError, RepositoryError
-from bmrl.export import TritonClient, TritonServer, export, write_triton_repository
+from bmrl.export import Artifact, TritonClient, TritonServer, export_model, write_triton_repository
 from bmrl.export.artifact import read_entries, write_entries
-from bmrl.export.standalone.artifact_runtime import sha256_of
 from bmrl.export.triton.client import session as _session
 from bmrl.export.triton.repository import write as triton_repository
-from bmrl.export.triton.repository.config import check_model
+from bmrl.export.triton.repository.checks import check_model
 
 LIBTORCH = ["INPUT__0", "OUTPUT__0", "OUTPUT__1"]
 BACKENDS = {  # the format, the file, backend and platform, and the tensors' names
@@ -29,33 +28,23 @@ BACKENDS = {  # the format, the file, backend and platform, and the tensors' nam
 }
 
 
-def set_format(folder, name, format):
-    entries = read_entries(folder)
-    entries[name]["format"] = format
-    write_entries(folder, entries)
-
-
-def stand_in(file, path):
-    """Write the graph of a TorchScript file without what it says of itself, described as AOTInductor's."""
-    torch.jit.load(file).save(str(path))
-    entry = read_entries(file.parent)[file.name] | {"format": "aoti", "sha256": sha256_of(path)}
-    write_entries(path.parent, read_entries(path.parent) | {path.name: entry})
-    return path
-
-
 @pytest.fixture(scope="module")
-def foreign(model, tmp_path_factory):
-    """Return a repository a backend that can't run here; TorchScript stands for AOTInductor, which takes long."""
+def foreign(model, tmp_path_factory, stand_in):
+    """Return a repository per backend that can't run here; TorchScript stands for AOTInductor, which takes long."""
     folder = tmp_path_factory.mktemp("backends")
     made = {}
     for name, (format, filename, _, _) in BACKENDS.items():
         if name == "torch_aoti":
-            file = stand_in(export(model, folder / "stand_in.pt", format), folder / filename)
+            graph = export_model(model, folder / "graph.pt", format).path
+            entry = read_entries(folder)[graph.name] | {"format": "aoti"}
+            file = stand_in(torch.jit.load(graph), folder / filename, **entry)
             options = {}
         else:
-            file = export(model, folder / filename, format)
+            file = export_model(model, folder / filename, format).path
             options = {"preferred_batch_sizes": (4, 8), "max_queue_delay": 0.002}
-        made[name] = write_triton_repository(file, folder / name, backend=name, num_threads=3, instances=2, **options)
+        made[name] = write_triton_repository(
+            Artifact(file), folder / name, backend=name, num_threads=3, instances=2, **options
+        )
     return made
 
 
@@ -92,14 +81,16 @@ def test_configurations_serve_with_our_backend_in_their_place(
 ):
     """Names, dims, labels, batching and files as they are; only what runs the file is another."""
     folder = shutil.copytree(repository, tmp_path / "models")
-    for name, (format, filename, _, _) in BACKENDS.items():
+    for name, (_, filename, _, _) in BACKENDS.items():
         home = shutil.copytree(foreign[name] / "bmrl", folder / name)
         config = text_format.Parse((home / "config.pbtxt").read_text(), ModelConfig())
         config.name, config.backend, config.platform, config.default_model_filename = name, "python", "", ""
         (home / "config.pbtxt").write_text(text_format.MessageToString(config))
         for file in ("model.py", "artifact_runtime.py"):
             shutil.copy(repository / "bmrl" / "1" / file, home / "1")
-        set_format(home / "1", filename, format)
+        if name == "torch_aoti":  # what stands for the compiled file says so again
+            shutil.copy(foreign[name].parent / "graph.pt", home / "1" / filename)
+            write_entries(home / "1", {filename: read_entries(foreign[name].parent)["graph.pt"]})
     with TritonServer(folder) as server, tritonclient.grpc.InferenceServerClient(server.grpc_url) as connection:
         for name, (_, _, _, (image_name, *output_names)) in BACKENDS.items():
             monkeypatch.setattr(_session, "MODEL_NAME", name)
@@ -297,7 +288,7 @@ def test_batching_of_a_compiled_package_is_refused(foreign, tmp_path):
         ({"instances": 0}, r"^instances: expected an integer >= 1 and <= 2147483647, got 0$"),
         ({"version": 0}, r"^version: expected an integer >= 1 and <= 2147483647, got 0$"),
         ({"device": "cuda"}, r"^device: expected 'cpu' for backend python, got 'cuda'$"),
-        ({"engine": "openvino"}, r"^engine: expected None unless backend python runs an ONNX file, got 'openvino'$"),
+        ({"engine": "openvino"}, r"^engine: expected None for backend python and torchscript, got 'openvino'$"),
         ({"max_pixels": 9999}, r"^max_pixels, max_bytes: expected None without ensemble, got some$"),
         ({"max_pixels": 1023, "ensemble": True}, r"^max_pixels: expected at least 1024 for images of 32², got 1023$"),
         ({"max_bytes": 4095, "ensemble": True}, r"^max_bytes: expected at least 4096 for images of 32², got 4095$"),
@@ -314,24 +305,24 @@ def test_refuses_an_exported_file_that_the_backend_does_not_run(foreign, tmp_pat
     with pytest.raises(
         RangeError, match=r"^format of .*model.onnx for backend pytorch: expected 'torchscript', got 'on"
     ):
-        write_triton_repository(file, tmp_path / "models", backend="pytorch")
+        write_triton_repository(Artifact(file), tmp_path / "models", backend="pytorch")
     copy = Path(shutil.copy(file, tmp_path / "model.onnx"))
     with pytest.raises(BMRLError, match=r"artifact.json: expected the description beside model.onnx, got nothing"):
-        write_triton_repository(copy, tmp_path / "models")
+        write_triton_repository(Artifact(copy), tmp_path / "models")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "onnx"}, r"^format: expected None with a file that is exported and verified, got one$"),
-        ({"images": torch.zeros(1, 3, 32, 32, dtype=torch.uint8)}, r"^images: expected None with a file"),
+        ({"format": "onnx"}, r"^format: expected None with an artifact, .*, got one$"),
+        ({"images": torch.zeros(1, 3, 32, 32, dtype=torch.uint8)}, r"^images: expected None with an artifact"),
         ({"backend": "torch_aoti", "max_queue_delay": 0.1}, r"^preferred_batch_sizes, max_queue_delay: expected none"),
     ],
 )
 def test_refuses_options_that_would_be_ignored(foreign, tmp_path, options, message):
     name = options.get("backend", "pytorch")
     with pytest.raises(RangeError, match=message):
-        write_triton_repository(foreign[name].parent / BACKENDS[name][1], tmp_path / "models", **options)
+        write_triton_repository(Artifact(foreign[name].parent / BACKENDS[name][1]), tmp_path / "models", **options)
     assert not list(tmp_path.iterdir())
 
 
@@ -339,46 +330,46 @@ def test_an_engine_that_answers_otherwise_than_at_export_is_refused(foreign, tmp
     file = Path(shutil.copy(foreign["onnxruntime"].parent / "model.onnx", tmp_path / "model.onnx"))
     entry = read_entries(foreign["onnxruntime"].parent)["model.onnx"]
     write_entries(tmp_path, {"model.onnx": entry})
-    write_triton_repository(file, tmp_path / "models", engine="onnxruntime")
+    write_triton_repository(Artifact(file), tmp_path / "models", engine="onnxruntime")
     entry["verification"]["probe"]["probabilities"][0] += 0.01
     write_entries(tmp_path, {"model.onnx": entry})
     with pytest.raises(
         BMRLError,
         match=r"^engine: expected an answer by onnxruntime as at export within 0.0001, got a difference of 0.01",
     ):
-        write_triton_repository(file, tmp_path / "others", engine="onnxruntime")
+        write_triton_repository(Artifact(file), tmp_path / "others", engine="onnxruntime")
     assert not (tmp_path / "others").exists()
 
 
 def test_a_version_that_appears_during_an_export_is_kept(foreign, tmp_path, monkeypatch):
     file, folder = foreign["pytorch"].parent / "model.pt", tmp_path / "models"
-    write_triton_repository(file, folder)
+    write_triton_repository(Artifact(file), folder)
     write_config = triton_repository.write_config
 
     def write_config_late(*arguments):
         monkeypatch.setattr(triton_repository, "write_config", write_config)
-        write_triton_repository(file, folder, version=2)
+        write_triton_repository(Artifact(file), folder, version=2)
         write_config(*arguments)
 
     monkeypatch.setattr(triton_repository, "write_config", write_config_late)
-    write_triton_repository(file, folder, version=3)
+    write_triton_repository(Artifact(file), folder, version=3)
     assert sorted(entry.name for entry in (folder / "bmrl").iterdir() if entry.is_dir()) == ["1", "2", "3"]
 
 
 def test_refuses_a_folder_that_cannot_be_replaced(foreign, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RepositoryError, match=r"^\.: expected a folder that can be replaced, got a mount point or"):
-        write_triton_repository(foreign["pytorch"].parent / "model.pt", ".")
+        write_triton_repository(Artifact(foreign["pytorch"].parent / "model.pt"), ".")
 
 
 def test_versions_stay_beside_each_other_if_they_fit(foreign, model, tmp_path):
     file = foreign["pytorch"].parent / "model.pt"
-    folder = write_triton_repository(file, tmp_path / "models")
-    write_triton_repository(file, folder, version=12)
+    folder = write_triton_repository(Artifact(file), tmp_path / "models")
+    write_triton_repository(Artifact(file), folder, version=12)
     assert sorted(path.name for path in (folder / "bmrl").iterdir() if path.is_dir()) == ["1", "12"]
     path, _ = check_model(folder)
     assert path.parent.name == "12"
     with pytest.raises(RepositoryError, match=r"expected versions of the same backend, .* as version 13, got others"):
-        write_triton_repository(file, folder, version=13, num_threads=2)
-    write_triton_repository(file, folder, version=12)
+        write_triton_repository(Artifact(file), folder, version=13, num_threads=2)
+    write_triton_repository(Artifact(file), folder, version=12)
     assert sorted(path.name for path in (folder / "bmrl").iterdir() if path.is_dir()) == ["1", "12"]

@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from bmrl import Attributor
 from bmrl.errors import RepositoryError, RequestRefusedError, ServerError
-from bmrl.export import TritonClient, TritonServer, write_triton_repository
+from bmrl.export import Artifact, TritonClient, TritonServer, write_triton_repository
 from bmrl.export.standalone.triton_decide import decide
 from bmrl.images import read_image
 
@@ -200,8 +200,8 @@ def test_an_empty_vector_is_refused(ensemble):
 
 def test_an_ensemble_is_replaced_and_a_foreign_model_beside_it_is_not(folder, repository, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "models")
-    write_triton_repository(repository / "bmrl" / "1" / "model.pt", copy)
+    write_triton_repository(Artifact(repository / "bmrl" / "1" / "model.pt"), copy)
     assert [entry.name for entry in copy.iterdir()] == ["bmrl"]
     (copy / "thesis").mkdir()
     with pytest.raises(RepositoryError, match="got 'thesis' in it"):
-        write_triton_repository(repository / "bmrl" / "1" / "model.pt", copy)
+        write_triton_repository(Artifact(repository / "bmrl" / "1" / "model.pt"), copy)

@@ -25,17 +25,17 @@ from bmrl.errors import (
     RepositoryError,
 )
 from bmrl.export import (
+    Artifact,
     ServedModel,
     TritonClient,
     TritonServer,
-    export_torchscript,
+    export_model,
     load_artifact,
-    load_torchscript,
     write_triton_repository,
 )
-from bmrl.export.triton.repository.config import check_labels_fit, check_model
+from bmrl.export.triton.repository.checks import check_labels_fit, check_model
+from bmrl.export.triton.repository.config import read_triton_config
 from bmrl.export.triton.repository.ensemble import has_ensemble
-from bmrl.export.triton.repository.write import read_triton_config
 from bmrl.models import build_model, save_model
 
 
@@ -84,7 +84,7 @@ def test_labels_are_the_classes_in_order(repository, model):
 
 
 def test_graph_answers_as_the_model(repository, images, eager):
-    outputs = load_torchscript(repository / "bmrl" / "1" / "model.pt")(images)
+    outputs = load_artifact(repository / "bmrl" / "1" / "model.pt").run(images)
     for output, expected in zip(outputs, eager, strict=True):
         torch.testing.assert_close(output, expected, rtol=0, atol=1e-4)
 
@@ -194,7 +194,7 @@ def test_a_full_disk_leaves_the_old_repository(model, repository, tmp_path):
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting needs root")
     try:
-        folder = write_triton_repository(repository / "bmrl" / "1" / "model.pt", disk / "models")
+        folder = write_triton_repository(Artifact(repository / "bmrl" / "1" / "model.pt"), disk / "models")
         before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         save_model(model, tmp_path / "model")
         for source in (tmp_path / "model", repository / "bmrl" / "1" / "model.pt"):
@@ -223,19 +223,19 @@ def test_a_place_that_cannot_be_written_is_named(repository, tmp_path):
         with pytest.raises(
             RepositoryError, match=rf"^{disk}/models: expected a place that can be written, got Read-only file system$"
         ):
-            write_triton_repository(repository / "bmrl" / "1" / "model.pt", disk / "models")
+            write_triton_repository(Artifact(repository / "bmrl" / "1" / "model.pt"), disk / "models")
         with pytest.raises(RepositoryError, match=r"got a mount point or .*; name a new folder in it$"):
-            write_triton_repository(repository / "bmrl" / "1" / "model.pt", disk)
+            write_triton_repository(Artifact(repository / "bmrl" / "1" / "model.pt"), disk)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
 WRITE_OFTEN = """
 import sys
-from bmrl.export import write_triton_repository
+from bmrl.export import Artifact, write_triton_repository
 sys.stdin.read()
 for version in range(25):
-    write_triton_repository(sys.argv[1], sys.argv[2], ensemble=version % 2 == 0)
+    write_triton_repository(Artifact(sys.argv[1]), sys.argv[2], ensemble=version % 2 == 0)
 """
 
 
@@ -245,7 +245,7 @@ def test_two_exports_at_once_and_no_half_written_repository_is_ever_served(model
     (tmp_path / "other").mkdir()
     generators = model.config.generators[:3]
     other = build_model(dataclasses.replace(model.config, generators=generators))
-    files = [repository / "bmrl" / "1" / "model.pt", export_torchscript(other, tmp_path / "other" / "model.pt")]
+    files = [repository / "bmrl" / "1" / "model.pt", export_model(other, tmp_path / "other" / "model.pt").path]
     folder = tmp_path / "models"
     writers = [
         subprocess.Popen([sys.executable, "-c", WRITE_OFTEN, str(file), str(folder)], stdin=subprocess.PIPE)
@@ -270,7 +270,7 @@ def test_two_exports_at_once_and_no_half_written_repository_is_ever_served(model
     assert set(found) == {3, 4}
     assert not broken
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "other"]
-    write_triton_repository(files[0], folder)
+    write_triton_repository(Artifact(files[0]), folder)
     with TritonServer(folder) as server, TritonClient(server.grpc_url) as client:
         np.testing.assert_allclose(client.infer(images).probabilities, eager[0].numpy(), rtol=0, atol=1e-4)
 

@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 
 from bmrl.errors import BMRLError, ServerError
-from bmrl.export import TritonClient, TritonServer, export_torchscript, write_triton_repository
-from bmrl.export.triton.repository.write import read_triton_config
+from bmrl.export import Artifact, TritonClient, TritonServer, export_model, write_triton_repository
+from bmrl.export.triton.repository.config import read_triton_config
 from bmrl.export.triton.server import supervisor as _supervisor
 from bmrl.export.triton.server.readiness import count_answers
 from bmrl.models import build_model
@@ -368,7 +368,7 @@ def test_a_model_that_answers_nobody_is_hung_and_restored(faulty, caplog):
 
 def test_a_decoder_that_hangs_is_restored_though_the_model_answers(repository, images, eager, tmp_path, caplog):
     """Requests for ``bmrl`` go on all the time, and don't make the ensemble count as busy."""
-    file = repository / "bmrl" / "1" / "model.pt"
+    file = Artifact(repository / "bmrl" / "1" / "model.pt")
     folder = write_triton_repository(file, tmp_path / "models", ensemble=True, num_threads=1)
     with (folder / "bmrl_decode" / "1" / "model.py").open("a") as code:
         code.write(FAULTS)
@@ -447,7 +447,7 @@ def swap(path, model):
 def swap_for(other, path):
     """Put another model's good file in the place, and leave the description of the first one."""
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copyfile(export_torchscript(other, Path(folder) / "model.pt"), path)
+        shutil.copyfile(export_model(other, Path(folder) / "model.pt").path, path)
 
 
 def empty(path, model):

@@ -1,4 +1,4 @@
-"""What the command line writes: whole lines, without characters that a terminal would act on."""
+"""Standard streams and the log: whole lines, without characters that a terminal would act on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 from bmrl._text import printable
@@ -14,7 +15,7 @@ from bmrl._text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LineFormatter", "complain", "fill_standard_streams", "mute", "progress_bar", "say", "write"]
+__all__ = ["LineFormatter", "complain", "fill_standard_streams", "mute", "progress_bar", "say", "show_log", "write"]
 
 CLEAR_LINE = "\x1b[K"
 
@@ -57,6 +58,16 @@ class LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """Return the line of a record, without its traceback."""
         return printable(super().formatMessage(record))
+
+
+def show_log(*, verbose: bool) -> None:
+    """Show what bmrl logs, and of what the libraries log and warn of, only what concerns the user."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("bmrl: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    logging.getLogger("bmrl").setLevel(logging.INFO)
+    if not verbose:
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd files, whose names they don't tell
 
 
 def progress_bar(unit: str) -> Callable[[int, int], None] | None:

@@ -1,29 +1,27 @@
-"""Typed fields of configurations: a value is checked against the annotation of its field, with one wording for all.
-
-A frozen dataclass calls :func:`check_fields` in ``__post_init__``, so that a constructor, a JSON file and the command
-line give the same errors.
-"""
+"""A value is checked against the annotation of its field, with one wording for all."""
 
 from __future__ import annotations
 
-import difflib
-import functools
+import dataclasses
 import math
 import numbers
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from bmrl._checks import check_choice, described
-from bmrl.errors import ConfigError
+from bmrl._fields.names import annotations_of, shown, unknown_name
+from bmrl.errors import ConfigError, RangeError
 
-__all__ = ["Bounds", "Count", "NotNegative", "Positive", "Share", "check_fields", "checked", "names_of", "unknown_name"]
+__all__ = ["Bounds", "Count", "Kinds", "NotNegative", "Positive", "Share", "check_fields", "checked", "from_mapping"]
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bounds:
-    """What a number must keep to, beside its type; None sets no bound."""
+    """The limits of a number, in addition to its type; None sets none."""
 
     least: float | None = None
     above: float | None = None
@@ -38,7 +36,7 @@ class Bounds:
         return f" {' and '.join(texts)}" if texts else ""
 
     def hold(self, value: float) -> bool:
-        """Whether ``value`` keeps to them."""
+        """Whether ``value`` lies within them."""
         return (
             (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
@@ -47,8 +45,25 @@ class Bounds:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Kinds:
+    """The dataclasses that a field may hold, by the value of their field ``kind``; the first is the default."""
+
+    table: Mapping[str, type]
+
+    def chosen(self, name: str, kind: Any) -> type:
+        """Return the dataclass of a kind.
+
+        Raises:
+            ConfigError: no such kind; the message lists those that there are.
+        """
+        if not isinstance(kind, str) or kind not in self.table:
+            raise ConfigError(f"{name}.kind: expected {' or '.join(map(repr, self.table))}, got {described(kind)}")
+        return self.table[kind]
+
+
 LARGEST_COUNT = 2**31 - 1
-"""More of anything is a slip, and overflows somewhere in PyTorch."""
+"""More of anything is a mistake, and overflows somewhere in PyTorch."""
 
 Count = Annotated[int, Bounds(least=1, most=LARGEST_COUNT)]
 Positive = Annotated[float, Bounds(above=0)]
@@ -59,20 +74,15 @@ Share = Annotated[float, Bounds(least=0, below=1)]
 def check_fields(config: object) -> None:
     """Check every field of a dataclass against its annotation, and store it in its plain form.
 
-    Lists become tuples, mappings dicts of their own, and numbers ``int`` or ``float``: equal configurations are equal
-    in JSON too.
+    Lists become tuples, mappings dicts of their own or the dataclass of the field, and numbers ``int`` or ``float``:
+    equal configurations are equal in JSON too.
 
     Raises:
         ConfigError: a value has another type or is out of its bounds; the message names the field.
         RangeError: a value is none of the choices of a ``Literal``.
     """
-    for name, annotation in _annotations(type(config)).items():  # type: ignore[arg-type]
+    for name, annotation in annotations_of(cast("Any", type(config))).items():
         object.__setattr__(config, name, checked(name, getattr(config, name), annotation))
-
-
-@functools.cache
-def _annotations(owner: type) -> dict[str, Any]:
-    return get_type_hints(owner, include_extras=True)
 
 
 def checked(name: str, value: Any, annotation: Any) -> Any:
@@ -87,6 +97,8 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
     if origin in (Union, types.UnionType):
         (wanted,) = (argument for argument in arguments if argument is not type(None))
         return None if value is None else checked(name, value, wanted)
+    if origin is Annotated and isinstance(arguments[1], Kinds):
+        return _checked_kind(name, value, arguments[1])
     if origin is Annotated:
         return _checked_number(name, value, *arguments)
     if annotation in (int, float):
@@ -101,10 +113,51 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise ConfigError(f"{name}: expected a mapping from names to values, got {described(value)}")
-        return {key: checked(f"{name}.{_shown(key)}", entry, arguments[1]) for key, entry in value.items()}
+        return {key: checked(f"{name}.{shown(key)}", entry, arguments[1]) for key, entry in value.items()}
+    if dataclasses.is_dataclass(annotation) and isinstance(value, Mapping):
+        return from_mapping(annotation, value, name=name)  # type: ignore[arg-type]
     if not isinstance(value, annotation):
         wanted = {bool: "true or false", str: "a string"}.get(annotation, f"a {annotation.__name__}")
         raise ConfigError(f"{name}: expected {wanted}, got {described(value)}")
+    return value
+
+
+def from_mapping(owner: type[_Made], data: Any, *, name: str = "") -> _Made:
+    """Make a dataclass from plain data.
+
+    Args:
+        owner: the dataclass.
+        data: values by field.
+        name: of the data in errors; "" for the whole.
+
+    Raises:
+        ConfigError, RangeError: a field is unknown or missing, or a value does not fit; the message gives its dotted
+            name.
+    """
+    prefix = f"{name}." if name else ""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{name or 'data'}: expected fields by name, got {described(data)}")
+    known = annotations_of(cast("Any", owner))
+    for field in data:
+        if field not in known:
+            raise unknown_name(field, {owner.__name__: known}, prefix=prefix)
+    for field in dataclasses.fields(owner):  # type: ignore[arg-type]
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and field.name not in data:
+            raise ConfigError(f"{prefix}{field.name}: expected a value, got none")
+    try:
+        return owner(**data)
+    except (ConfigError, RangeError) as error:
+        raise type(error)(f"{prefix}{error}") from error
+
+
+def _checked_kind(name: str, value: Any, kinds: Kinds) -> Any:
+    if isinstance(value, Mapping):
+        owner = kinds.chosen(name, value.get("kind", next(iter(kinds.table))))
+        return from_mapping(owner, value, name=name)
+    if type(value) not in kinds.table.values():
+        owners = " or ".join(owner.__name__ for owner in kinds.table.values())
+        raise ConfigError(f"{name}: expected {owners}, or fields by name, got {described(value)}")
     return value
 
 
@@ -123,31 +176,3 @@ def _checked_number(name: str, value: Any, kind: type, bounds: Bounds) -> int | 
         wanted = "an integer" if kind is int else "a finite number"
         raise ConfigError(f"{name}: expected {wanted}{bounds.described(number)}, got {described(value)}")
     return number
-
-
-def names_of(*owners: type) -> dict[str, list[str]]:
-    """Return the names of the fields of dataclasses, by the names of these."""
-    return {owner.__name__: list(_annotations(owner)) for owner in owners}
-
-
-def unknown_name(name: Any, known: Mapping[str, Iterable[str]], *, prefix: str = "") -> ConfigError:
-    """Return the error for a name that is no field, with the one that was probably meant.
-
-    Args:
-        name: what was given.
-        known: names of fields, by what they are fields of.
-        prefix: what stands before each name, such as ``"objective."``.
-    """
-    owners = {field: owner for owner, fields in known.items() for field in fields}
-    close = difflib.get_close_matches(name, owners, n=1) if isinstance(name, str) else []
-    if close:
-        wanted, hint = " or ".join(known), f"; did you mean {prefix}{close[0]} of {owners[close[0]]}?"
-    else:
-        wanted, hint = " or ".join(f"{owner} ({', '.join(sorted(fields))})" for owner, fields in known.items()), ""
-    return ConfigError(f"{prefix}{_shown(name)}: expected a field of {wanted}, got no such{hint}")
-
-
-def _shown(name: Any) -> str:
-    """Return a name as it is if it is a plain one."""
-    plain = isinstance(name, str) and name.isprintable() and 0 < len(name) <= 80
-    return name if plain else described(name)

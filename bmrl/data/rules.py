@@ -6,16 +6,16 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from bmrl._checks import described
-from bmrl.errors import DataError
-from bmrl.generators import ARCHITECTURES, MANIPULATIONS, NAME_RULE, is_name
+from bmrl.data.row import ROLES, SPLITS
+from bmrl.errors import BMRLError, DataError
+from bmrl.generators import NAME_RULE, check_family, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bmrl.data.manifest import Row
+    from bmrl.data.row import Row
 
-ROLES = ("seen", "unseen")
-SPLITS = ("train", "val", "test")
+__all__ = ["check_rows", "is_inside"]
 
 
 def check_rows(rows: Sequence[Row], place: Callable[[int], str], name: str) -> None:
@@ -77,19 +77,13 @@ def _check_label(row: Row, place: Callable[[int], str], index: int) -> None:
     if not is_name(row.generator):
         got = described(row.generator)
         raise DataError(f"{place(index)}, column generator: expected {NAME_RULE}, got {got}")
-    for column, value, choices in (
-        ("manipulation", row.manipulation, MANIPULATIONS),
-        ("architecture", row.architecture, ARCHITECTURES),
-        ("role", row.role, ROLES),
-        ("split", row.split, SPLITS),
-    ):
+    try:
+        check_family(row.manipulation, row.architecture)
+    except BMRLError as error:
+        raise DataError(f"{place(index)}, column {error}") from error
+    for column, value, choices in (("role", row.role, ROLES), ("split", row.split, SPLITS)):
         if value not in choices:
             raise DataError(f"{place(index)}, column {column}: expected {' or '.join(choices)}, got {value!r}")
-    if (row.manipulation == "none") != (row.architecture == "none"):
-        raise DataError(
-            f"{place(index)}, column architecture: expected manipulation and architecture none for a photograph and "
-            f"neither for a generator, got manipulation {row.manipulation} and architecture {row.architecture}"
-        )
     if row.role == "unseen" and row.split != "test":
         raise DataError(f"{place(index)}, column split: expected test for role unseen, got {row.split}")
 

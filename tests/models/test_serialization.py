@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from bmrl.errors import DTypeError, MissingFileError, ModelFolderError, RangeError
-from bmrl.models import BMRLConfig, load_model, save_model
-from bmrl.models.folder import encoded_weights
+from bmrl.models import load_model, save_model, weights
+from bmrl.models._restorable import Restorable
 
 IMAGES = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
 TOKENS = torch.tensor([[[48, 1 + level, 49, 0, 0, 0] for level in range(4)]] * 2)
@@ -36,9 +36,9 @@ def test_round_trip(make_model, saved):
 
 def test_saving_keeps_other_files_and_replaces_its_own(make_model, saved):
     (saved / "notes.txt").write_text("mine")
-    save_model(make_model(edge=False), saved)
+    save_model(make_model(edge=None), saved)
     assert (saved / "notes.txt").read_text() == "mine"
-    assert not load_model(saved).config.edge
+    assert load_model(saved).config.edge is None
 
 
 def test_missing(saved, tmp_path):
@@ -60,70 +60,74 @@ def change_config(folder, change) -> None:
 
 
 def test_another_version(saved):
-    change_config(saved, lambda content: content.update(format=3, bmrl_version="9.0"))
-    with pytest.raises(ModelFolderError, match=r"config.json: expected format 2 .*, got format 3 .* bmrl '9.0'"):
+    change_config(saved, lambda content: content.update(format=4, bmrl_version="9.0"))
+    with pytest.raises(ModelFolderError, match=r"config.json: expected format 3 .*, got format 4 .* bmrl '9.0'"):
         load_model(saved)
+    for older in (1, 2):
+        change_config(saved, lambda content, older=older: content.update(format=older))
+        with pytest.raises(ModelFolderError, match=rf"config.json: expected format 3 .*, got format {older}"):
+            load_model(saved)
     change_config(saved, lambda content: content.update(format=True))
-    with pytest.raises(ModelFolderError, match=r"config.json: expected format 2 .*, got format True"):
+    with pytest.raises(ModelFolderError, match=r"config.json: expected format 3 .*, got format True"):
         load_model(saved)
 
 
-def write_first_layout(folder, model) -> None:
-    """What bmrl wrote before weights carried their configuration."""
-    folder.mkdir()
-    header = {"format": 1, "bmrl_version": "0.1.0", "model": model.config.to_dict()}
-    (folder / "config.json").write_text(json.dumps(header))
-    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+def set_dotted(model, changes) -> None:
+    for name, value in changes.items():
+        *path, last = name.split(".")
+        part = model
+        for step in path:
+            part = part[step]
+        part[last] = value
 
 
-def test_the_first_layout_loads_with_a_warning_and_is_mended_by_saving(make_model, tmp_path, caplog):
-    model = make_model()
-    write_first_layout(tmp_path / "old", model)
-    loaded = load_model(tmp_path / "old")
-    assert "the weights do not say whether config.json is their own" in caplog.text
-    save_model(loaded, tmp_path / "old")
-    caplog.clear()
-    with torch.inference_mode():
-        assert torch.equal(load_model(tmp_path / "old")(IMAGES).logits, model(IMAGES).logits)
-    assert not caplog.text
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head.2.bias": torch.zeros(4)}, r"expected head.2.bias \(3,\) as config.json says, got \(4,\) \(1 ten"),
+        ({"head.2.bias": None}, r"expected head.2.bias \(3,\) as config.json says, got absent"),
+        ({"more": torch.zeros(4)}, r"expected more absent as config.json says, got \(4,\)"),
+    ],
+)
+def test_shapes_are_compared_before_anything_is_read(saved, change, message):
+    def changed(tensors):
+        tensors.update(change)
+        for name in [name for name, tensor in tensors.items() if tensor is None]:
+            del tensors[name]
 
-
-def test_the_first_layouts_shapes_are_compared(make_model, tmp_path):
-    write_first_layout(tmp_path / "old", make_model())
-    path = tmp_path / "old" / "model.safetensors"
-    tensors = load_file(path)
-    save_file(tensors | {"head.2.bias": torch.zeros(4)}, path)
-    with pytest.raises(ModelFolderError, match=r"expected head.2.bias \(3,\) as config.json says, got \(4,\) \(1 ten"):
-        load_model(tmp_path / "old")
-    save_file({name: tensor for name, tensor in tensors.items() if name != "head.2.bias"}, path)
-    with pytest.raises(ModelFolderError, match=r"expected head.2.bias \(3,\) as config.json says, got absent"):
-        load_model(tmp_path / "old")
-    save_file(tensors | {"more": torch.zeros(4)}, path)
-    with pytest.raises(ModelFolderError, match=r"expected more absent as config.json says, got \(4,\)"):
-        load_model(tmp_path / "old")
+    resave(saved, changed)
+    with pytest.raises(ModelFolderError, match=message):
+        load_model(saved)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_heads": 2}, r"num_heads: expected 4, with which the weights were saved, got 2"),
-        ({"readout": "first_level"}, r"readout: expected 'last_level', .* got 'first_level'"),
-        ({"normalize_embedding": False}, r"normalize_embedding: expected True, .* got False"),
-        ({"noise_truncation": 3.0}, r"noise_truncation: expected 0.04, .* got 3.0"),
-        ({"channels": [4, 6, 9]}, r"channels\[2\]: expected 8, .* got 9"),
-        ({"channels": [4, 6], "convs_per_stage": [1, 1]}, r"channels: expected 3 entries, .* got 2"),
-        ({"visual_blocks": 300}, r"visual_blocks: expected 1, .* got 300"),
-        ({"visual_blocks": 3000}, r"visual_blocks: expected an integer >= 1 and <= 1000, got 3000"),
+        ({"edge.num_heads": 2}, r"edge.num_heads: expected 4, with which the weights were saved, got 2"),
+        ({"language.readout": "first_level"}, r"language.readout: expected 'last_level', .* got 'first_level'"),
+        ({"head.normalize_embedding": False}, r"head.normalize_embedding: expected True, .* got False"),
+        ({"noise.truncation": 3.0}, r"noise.truncation: expected 0.04, .* got 3.0"),
+        ({"edge.channels": [4, 6, 9]}, r"edge.channels\[2\]: expected 8, .* got 9"),
+        ({"edge.channels": [4, 6], "edge.convs_per_stage": [1, 1]}, r"channels: expected 3 entries, .* got 2"),
+        ({"edge.num_blocks": 300}, r"edge.num_blocks: expected 1, .* got 300"),
+        ({"edge.num_blocks": 3000}, r"edge.num_blocks: expected an integer >= 1 and <= 1000, got 3000"),
         ({"embed_dim": 10**9}, r"embed_dim: expected 16, .* got 1000000000"),
-        ({"context_length": 10**9}, r"context_length: expected 6, .* got 1000000000"),
-        ({"dropout": 0.5}, r"dropout: expected 0.0, .* got 0.5"),
+        ({"language.context_length": 10**9}, r"language.context_length: expected 6, .* got 1000000000"),
+        ({"head.dropout": 0.5}, r"head.dropout: expected 0.0, .* got 0.5"),
         ({"image_size": 2**40}, r"image_size: expected an integer >= 1 and <= 2147483647, got 1099511627776"),
-        ({"channels": [4, 6, 2**31]}, r"channels\[2\]: expected an integer >= 1 and <= 2147483647, got 2147483648"),
-        ({"thresholds": [7]}, r"thresholds\[0\]: expected a finite number > 0 and < 1, got 7"),
+        ({"edge.channels": [4, 6, 2**31]}, r"channels\[2\]: expected an integer >= 1 and <= 2147483647, got 21474"),
+        ({"decision.thresholds": [7]}, r"decision.thresholds\[0\]: expected a finite number > 0 and < 1, got 7"),
+        ({"edge": None}, r"edge: expected a part that is on, .* got None"),
+        (
+            {"edge": {"kind": "custom", "module": "os.system"}},
+            r"edge.kind: expected 'conv_transformer', .* got 'custom'",
+        ),
+        ({"edge": {"kind": "mine.Encoder"}}, r"edge.kind: expected 'conv_transformer' or .*, got 'mine.Encoder'"),
+        ({"views": [{"name": "dct"}]}, r"views: expected 0 entries, .* got 1"),
     ],
 )
 def test_a_configuration_that_was_edited_is_refused_before_anything_is_built(saved, changes, message):
-    change_config(saved, lambda content: content["model"].update(changes))
+    change_config(saved, lambda content: set_dotted(content["model"], changes))
     with pytest.raises(ModelFolderError, match=rf"config.json: .*{message}") as error:
         load_model(saved)
     assert "\n" not in str(error.value)
@@ -135,43 +139,53 @@ def test_classes_in_another_order_or_under_another_name_are_refused(saved):
         load_model(saved)
 
 
-def test_every_field_but_the_thresholds_is_bound(make_model, saved):
+def leaves(value, name=""):
+    """Yield the dotted name and value of each field that is no part."""
+    if not isinstance(value, dict):
+        yield name, value
+        return
+    for key, entry in value.items():
+        yield from leaves(entry, f"{name}.{key}".removeprefix("."))
+
+
+def test_every_field_but_the_decision_is_bound(make_model, saved):
     given = make_model().config.to_dict()
-    other = {
-        **{name: 2 * value for name, value in given.items() if type(value) is int},
-        **{name: not value for name, value in given.items() if type(value) is bool},
-        "image_size": 64,
-        "num_heads": 2,
-        "token_patch": "all",
-        "channels": [4, 6, 10],
-        "convs_per_stage": [1, 1, 2],
-        "dropout": 0.5,
-        "fusion": "cross_attention",
-        "noise_truncation": 1.0,
-        "readout": "first_level",
-        "generators": given["generators"][::-1],
-    }
-    assert set(other) | {"thresholds"} == set(given)
+    others = {"image_size": 64, "readout": "first_level", "token_patch": "all", "num_heads": 2, "dropout": 0.5,
+              "channels": [4, 6, 10], "convs_per_stage": [1, 1, 2], "truncation": 1.0,
+              "generators": given["generators"][::-1], "views": [{"name": "more"}]}  # fmt: skip
     original = (saved / "config.json").read_text()
-    for name, value in other.items():
+    tried = set()
+    for name, value in leaves(given):
+        if name == "decision.thresholds":
+            continue
+        last = name.rpartition(".")[2]
+        other = not value if isinstance(value, bool) else 2 * value if isinstance(value, int) else None
+        other = {"fusion.kind": "cross_attention"}.get(name, "custom" if last == "kind" else others.get(last, other))
+        assert other not in (None, value), name
         (saved / "config.json").write_text(original)
-        change_config(saved, lambda content, name=name, value=value: content["model"].update({name: value}))
+        change_config(saved, lambda content, name=name, other=other: set_dotted(content["model"], {name: other}))
         with pytest.raises(ModelFolderError):
             load_model(saved)
+        tried.add(name)
+    assert len(tried) > 50
+    (saved / "config.json").write_text(original)
+    assert load_model(saved).config.to_dict() == given
 
 
-def test_thresholds_may_be_edited(saved):
+def test_the_decision_may_be_edited(saved):
     text = (saved / "config.json").read_text(encoding="utf-8")
     changed = json.loads(text)
-    changed["model"]["thresholds"] = [0.25]
+    changed["model"]["decision"]["thresholds"] = [0.25]
     (saved / "config.json").write_text(json.dumps(changed), encoding="utf-8-sig")  # as some editors on Windows do
-    assert load_model(saved).config.thresholds == (0.25,)
+    assert load_model(saved).config.decision.thresholds == (0.25,)
 
 
 def test_files_of_two_models_do_not_make_one(make_model, saved, tmp_path):
-    other = save_model(make_model(readout="first_level"), tmp_path / "other")  # of the same shapes
+    other = save_model(make_model(language={"readout": "first_level"}), tmp_path / "other")  # of the same shapes
     (saved / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
-    with pytest.raises(ModelFolderError, match=r"readout: expected 'first_level', .* got 'last_level'; the file"):
+    with pytest.raises(
+        ModelFolderError, match=r"language.readout: expected 'first_level', .* got 'last_level'; the file"
+    ):
         load_model(saved)
 
 
@@ -194,12 +208,15 @@ def test_weights_without_their_configuration_are_refused(saved):
         (b'{"format": 1, "format": 2}', r"expected JSON, got the key 'format' twice"),
         (b"\xff", r"expected JSON in UTF-8, got"),
         (b" " * (2**24 + 1), r"expected at most 16777216 bytes of JSON, got more"),
-        (b'{"format": 2, "model": {"generators": [{"name": 3}]}}', r".*got generators\[0\]: expected name, manipul"),
         (
-            b'{"format": 2, "model": {"generators": []}}',
+            b'{"format": 3, "model": {"generators": [{"name": "a"}]}}',
+            r".*got generators\[0\].manipulation: expected a value",
+        ),
+        (
+            b'{"format": 3, "model": {"generators": []}}',
             r".*, got generators: expected at least",
         ),
-        (b'{"format": 2, "model": {"depth": 1}}', r"expected a model of bmrl .*, got depth: expected a field of BMRLC"),
+        (b'{"format": 3, "model": {"depth": 1}}', r"expected a model of bmrl .*, got depth: expected a field of BMRLC"),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -248,7 +265,7 @@ def test_weights_that_are_not_finite(saved, value):
 
 
 def test_counters_stay_integers(saved):
-    name = "visual_encoder.edge.backbone.layers.1.num_batches_tracked"
+    name = "visual_encoder.views.edge.encoder.backbone.layers.1.num_batches_tracked"
     resave(saved, lambda tensors: tensors.update({name: tensors[name].float()}))
     with pytest.raises(ModelFolderError, match=rf"{name}: expected torch.int64, got torch.float32"):
         load_model(saved)
@@ -270,18 +287,18 @@ def test_a_forged_configuration_asks_for_no_memory(make_model, saved):
     """Also where the weights were made to agree with it."""
     for changes in (
         {"embed_dim": 2**30},
-        {"context_length": 10**9},
+        {"language.context_length": 10**9},
         {"image_size": 2**30},
-        {"vocab_size": 2**31 - 1},
-        {"mlp_dim": 2**31 - 1},
-        {"visual_blocks": 1000},
-        {"convs_per_stage": [1, 1, 1000]},
-        {"channels": [4, 6, 2**31 - 1], "token_patch": "all"},
+        {"language.vocab_size": 2**31 - 1},
+        {"*.mlp_dim": 2**31 - 1},
+        {"edge.num_blocks": 1000},
+        {"noise.encoder.convs_per_stage": [1, 1, 1000]},
+        {"*.channels": [4, 6, 2**31 - 1], "*.token_patch": "all"},
     ):
-        config = BMRLConfig.from_dict(make_model().config.to_dict() | changes)
+        config = make_model().config.with_changes(changes)
         path = saved / "model.safetensors"
         tensors = load_file(path)
-        path.write_bytes(encoded_weights(config, tensors))
+        path.write_bytes(weights.encoded(Restorable(config, tensors, {})))
         change_config(saved, lambda content, config=config: content.update(model=config.to_dict()))
         with pytest.raises(ModelFolderError, match=r"model.safetensors: expected ") as error:
             load_model(saved)
@@ -330,7 +347,7 @@ def save_until(model, folder, calls) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads, but the child needs none
-@pytest.mark.parametrize("changes", [{"readout": "first_level"}, {"edge": False}, {}], ids=str)
+@pytest.mark.parametrize("changes", [{"language": {"readout": "first_level"}}, {"edge": None}, {}], ids=str)
 def test_a_kill_leaves_the_old_model_or_the_new_one(make_model, tmp_path, changes):
     models = {"old": make_model(), "new": make_model(**changes)}
     models["new"].head[2].bias.data += 1

@@ -1,0 +1,164 @@
+"""``bmrl export``: a model as a file for use without bmrl, or as a repository for a Triton server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bmrl._outputs import check_out_file, check_out_folder, check_utf8
+from bmrl.cli.arguments import add_device, add_model, add_out, given, path
+from bmrl.cli.command import FAILURE, SUCCESS, Command
+from bmrl.cli.output import say
+from bmrl.export.formats import ENGINES, FORMATS
+from bmrl.export.triton.repository.backends import BACKENDS
+
+if TYPE_CHECKING:
+    import argparse
+
+    from bmrl.export import Artifact
+    from bmrl.models import BMRL
+
+__all__ = ["COMMAND"]
+
+_SERVING = (
+    "backend",
+    "artifact",
+    "engine",
+    "version",
+    "max_batch_size",
+    "preferred_batch_sizes",
+    "max_queue_delay",
+    "num_threads",
+    "instances",
+    "ensemble",
+    "max_pixels",
+    "max_bytes",
+)
+"""Options of ``--format triton``: arguments of ``write_triton_repository``, whose ``format`` is the artifact's."""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser, "; for triton, an exported file too")
+    what = parser.add_mutually_exclusive_group(required=True)
+    names = [*FORMATS, "triton"]
+    what.add_argument("--format", choices=names, metavar="FORMAT", help=", ".join(names))
+    what.add_argument("--all", action="store_true", help="every format, with a table of size, speed and fidelity")
+    add_out(parser, "a file; for triton and --all, a folder", metavar="PATH")
+    parser.add_argument(
+        "--images",
+        type=path,
+        metavar="DIR",
+        help="verify with these, and calibrate int8: a data folder (its test and training splits) or any folder of "
+        "images (default: patterns)",
+    )
+    add_device(parser, "cpu, cuda, cuda:N, or auto: a GPU if the format has a use for one", default="cpu")
+    _add_serving_arguments(parser.add_argument_group("with --format triton"))
+
+
+def _add_serving_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--backend", choices=tuple(BACKENDS))
+    group.add_argument("--artifact", choices=tuple(FORMATS), metavar="FORMAT", help="what the backend runs")
+    group.add_argument("--engine", choices=ENGINES, help="what runs ONNX in the python backend")
+    group.add_argument("--version", type=int, metavar="N", help="the server takes the highest (default: 1)")
+    group.add_argument("--max-batch-size", type=int, metavar="N", help="images in one run (default: 64)")
+    group.add_argument("--preferred-batch-sizes", type=int, nargs="+", metavar="N", help="batches not to delay")
+    group.add_argument("--max-queue-delay", type=float, metavar="S", help="seconds to wait for a batch (default: 0)")
+    group.add_argument("--threads", dest="num_threads", type=int, metavar="N", help="CPU threads per run")
+    group.add_argument("--instances", type=int, metavar="N", help="copies that run side by side (default: 1)")
+    group.add_argument(
+        "--ensemble",
+        action="store_true",
+        default=None,
+        help="add bmrl_attribute, which takes the bytes of a JPEG, PNG or WebP file",
+    )
+    group.add_argument("--max-pixels", type=int, metavar="N", help="of an image for it (default: 50000000)")
+    group.add_argument("--max-bytes", type=int, metavar="N", help="of a file for it (default: 33554432)")
+
+
+def _run(options: argparse.Namespace) -> int:
+    _check(options)
+    if options.all:
+        return _export_all(options)
+    if options.format == "triton":
+        _write_repository(options)
+    else:
+        from bmrl.export import export_model
+
+        model = _load(options)
+        images = _images(options, model, calibrate=FORMATS[options.format].calibrated)
+        export_model(model, options.out, options.format, device=options.device, **images)
+    say(f"wrote {options.out}")
+    return SUCCESS
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Check how the options fit together, and the place to write to."""
+    serving = given(options, *_SERVING)
+    if serving and options.format != "triton":
+        option = "threads" if "num_threads" in serving else next(iter(serving)).replace("_", "-")
+        options.usage_error(f"--{option}: only with --format triton")
+    if options.all and options.device != "cpu":
+        options.usage_error("--device: expected cpu with --all")
+    if options.all and options.images is None:
+        options.usage_error("--all: expected --images too, to verify and calibrate with")
+    check_utf8("out", options.out)
+    if options.all or options.format == "triton":
+        check_out_folder("out", options.out)
+    else:
+        check_out_file("out", options.out)
+
+
+def _export_all(options: argparse.Namespace) -> int:
+    """Write every format and say how they compare."""
+    from bmrl.export import compare_formats
+
+    model = _load(options)
+    comparison = compare_formats(model, options.out, **_images(options, model, calibrate=True))
+    say(comparison.to_markdown())
+    say(f"wrote {options.out}")
+    return FAILURE if any(row.error for row in comparison.rows) else SUCCESS
+
+
+def _write_repository(options: argparse.Namespace) -> None:
+    """Write a repository of a model or of an exported file."""
+    from bmrl.export import Artifact, write_triton_repository
+
+    serving = given(options, *_SERVING)
+    serving["format"] = serving.pop("artifact", None)
+    source: BMRL | Artifact
+    images: dict[str, Any] = {}
+    if Path(options.model).is_file():
+        if options.artifact or options.images:
+            options.usage_error("--artifact, --images: expected neither with a file that is exported and verified")
+        source = Artifact(options.model)
+    else:
+        source = _load(options)
+        calibrate = options.artifact is not None and FORMATS[options.artifact].calibrated
+        images = _images(options, source, calibrate=calibrate)
+    write_triton_repository(source, options.out, device=options.device, **images, **serving)
+
+
+def _load(options: argparse.Namespace) -> BMRL:
+    from bmrl.models import load_model
+
+    return load_model(options.model)
+
+
+def _images(options: argparse.Namespace, model: BMRL, *, calibrate: bool) -> dict[str, Any]:
+    """Return the arguments that hold the images to verify and to calibrate with."""
+    if options.images is None:
+        return {}
+    from bmrl.export.images import read_export_images
+
+    read = read_export_images(options.images, model.config.image_size, calibrate=calibrate)
+    return {"images": read.test, "calibration": read.calibration}
+
+
+COMMAND = Command(
+    name="export",
+    summary="write a model for use without bmrl, and verify it",
+    function="export_model",
+    add_arguments=_add_arguments,
+    run=_run,
+    takes={"out": "path", "all": None} | dict.fromkeys(_SERVING),
+)

@@ -1,0 +1,42 @@
+"""One image of a manifest: its columns and the words that they may hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+__all__ = ["COLUMNS", "ROLES", "SPLITS", "Row"]
+
+ROLES = ("seen", "unseen")
+"""What a generator is to a model: trained on, or only ever tested."""
+
+SPLITS = ("train", "val", "test")
+"""What an image is used for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image of a manifest; the rules are checked by :class:`Manifest`, which sees all rows.
+
+    Attributes:
+        path: the image, relative to the manifest's folder, with ``/`` between the parts.
+        generator: the label to attribute: the name of what made the image.
+        manipulation: ``none`` (a photograph), ``EFS`` (entire face synthesis), ``FS`` (face swap), ``AM``
+            (attribute manipulation) or ``FR`` (face reenactment); see :data:`bmrl.generators.MANIPULATIONS`.
+        architecture: ``none`` (a photograph) or one of :data:`bmrl.generators.ARCHITECTURES`.
+        role: ``seen`` (may be trained on) or ``unseen`` (tested only).
+        split: ``train``, ``val`` or ``test``.
+        group: images that share a person, a source picture or a video share this name; the seen images of
+            one group all lie in one split.
+    """
+
+    path: str
+    generator: str
+    manipulation: str
+    architecture: str
+    role: str
+    split: str
+    group: str
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+"""The columns of a manifest, in the order in which they are written."""

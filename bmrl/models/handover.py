@@ -1,0 +1,144 @@
+"""Blocks that were handed over: where they stand in a model, and whether the same ones are handed over again."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from bmrl.errors import BMRLError, ModelFolderError
+from bmrl.models.building import BLOCKS, Blocks, class_of, custom_blocks
+from bmrl.models.contracts import answers, check_contract, contract_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bmrl.models.bmrl import BMRL
+    from bmrl.models.config import BMRLConfig
+
+__all__ = ["answers_of", "blocks_of", "check_answers", "check_handed_over", "fill", "place_of"]
+
+TOLERANCE = 1e-3
+"""By how much an answer may differ, as a share of the largest value: processors round differently."""
+
+
+def place_of(name: str) -> str:
+    """Return where a block stands in a :class:`BMRL`, as the names of its tensors begin."""
+    if name in ("parsing", "language"):
+        return f"{name}_encoder"
+    if name in BLOCKS and name != "head":
+        return f"visual_encoder.views.{name}.encoder"
+    return f"visual_encoder.{name}" if name.startswith("views.") else name
+
+
+def blocks_of(model: BMRL, *, same_classes: bool = True) -> Blocks:
+    """Return the modules that stand where the model's configuration says that some were handed over.
+
+    Args:
+        model: whose blocks.
+        same_classes: they must be of the classes that the configuration names.
+
+    Raises:
+        ModelFolderError: one is missing, or of another class.
+    """
+    found: dict[str, Any] = {"views": {}}
+    classes = custom_blocks(model.config)
+    for name, kind in classes.items():
+        try:
+            module = model.get_submodule(place_of(name))
+        except AttributeError as error:
+            raise ModelFolderError(f"{place_of(name)}: expected {kind}, got nothing") from error
+        module = getattr(module, "_orig_mod", module)
+        got = " and ".join(map(class_of, module.children())) if name.startswith("views.") else class_of(module)
+        if same_classes and kind.strip() and got != kind:
+            hint = f"build_model(config, {_as_argument(name)}) takes another"
+            raise ModelFolderError(f"{place_of(name)}: expected {kind}, as the configuration says, got {got}; {hint}")
+        if name.startswith("views."):
+            found["views"][name.removeprefix("views.")] = module
+        else:
+            found[name] = module
+    return Blocks(**found)
+
+
+def check_handed_over(source: Path, config: BMRLConfig, blocks: Blocks) -> None:
+    """Check that exactly those blocks are handed over that a saved configuration wants, with values.
+
+    Raises:
+        ModelFolderError: they are not; the message names each.
+    """
+    wanted = custom_blocks(config)
+    missing = [name for name in wanted if name not in blocks.named]
+    more = [name for name in blocks.named if name not in wanted]
+    if missing:
+        each = ", ".join(f"{name} ({wanted[name]})" for name in missing)
+        raise ModelFolderError(
+            f"{', '.join(missing)}: expected the modules that {source} was saved with, {each}, got none; hand them "
+            f"over as load_model(folder, {', '.join(map(_as_argument, missing))})"
+        )
+    if more:
+        raise ModelFolderError(
+            f"{', '.join(more)}: expected none, since config.json of {source} builds it or has no such view, got "
+            f"{', '.join(class_of(blocks.named[name]) for name in more)}"
+        )
+    for name, block in blocks.named.items():
+        if any(tensor.is_meta for tensor in (*block.parameters(), *block.buffers())):
+            raise ModelFolderError(f"{name}: expected a module with values, got one on the meta device")
+
+
+def _as_argument(name: str) -> str:
+    """Return the argument that hands a block over, such as ``noise=...``."""
+    view = name.removeprefix("views.")
+    return f"{name}=..." if view == name else f'views={{"{view}": ...}}'
+
+
+def fill(block: nn.Module, place: str, tensors: dict[str, Tensor]) -> None:
+    """Move a block to the CPU in float32, and give it the saved values of its place in the model."""
+    block.to("cpu").float()
+    with torch.no_grad():
+        for name, tensor in block.state_dict().items():
+            tensor.copy_(tensors[f"{place}.{name.replace('_orig_mod.', '')}"])
+
+
+def answers_of(model: BMRL) -> dict[str, list[list[float]]]:
+    """Return what each block that was handed over answers to its contract's inputs, on the CPU in float32.
+
+    Raises:
+        ModelFolderError: it fails, or an answer is not finite.
+    """
+    found = {}
+    for name, block in blocks_of(model).named.items():
+        plain = copy.deepcopy(block).to("cpu").float()
+        try:
+            check_contract(name, plain, model.config)
+        except BMRLError as error:
+            raise ModelFolderError(str(error)) from error
+        answer = answers(plain, contract_of(name, model.config).inputs)
+        if not answer.isfinite().all():
+            raise ModelFolderError(f"{name}: expected finite answers, got NaN or infinity")
+        found[name] = [[float(f"{value:.7g}") for value in row] for row in answer.tolist()]
+    return found
+
+
+def check_answers(source: Path, model: BMRL, kept: dict[str, list[list[float]]]) -> None:
+    """Check that each block that was handed over answers as the one that was saved did.
+
+    Raises:
+        ModelFolderError: it answers otherwise, or the file does not say how.
+    """
+    for name, block in blocks_of(model, same_classes=False).named.items():
+        try:
+            check_contract(name, block, model.config)
+        except BMRLError as error:
+            raise ModelFolderError(str(error)) from error
+        got = answers(block, contract_of(name, model.config).inputs)
+        expected = torch.tensor(kept.get(name, []))
+        if got.shape != expected.shape:
+            raise ModelFolderError(f"{source}: expected weights with answers of {name}, got none of its shape")
+        apart = (got - expected).abs().max().item() / max(expected.abs().max().item(), 1e-12)
+        if not apart <= TOLERANCE:  # nor is NaN
+            raise ModelFolderError(
+                f"{name}: expected the answers of the module that was saved in {source}, got others with the same "
+                f"weights ({apart:.2g} apart); its class computes something else"
+            )

@@ -1,0 +1,137 @@
+"""Configurations of a model's parts that are no encoders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from torch import nn
+
+from bmrl._checks import described
+from bmrl._fields import Bounds, Count, Positive, Share, check_fields
+from bmrl.encoders.config import ConvTransformerConfig
+from bmrl.encoders.kinds import AnyEncoder  # noqa: TC001 - a field's annotation is read
+from bmrl.errors import ConfigError
+
+__all__ = [
+    "STANDARD_VIEWS",
+    "CustomHeadConfig",
+    "CustomViewConfig",
+    "DecisionConfig",
+    "FusionConfig",
+    "HeadConfig",
+    "NoiseConfig",
+    "check_view_name",
+]
+
+STANDARD_VIEWS = ("appearance", "edge", "noise")
+"""The paper's views, in the order of its section 3.3."""
+
+_TAKEN = frozenset(dir(nn.ModuleDict())) | {"training"}
+Threshold = Annotated[float, Bounds(above=0, below=1)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoiseConfig:
+    """The noise view: SRM residuals of the image's richest patch, and the encoder that reads them."""
+
+    patch_size: Annotated[int, Bounds(least=2)] | None = None
+    """Height and width p of the patch in pixels; null means half of ``image_size``."""
+    truncation: Positive = 3.0
+    """Residuals are clamped to plus or minus this. Images lie in [0, 1], so that the paper's 3 clamps nothing; a few
+    gray levels, such as 10 / 255, keep faint traces and cut strong edges."""
+    encoder: AnyEncoder = field(default_factory=lambda: ConvTransformerConfig(final_pool=False))
+    """The noise encoder (NE)."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CustomViewConfig:
+    """A view beside the paper's three, whose modules the user hands over."""
+
+    name: str
+    """What the view is called: a Python identifier."""
+    operator: str = ""
+    """Class of the module that makes the view of images, for information: it is never imported."""
+    encoder: str = ""
+    """Class of the module that encodes the view, for information: it is never imported."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_view_name("name", self.name)
+
+
+def check_view_name(argument: str, name: object) -> None:
+    """Check that an extra view may be called so.
+
+    Raises:
+        ConfigError: it may not.
+    """
+    # A ModuleDict, which holds the views, lets no name hide one of its methods.
+    plain = isinstance(name, str) and name.isidentifier() and name.isascii() and len(name) <= 100
+    if not plain or name in STANDARD_VIEWS or name in _TAKEN:
+        raise ConfigError(
+            f"{argument}: expected a Python identifier other than {', '.join(STANDARD_VIEWS)}, got {described(name)}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FusionConfig:
+    """How the embeddings of the views become one."""
+
+    kind: Literal["sum", "cross_attention"] = "sum"
+    """``sum`` adds the embeddings of all views (the paper); in ``cross_attention`` that of the appearance view queries
+    all."""
+    num_heads: Count = 8
+    """Attention heads of the cross-attention; divides ``embed_dim``."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _AnyHeadConfig:
+    kind: str
+    """Which head it is."""
+    normalize_embedding: bool = True
+    """Head, guides and losses act on the L2-normalized embedding."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadConfig(_AnyHeadConfig):
+    """The paper's head: one fully connected layer from the embedding to the generators."""
+
+    kind: Literal["linear"] = "linear"
+    """Which head it is."""
+    norm: bool = True
+    """A layer norm stands before the layer."""
+    dropout: Share = 0.0
+    """Probability of dropping a unit of the embedding before the layer; 0 in the paper."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CustomHeadConfig(_AnyHeadConfig):
+    """A head that the user hands over, to ``build_model`` and ``load_model``."""
+
+    kind: Literal["custom"] = "custom"
+    """Which head it is."""
+    module: str = ""
+    """The module's class, for information: it is never imported."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecisionConfig:
+    """When an image is called unseen. No weight depends on it: it may be edited in a saved ``config.json``."""
+
+    thresholds: tuple[Threshold, ...] = (0.7, 0.9)
+    """Maximum probabilities below which an image is called unseen; the first one decides, reports show all."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.thresholds:
+            raise ConfigError("thresholds: expected at least one, got none")
