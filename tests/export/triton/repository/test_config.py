@@ -173,7 +173,7 @@ FAULTS = {
     "no labels": (remove("labels.txt"), "labels.txt: expected the class names, got no such file"),
     "no model.py": (remove("1/model.py"), "expected model.py, got none"),
     "no runtime": (remove("1/artifact_runtime.py"), "expected artifact_runtime.py, got none"),
-    "no description": (remove("1/artifact.json"), "artifact.json: expected the description beside model.pt"),
+    "no description": (remove("1/artifact.json"), "artifact.json: expected the description of model.pt"),
     "another file": (spoil, "model.pt: expected the content with SHA-256"),
     "no version": (lambda folder: shutil.move(folder / "bmrl" / "1", folder / "bmrl" / "first"), "got none"),
 }
@@ -307,7 +307,7 @@ def test_refuses_an_exported_file_that_the_backend_does_not_run(foreign, tmp_pat
     ):
         write_triton_repository(Artifact(file), tmp_path / "models", backend="pytorch")
     copy = Path(shutil.copy(file, tmp_path / "model.onnx"))
-    with pytest.raises(BMRLError, match=r"artifact.json: expected the description beside model.onnx, got nothing"):
+    with pytest.raises(BMRLError, match=r"artifact.json: expected the description of model.onnx, got nothing"):
         write_triton_repository(Artifact(copy), tmp_path / "models")
 
 
