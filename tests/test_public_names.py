@@ -17,7 +17,8 @@ PUBLIC = {
     "bmrl.losses": "BMRLObjective CMCLoss CPCLoss ContrastiveCenterLoss DFACCLoss DFACCTerms LanguageAlignmentLoss "
     "ObjectiveResult contrastive_center_loss contrastive_loss dfacc_loss dfacc_terms language_alignment_loss",
     "bmrl.encoders": "AppearanceEncoder ConvBackbone ConvTransformer ConvTransformerConfig CustomConfig ENCODERS "
-    "EdgeEncoder EncoderConfig LanguageConfig LanguageEncoder NoiseEncoder ParsingEncoder SelfAttention "
+    "EdgeEncoder EncoderConfig LanguageConfig LanguageEncoder NoiseEncoder ParsingEncoder PretrainedConfig "
+    "PretrainedEncoder SelfAttention "
     "TransformerBlock TransformerEncoder build_encoder color_parsing tokenize",
     "bmrl.models": "BMRL BMRLConfig BMRLOutput MultiPerspectiveVisualEncoder View build_model load_model paper_views "
     "presets save_model",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bmrl.encoders.backbone import ConvBackbone
-from bmrl.encoders.config import ConvTransformerConfig, CustomConfig, EncoderConfig, LanguageConfig
+from bmrl.encoders.config import ConvTransformerConfig, CustomConfig, EncoderConfig, LanguageConfig, PretrainedConfig
 from bmrl.encoders.conv_transformer import ConvTransformer
 from bmrl.encoders.kinds import ENCODERS, build_encoder
 from bmrl.encoders.language import LanguageEncoder, tokenize
@@ -25,6 +25,7 @@ __all__ = [
     "LanguageEncoder",
     "NoiseEncoder",
     "ParsingEncoder",
+    "PretrainedConfig",
     "PretrainedEncoder",
     "SelfAttention",
     "TransformerBlock",

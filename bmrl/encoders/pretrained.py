@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -12,7 +11,6 @@ from bmrl._checks import (
     check_choice,
     check_floating,
     check_integer,
-    check_number,
     check_path,
     check_positive,
     check_shape,
@@ -20,12 +18,12 @@ from bmrl._checks import (
     described,
 )
 from bmrl._ranges import check_unit_range
+from bmrl.encoders._towers.checks import EMBEDDED_NAME, check_pixels, check_stages, check_start
 from bmrl.encoders._towers.from_open_clip import open_clip_parts
 from bmrl.encoders._towers.from_timm import timm_parts
 from bmrl.encoders._towers.readers import PooledReader, TokenReader
 from bmrl.encoders._towers.tower import Tower, feature_shapes
-from bmrl.encoders._towers.weights import EMBEDDED_NAME
-from bmrl.errors import ConfigError, DTypeError, RangeError
+from bmrl.errors import ConfigError, DTypeError
 
 if TYPE_CHECKING:
     import os
@@ -113,10 +111,11 @@ class PretrainedEncoder(nn.Module):
         check_choice("pooling", pooling, ("mean_std", "mean", "output", "tokens"))
         check_switch("frozen", frozen)
         check_positive("learning_rate_scale", learning_rate_scale)
-        _check_stages(stages, pooling)
-        _check_pixels(mean, std)
         if weights is not None:
             check_path("weights", weights)
+        check_stages(stages, pooling)
+        check_pixels(mean, std)
+        check_start(source, name, weights)
         self.name = name
         self.source = source
         self.image_size = image_size
@@ -189,31 +188,3 @@ def _constants(network: nn.Module) -> dict[str, Tensor]:
         for buffer, value in module.named_buffers(recurse=False)
         if buffer in module._non_persistent_buffers_set
     }
-
-
-def _check_stages(stages: Sequence[int] | None, pooling: str) -> None:
-    if stages is None:
-        return
-    if not isinstance(stages, list | tuple) or not stages:
-        raise ConfigError(f"stages: expected a list of stages or None, got {described(stages)}")
-    if pooling == "output":
-        raise ConfigError(f"stages: expected None with pooling 'output', got {tuple(stages)}")
-    for index, stage in enumerate(stages):
-        check_integer(f"stages[{index}]", stage, least=0)
-    if list(stages) != sorted(set(stages)):
-        raise ConfigError(f"stages: expected increasing numbers, got {tuple(stages)}")
-
-
-def _check_pixels(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-    if (mean is None) != (std is None):
-        raise ConfigError(f"std: expected {'None' if mean is None else 'three numbers'} as mean, got {described(std)}")
-    for name, values in (("mean", mean), ("std", std)):
-        if values is None:
-            continue
-        if not isinstance(values, list | tuple) or len(values) != 3:
-            raise ConfigError(f"{name}: expected three numbers, got {described(values)}")
-        for index, value in enumerate(values):
-            check_number(f"{name}[{index}]", value)
-            if not math.isfinite(value) or (name == "std" and value <= 0):
-                wanted = "a finite number" + (" > 0" if name == "std" else "")
-                raise RangeError(f"{name}[{index}]: expected {wanted}, got {value}")

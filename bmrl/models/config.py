@@ -95,6 +95,8 @@ class BMRLConfig:
         for name, part, size_name, size in self._encoders():
             if size % part.stride or not size:
                 raise ConfigError(f"{size_name}: expected a multiple of {part.stride}, as {name} needs it, got {size}")
+            if part.reads_images_alone and name != "appearance":
+                raise ConfigError(f"{name}.kind: expected one that reads this view, got {part.kind!r} for images alone")
             _check_embed_dim(name, part.check_embed_dim, self.embed_dim)
         if isinstance(self.language, LanguageConfig):
             _check_embed_dim("language", self.language.check_embed_dim, self.embed_dim)

@@ -9,6 +9,7 @@ from bmrl.cli.settings import setting, split_settings
 from bmrl.errors import ConfigError
 from bmrl.training import train
 
+ENCODER_CONFIGS = "ConvTransformerConfig or PretrainedConfig or CustomConfig"
 REFUSED = {
     "objective.margn=2": "objective.margn: expected a field of BMRLObjective, got no such; did you mean objective.mar",
     "objective.margin=abc": "objective.margin: expected a finite number, got 'abc'",
@@ -31,8 +32,8 @@ REFUSED = {
     "epochs=2.0": "epochs: expected an integer >= 1, got 2.0",
     f"epochs={'9' * 5000}": "epochs: expected an integer >= 1, got inf",
     f"epochs={'[' * 100_000}": "epochs: expected an integer >= 1, got '[[[",
-    "edge=maybe": "edge: expected ConvTransformerConfig or CustomConfig, or fields by name, got 'maybe'",
-    "edge=false": "edge: expected ConvTransformerConfig or CustomConfig, or fields by name, got False",
+    "edge=maybe": f"edge: expected {ENCODER_CONFIGS}, or fields by name, got 'maybe'",
+    "edge=false": f"edge: expected {ENCODER_CONFIGS}, or fields by name, got False",
     "decision=null": "decision: expected a DecisionConfig, got None",
     "*.num_blocks=0": "appearance.num_blocks: expected an integer >= 1, got 0",
     "edge.num_blcks=1": "got no such; did you mean edge.num_blocks of BMRLConfig?",

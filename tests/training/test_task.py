@@ -10,7 +10,7 @@ from torch.utils.data import default_collate
 
 from bmrl.data.manifest import Manifest
 from bmrl.data.prompts import prompt_tokens
-from bmrl.encoders import PretrainedEncoder
+from bmrl.encoders import PretrainedConfig
 from bmrl.errors import ConfigError, RangeError
 from bmrl.models import build_model
 from bmrl.models.presets import tiny
@@ -20,7 +20,7 @@ from bmrl.training.loading import load_split
 
 @pytest.fixture
 def config(data, small):
-    return tiny(generators=Manifest.read(data).generators("seen"), **(small | {"dropout": 0.0}))
+    return tiny(generators=Manifest.read(data).generators("seen"), **(small | {"*.dropout": 0.0}))
 
 
 def test_a_task_that_was_built_without_memory_knows_its_prompts(config, data):
@@ -65,7 +65,7 @@ def scaled(parameters, rate):
 
 def test_a_module_trains_at_a_rate_of_its_own_and_what_is_frozen_not_at_all(config):
     model = build_model(config)
-    encoder = model.visual_encoder.appearance
+    encoder = model.visual_encoder.views["appearance"].encoder
     encoder.learning_rate_scale = 0.5
     encoder.backbone.learning_rate_scale = 0.1  # the innermost counts
     frozen = encoder.transformer.blocks.requires_grad_(False)
@@ -103,11 +103,10 @@ def test_a_rate_that_is_none_is_refused(config):
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_pretrained_encoder_takes_part_in_a_step(data, config, frozen):
     pytest.importorskip("timm")
+    part = PretrainedConfig(name="test_efficientnet", weights=None, frozen=frozen)
+    config = config.with_changes(appearance=part)
     model = build_model(config)
-    encoder = PretrainedEncoder(
-        "test_efficientnet", config.image_size, embed_dim=config.embed_dim, weights=None, frozen=frozen
-    )
-    model.visual_encoder.appearance = encoder
+    encoder = model.visual_encoder.views["appearance"].encoder
     task = BMRLTask(model, TrainingConfig(learning_rate=0.01)).train()
     rates = scaled(task.parameter_groups(), 0.01)
     tower = [rates.get(id(each)) for each in encoder.tower.parameters()]

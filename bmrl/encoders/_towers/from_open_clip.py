@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from bmrl._extras import require
 from bmrl.encoders._towers.parts import TowerParts, building, unknown_name
 from bmrl.encoders._towers.weights import fit, read_tensors
-from bmrl.errors import ConfigError
 
 if TYPE_CHECKING:
     import os
@@ -34,8 +33,6 @@ def open_clip_parts(
     open_clip: Any = importlib.import_module("open_clip")
     if name not in open_clip.list_models():
         raise unknown_name(name, open_clip.list_models(), "open_clip")
-    if weights in ("embedded", "hub"):
-        raise ConfigError(f"weights: expected a file or None with source 'open_clip', got {weights!r}")
     device = torch.get_default_device()
     with building(name, stages), _without_warnings():
         tower = open_clip.create_model(name, pretrained=None, device=device, text_cfg=_NO_TEXT).visual

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bmrl._extras import require
 from bmrl.encoders._towers.parts import TowerParts, building, one_line, unknown_name
-from bmrl.encoders._towers.weights import EMBEDDED_NAME, embedded_tensors, fit, read_tensors
+from bmrl.encoders._towers.weights import embedded_tensors, fit, read_tensors
 from bmrl.errors import ConfigError, MissingFileError
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ def timm_parts(
     require("timm")
     timm: Any = importlib.import_module("timm")
     config = _config(timm, name)
-    if weights == "embedded" and name != EMBEDDED_NAME:
-        raise ConfigError(f"name: expected {EMBEDDED_NAME!r} with weights 'embedded', got {name!r}")
     options: dict[str, Any] = {"num_classes": 0}
     if pooling != "output":
         options = {"features_only": True} | ({} if stages is None else {"out_indices": tuple(stages)})

@@ -61,7 +61,7 @@ class Tower(nn.Module):
         self.register_buffer("resampling", None if resampling is None else resampling.clone(), persistent=False)
         self._restore_constants()
         # Weights that were assigned may have another dtype, or lie on another device.
-        self.register_load_state_dict_post_hook(lambda tower, _: tower._restore_constants())
+        self.register_load_state_dict_post_hook(_restore)
         if frozen:
             network.requires_grad_(False)
 
@@ -90,6 +90,11 @@ class Tower(nn.Module):
         images = (images - self.mean[:, None, None]) / self.std[:, None, None]
         features: list[Tensor] = self.network(images)
         return features
+
+
+def _restore(tower: Tower, _: object) -> None:
+    """What follows ``load_state_dict``; a function with a name can be pickled."""
+    tower._restore_constants()
 
 
 def _resampling(size: int, target: int) -> Tensor:

