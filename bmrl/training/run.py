@@ -88,7 +88,8 @@ def train(
         preset: ``"tiny"`` (the default) or ``"paper"``: the model's sizes and the recipe.
         model: trained in place of a preset's model, from the weights that it has: what
             :func:`~bmrl.models.build_model` made, also of blocks of your own, for the data's seen generators in their
-            order; or the folder of a model. All of it is put into training mode; afterwards it is in evaluation mode and on the CPU.
+            order; or the folder of a model. All of it is put into training mode; afterwards it is in evaluation mode
+            and on the CPU.
         resume: continue an interrupted run of ``out`` after its last finished epoch, with that run's settings.
             A finished run is left as it is. A run that began with ``model`` needs one of the same configuration again.
         model_changes: fields of :class:`~bmrl.models.BMRLConfig` that differ from the preset, as
