@@ -172,7 +172,8 @@ def custom_blocks(config: BMRLConfig) -> dict[str, str]:
 
 
 def class_of(module: nn.Module) -> str:
-    """Return the full name of a module's class."""
+    """Return the full name of a module's class; of what ``torch.compile`` wraps, if it does."""
+    module = getattr(module, "_orig_mod", module)
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 

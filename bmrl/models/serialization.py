@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bmrl.models.bmrl import BMRL
     from bmrl.models.views import View
 
-__all__ = ["encoded_weights", "load_model", "save_model"]
+__all__ = ["check_restorable", "encoded_weights", "load_model", "save_model"]
 
 FORMAT = 3
 """Version of the folder's layout; raised when an older library could not read it."""
@@ -87,6 +87,11 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
         write_text(target / CONFIG, json.dumps(header, indent=2) + "\n")  # from here on, what is pending is loaded
         os.replace(target / PENDING, target / WEIGHTS)
     return target
+
+
+def check_restorable(model: nn.Module) -> None:
+    """Check that :func:`save_model` can save a model; raises ModelFolderError as that does."""
+    restorable(model)
 
 
 def encoded_weights(model: BMRL) -> bytes:
