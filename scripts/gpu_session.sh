@@ -23,7 +23,7 @@ PYTHON
 timeout 300 "$PYTHON" -m pytest -q -p no:cacheprovider --timeout 200 \
     tests/ops/test_kernels.py tests/ops/test_kernels_on_gpu.py tests/ops/test_edges.py tests/ops/test_noise.py \
     tests/ops/test_patches.py tests/ops/test_view_extraction.py \
-    tests/losses/test_kernels.py tests/losses/test_kernels_on_gpu.py tests/export/test_aoti_on_gpu.py 2>&1 | tee "$OUT/tests.txt"
+    tests/losses/test_kernels.py tests/losses/test_kernels_on_gpu.py tests/export/writers/test_aoti_on_gpu.py 2>&1 | tee "$OUT/tests.txt"
 tests=${PIPESTATUS[0]}
 
 timeout 280 "$PYTHON" -m pytest -q -p no:cacheprovider --doctest-ignore-import-errors benchmarks --on cuda --out "$OUT" 2>&1 |

@@ -51,7 +51,7 @@ MAX_BATCH = 64
 
 
 class Artifact:
-    """An exported file that is known by its hash to be the one that was verified.
+    """An exported file, checked by its hash to be the one that was verified.
 
     Making one compares the file's SHA-256, and what the file says about itself, with its entry in ``artifact.json``;
     the graph is loaded when it is first run. :func:`load_artifact` also loads it and compares an answer.
@@ -113,7 +113,7 @@ class Artifact:
 def load_artifact(
     path: str | os.PathLike[str], *, num_threads: int | None = None, engine: str | None = None, probe: bool = True
 ) -> Artifact:
-    """Load a file that bmrl exported, in any format, once it is known to be the one that was verified.
+    """Load a file that bmrl exported, in any format, after checking that it is the one that was verified.
 
     Its hash, and what it says about itself, must be those of its entry in ``artifact.json``; and it must answer a
     pattern as it did at export, which a file in bfloat16 or 8-bit integers may not on a processor of another kind.
@@ -228,9 +228,9 @@ def publish(temporary: Path, path: Path, description: dict[str, Any]) -> None:
         there = {name: entry for name, entry in entries.items() if (path.parent / name).is_file()}
         for left in path.parent.glob(f".{artifact_runtime.DESCRIPTION}.*"):
             shutil.rmtree(left, ignore_errors=True)  # by a kill; whoever writes there holds the lock that we hold
-        with new_file(path.parent / artifact_runtime.DESCRIPTION) as beside:
-            beside.write_text(_as_text(there | {path.name: description}), encoding="utf-8")
-            flush(beside)
+        with new_file(path.parent / artifact_runtime.DESCRIPTION) as listing:
+            listing.write_text(_as_text(there | {path.name: description}), encoding="utf-8")
+            flush(listing)
             os.replace(temporary, path)
 
 
@@ -259,11 +259,11 @@ def read_entries(folder: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: it was not written by bmrl.
     """
-    beside = folder / artifact_runtime.DESCRIPTION
-    if not os.path.lexists(beside):
+    listing = folder / artifact_runtime.DESCRIPTION
+    if not os.path.lexists(listing):
         return {}
     try:
-        return artifact_runtime.read_entries(beside)
+        return artifact_runtime.read_entries(listing)
     except ValueError as error:
         raise ArtifactError(shown(error)) from error
 

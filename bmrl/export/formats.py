@@ -39,6 +39,10 @@ class Format:
         devices: types of the devices that a file can be made for, the default first.
         engines: what can run the file, the default first; none where PyTorch does.
         calibrated: whether the writer needs images for calibration.
+
+    Example:
+        >>> FORMATS["onnx"].suffix, FORMATS["onnx"].engines
+        ('.onnx', ('onnxruntime', 'openvino'))
     """
 
     kind: str

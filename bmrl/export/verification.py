@@ -211,7 +211,7 @@ def _answers(path: Path, images: Tensor, engine: str | None) -> dict[str, Tensor
             raise VerificationError(f"{path.name}: expected answers within {TIMEOUT:g} s, got none") from error
         if ended.returncode:
             reason = shown((ended.stderr.strip() or f"exit code {ended.returncode}").splitlines()[-1])
-            failure = VerificationError(f"{path.name}: expected a file that runs in a process of its own, got {reason}")
+            failure = VerificationError(f"{path.name}: expected a file that runs in a fresh process, got {reason}")
             failure.add_note(ended.stderr)
             raise failure
         return load_file(answer)

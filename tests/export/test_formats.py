@@ -276,7 +276,7 @@ def test_names_a_missing_file_and_a_missing_description(copied):
     with pytest.raises(MissingFileError, match=r"none.pt: expected an exported file, got nothing there"):
         load_artifact(copied / "none.pt")
     (copied / "artifact.json").unlink()
-    with pytest.raises(MissingFileError, match=r"artifact.json: expected the description beside onnx.onnx"):
+    with pytest.raises(MissingFileError, match=r"artifact.json: expected the description of onnx.onnx"):
         load_artifact(copied / "onnx.onnx")
 
 

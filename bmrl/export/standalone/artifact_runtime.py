@@ -1,6 +1,6 @@
 """Loads and runs an exported file. Stands alone: it needs PyTorch, or what the format asks for, and never bmrl.
 
-A copy of this file lies in each Triton repository, where the served model runs it. As a program it answers images
+A copy of this file is in each Triton repository, where the served model runs it. As a program it answers images
 from a file, which is how an export is verified::
 
     python -I artifact_runtime.py MODEL images.safetensors answers.safetensors --batches 1 3 64
@@ -47,8 +47,8 @@ _LOADING = threading.Lock()
 def keep_freed_memory() -> None:
     """Let glibc reuse large blocks in this process, where by default each goes back to the system when it is freed.
 
-    Then its pages need not be made anew for the next batch: on a CPU, a model answers up to twice as often. For
-    programs that are about a model alone, which a library can't know.
+    Then its pages need not be made again for the next batch: on a CPU, a model answers up to twice as often. For
+    programs that run a model and nothing else: a library can't decide this.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -74,19 +74,19 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: one of the two is damaged, or they do not belong together.
     """
     path = Path(path)
-    beside = path.with_name(DESCRIPTION)
+    listing = path.with_name(DESCRIPTION)
     if not path.exists():
         raise FileNotFoundError(f"{path}: expected an exported file, got nothing there")
     if not path.is_file():
         raise ValueError(f"{path}: expected an exported file, got {'a folder' if path.is_dir() else 'no regular file'}")
-    if not beside.exists():
-        raise FileNotFoundError(f"{beside}: expected the description beside {path.name}, got nothing there")
-    entries = read_entries(beside)
+    if not listing.exists():
+        raise FileNotFoundError(f"{listing}: expected the description of {path.name}, got nothing there")
+    entries = read_entries(listing)
     description = entries.get(path.name)
     if description is None:
-        raise ValueError(f"{beside}: expected an entry for {path.name}, got {', '.join(sorted(entries)) or 'none'}")
+        raise ValueError(f"{listing}: expected an entry for {path.name}, got {', '.join(sorted(entries)) or 'none'}")
     if not isinstance(description, dict) or "sha256" not in description:
-        raise ValueError(f"{beside}: expected an entry with the hash of {path.name}, got none in it")
+        raise ValueError(f"{listing}: expected an entry with the hash of {path.name}, got none in it")
     try:
         got = sha256_of(path)
         if got != description["sha256"]:
@@ -96,37 +96,37 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: expected an exported file, got {_one_line(error)}") from None
     for name in sorted(within.keys() | (description.keys() - ADDED)):
         if name not in within or description.get(name) != within[name]:
-            raise ValueError(f"{beside}: expected the {name} that {path.name} itself holds, got another")
+            raise ValueError(f"{listing}: expected the {name} that {path.name} itself holds, got another")
     return description
 
 
-def read_entries(beside: Path) -> dict[str, Any]:
+def read_entries(listing: Path) -> dict[str, Any]:
     """Return the entries of an ``artifact.json``, by file name.
 
     Raises:
         ValueError: it is damaged, or was not written by bmrl.
     """
-    if not beside.is_file():
-        raise ValueError(f"{beside}: expected a description written by bmrl, got no regular file")
-    expected = f"{beside}: expected a description written by bmrl"
+    if not listing.is_file():
+        raise ValueError(f"{listing}: expected a description written by bmrl, got no regular file")
+    expected = f"{listing}: expected a description written by bmrl"
     try:
-        with open(beside, "rb") as file:
+        with open(listing, "rb") as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise ValueError(f"{expected}, got {_one_line(error)}") from None
     if len(data) > MOST_BYTES:
-        raise ValueError(f"{beside}: expected a description of at most {MOST_BYTES} bytes, got more")
+        raise ValueError(f"{listing}: expected a description of at most {MOST_BYTES} bytes, got more")
     try:
         everything = json.loads(data.decode("utf-8"))
         schema, entries = everything["schema"], everything["artifacts"]
     except UnicodeDecodeError:
-        raise ValueError(f"{beside}: expected JSON, got other bytes") from None
+        raise ValueError(f"{listing}: expected JSON, got other bytes") from None
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{expected}, got {_one_line(error)}") from None
     if schema != SCHEMA:
-        raise ValueError(f"{beside}: expected schema {SCHEMA}, got {schema!r}")
+        raise ValueError(f"{listing}: expected schema {SCHEMA}, got {schema!r}")
     if not isinstance(entries, dict):
-        raise ValueError(f"{beside}: expected a description written by bmrl, got entries that are none")
+        raise ValueError(f"{listing}: expected a description written by bmrl, got entries that are none")
     return entries
 
 
@@ -173,7 +173,7 @@ def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
 def _text_in_onnx(path: Path) -> bytes | None:
     """Return the description in an ONNX file; None if it has none.
 
-    It lies in ``ModelProto.metadata_props``, field 14: a key and a value each. Read by hand, because engines give it
+    It is in ``ModelProto.metadata_props``, field 14: a key and a value each. Read by hand, because engines give it
     out in many ways, or not at all.
     """
     with open(path, "rb") as file:
@@ -275,7 +275,7 @@ def _without_pickle() -> Iterator[None]:
 
 
 def processor_features() -> list[str]:
-    """Return the instruction sets of this processor that compiled code may need; none where nobody says."""
+    """Return the instruction sets of this processor that compiled code may need; none where the system does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

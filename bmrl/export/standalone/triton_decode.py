@@ -1,6 +1,6 @@
 """Decodes an image inside Triton's Python backend (``bmrl_decode/1/model.py`` of a repository).
 
-It needs PyTorch and Pillow. The package ``bmrl`` beside this file holds the modules that decode for
+It needs PyTorch and Pillow. The package ``bmrl`` next to this file holds the modules that decode for
 :class:`bmrl.Attributor` too, and nothing else. An image travels as its file's bytes in a uint8 vector: with numpy >= 2
 the backend's strings end its process.
 """
@@ -35,7 +35,7 @@ class TritonPythonModel:
         self.refusal = importlib.import_module("bmrl.errors").BMRLError
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request with pixels ``(1, 3, image_size, image_size)``, or an error of its own."""
+        """Answer each request with pixels ``(1, 3, image_size, image_size)``, or its own error."""
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:

@@ -23,7 +23,7 @@ class TritonPythonModel:
     """One instance of the served model; Triton calls the methods."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the graph that lies beside this file."""
+        """Load the graph that is next to this file."""
         self.triton: Any = importlib.import_module("triton_python_backend_utils")  # exists inside the backend only
         config = json.loads(args["model_config"])
         parameters = {name: entry["string_value"] for name, entry in config["parameters"].items()}
@@ -32,13 +32,13 @@ class TritonPythonModel:
         self.output_names: list[str] = [output["name"] for output in config["output"]]
         threads = int(os.environ.get(THREADS_VARIABLE) or parameters.get("num_threads") or 0) or None
         here = Path(__file__).parent
-        sys.path.insert(0, str(here))  # for the runtime that lies beside
+        sys.path.insert(0, str(here))  # for the runtime next to it
         runtime = importlib.import_module("artifact_runtime")
         runtime.keep_freed_memory()
         self.graph = runtime.load(here / parameters["artifact"], num_threads=threads, engine=parameters.get("engine"))
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer all requests with one run of the graph; a faulty one gets an error of its own."""
+        """Answer all requests with one run of the graph; a faulty one gets its own error."""
         responses: list[Any] = [None] * len(requests)
         batches: dict[int, torch.Tensor] = {}
         for index, request in enumerate(requests):

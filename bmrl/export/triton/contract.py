@@ -117,7 +117,7 @@ def import_tritonclient(module: str) -> Any:
 
     Raises:
         MissingExtraError: tritonclient, or the transport's package, is not installed.
-        ServerError: it is installed and does not load, such as beside an older grpcio.
+        ServerError: it is installed and does not load, for example with an older grpcio.
     """
     try:
         return importlib.import_module(f"tritonclient.{module}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bmrl.errors import DTypeError, RangeError
+from bmrl.export.triton.client.blocking import TritonClient
 from bmrl.inference.attribution import Attribution, attributions_from_probabilities
 from bmrl.inference.checks import check_rate
 from bmrl.inference.reading import name_sources, read_batches, read_named
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from bmrl.errors import ImageError, MissingFileError
-    from bmrl.export import TritonClient
 
 __all__ = ["attribute_remotely", "connect"]
 
@@ -33,8 +33,6 @@ def connect(server: str) -> TritonClient:
         RangeError: ``server`` is something else.
         MissingExtraError: tritonclient is not installed.
     """
-    from bmrl.export import TritonClient
-
     if not isinstance(server, str):
         raise DTypeError(f"server: expected text, got {type(server).__name__}")
     match = ADDRESS.fullmatch(server)

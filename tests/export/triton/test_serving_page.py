@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from bmrl import Attributor
+from bmrl.export.triton.repository.checks import check_model
 from bmrl.inference.attribution import format_table
 from bmrl.models import load_model, save_model
 
@@ -27,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.M | re.S)
 COMMANDS = BLOCKS[0][1].splitlines()
-(PYTHON,) = (text for language, text in BLOCKS if language == "python")
+EXPORTING, ASKING = (text for language, text in BLOCKS if language == "python")
 NAMES = ["export", "repository", "serve", "attribute", "ask"]
 
 
@@ -92,11 +93,22 @@ def test_five_commands_lead_to_the_answer_of_a_server(page):
 def test_the_python_of_the_page_runs(page, model, images, eager):
     folder, port, _ = page
     values = {"images": images, "photo_bytes": (folder / "photo.jpg").read_bytes()}
-    exec(compile(PYTHON.replace("127.0.0.1:8001", f"127.0.0.1:{port}"), "docs/serving.md", "exec"), values)
+    exec(compile(ASKING.replace("127.0.0.1:8001", f"127.0.0.1:{port}"), "docs/serving.md", "exec"), values)
     torch.testing.assert_close(torch.from_numpy(values["probabilities"]), eager[0], rtol=0, atol=1e-4)
     assert values["answer"].probabilities == pytest.approx(
         Attributor(model)([values["photo_bytes"]])[0].probabilities, abs=1e-4
     )
+
+
+def test_the_python_of_the_page_exports(model, images, eager, tmp_path, monkeypatch, capsys):
+    save_model(model, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    values = {"images": images}
+    exec(compile(EXPORTING, "docs/serving.md", "exec"), values)
+    torch.testing.assert_close((values["probabilities"], values["embeddings"]), eager, rtol=0, atol=1e-4)
+    assert check_model("repository")[0].name == "model.onnx"
+    assert [row.error for row in values["comparison"].rows if row.engine is None] == [None, None]
+    assert "| torchscript |" in capsys.readouterr().out
 
 
 def test_the_diagram_shows_the_repository(page):

@@ -1,4 +1,4 @@
-"""A server's answer to a request for inference, and all that must hold of it before it is believed."""
+"""A server's answer to a request for inference, and what is checked before it is used."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AnsweredTensor(NamedTuple):
     datatype: str
     shape: tuple[int, ...]
     data: bytes | None
-    """None where the values lie in shared memory."""
+    """None where the values are in shared memory."""
 
 
 class Answer(NamedTuple):
@@ -89,7 +89,7 @@ def answer_from_body(body: bytes, header_length: str | None) -> Answer:
 
 
 def check_answer(url: str, answer: Answer, request: Request, *, shared: bool) -> list[npt.NDArray[Any]]:
-    """Return the outputs of a request in its order, as the answer holds them; none if they lie in shared memory.
+    """Return the outputs of a request in its order, as the answer holds them; none if they are in shared memory.
 
     Raises:
         ServerError: the answer belongs to another request or model, or has other outputs than were asked for.

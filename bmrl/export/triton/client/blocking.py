@@ -111,13 +111,13 @@ class TritonClient:
     def attribute(self, images: Sequence[bytes]) -> list[Attribution]:
         """Return the attributions of encoded images, which the server decodes: all, or an error.
 
-        The server must serve the ensemble ``bmrl_attribute`` beside the model. Images are sent one after the other.
+        The server must also serve the ensemble ``bmrl_attribute``. Images are sent one after the other.
 
         Args:
-            images: the bytes of a file each, JPEG, PNG or WebP.
+            images: the bytes of one file each: JPEG, PNG or WebP.
 
         Returns:
-            One :class:`~bmrl.Attribution` an image, in order, as :class:`~bmrl.Attributor` gives for these bytes with
+            One :class:`~bmrl.Attribution` per image, in order, as :class:`~bmrl.Attributor` gives for these bytes with
             the first of the served model's thresholds.
 
         Raises:

@@ -1,4 +1,4 @@
-"""A server's description of its model, and all that must hold of it before a client relies on it."""
+"""A server's description of its model, and what is checked before a client relies on it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGEST_SIDE = 16384
 
 
 def read_description(url: str, name: str, answer: Any) -> ServedModel:
-    """Return what a server says of a model, once it is known to fit together.
+    """Return what a server says about a model, after checking that it fits together.
 
     Args:
         url: of the server.

@@ -17,7 +17,7 @@ __all__ = ["Inference", "Output", "Request", "check_dtype", "check_encoded", "ch
 
 
 class Inference(NamedTuple):
-    """The answer for a batch of images, one row an image; for a single image without the axis ``batch``."""
+    """The answer for a batch of images, one row per image; for a single image without the axis ``batch``."""
 
     probabilities: npt.NDArray[np.float32]
     """``(batch, num_generators)``, rows sum to 1."""

@@ -1,7 +1,7 @@
 """What the clients have in common: ask, ask again where that may help, and read the answer.
 
 All that talks to a server is a coroutine over a :class:`~bmrl.export.triton.client.transports.Connection`; whether it
-waits or blocks is the connection's affair.
+waits or blocks is up to the connection.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class Session:
             model: what it served.
             deadline: of the call.
             just_asked: whether this call has asked for ``model`` itself. Then a server that has ended since, having
-                answered what was in flight, is believed.
+                answered what was in flight, is trusted.
 
         Raises:
             ServerError: it has come to serve another, so that nobody knows which one has answered.
@@ -282,7 +282,7 @@ class Session:
         return answer if isinstance(answer, Answer) else answer_from_message(answer.get_response())
 
     async def _retry(self, attempt: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
-        """Return what ``attempt`` returns, begun again while the server is unavailable and there are tries left."""
+        """Return what ``attempt`` returns, repeated while the server is unavailable and there are tries left."""
         number = 0
         while True:
             try:
@@ -297,7 +297,7 @@ class Session:
     async def _call(
         self, method: str, *arguments: Any, deadline: Deadline, called: str | None = None, **options: Any
     ) -> Any:
-        """Call the connection; whatever goes wrong on the way is a ServerError of one line."""
+        """Call the connection; any failure is a ServerError of one line."""
         left = deadline.left()
         if left <= 0:
             raise server_error(self._connection, called or method, deadline, None)

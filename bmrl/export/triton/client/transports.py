@@ -150,7 +150,7 @@ class AsyncHTTPConnection(_AsyncConnection):
 
 
 class LoopThread:
-    """An event loop in a thread of its own, for callers that block. Threads may share it."""
+    """An event loop in its own thread, for callers that block. Threads may share it."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()

@@ -49,7 +49,7 @@ DECODING_MODULES = (
 
 
 def write_ensemble(folder: Path, served: ServedModel, *, instances: int, max_pixels: int, max_bytes: int) -> None:
-    """Write the three models beside ``bmrl``.
+    """Write the three models next to ``bmrl``.
 
     Args:
         folder: the repository.
@@ -72,7 +72,7 @@ def write_ensemble(folder: Path, served: ServedModel, *, instances: int, max_pix
 
 
 def has_ensemble(folder: Path, served: ServedModel) -> bool:
-    """Return whether a repository has the ensemble, once it is known to fit ``served``, the model it is for.
+    """Return whether a repository has the ensemble, after checking that it fits ``served``, the model it is for.
 
     Raises:
         RepositoryError: a part of it is missing, or its tensors, steps or threshold are others.

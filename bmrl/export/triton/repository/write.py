@@ -1,4 +1,4 @@
-"""A Triton model repository: a folder that a Triton Inference Server serves as it stands.
+"""A Triton model repository: a folder that a Triton Inference Server serves unchanged.
 
 Its layout, with Triton's Python backend::
 
@@ -14,21 +14,17 @@ Triton's other backends need the first four files alone.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from bmrl._checks import check_choice, check_integer, check_path, check_switch, described
 from bmrl._files import locked, new_folder
-from bmrl._text import shown
-from bmrl.errors import ArtifactError, BMRLError, MissingFileError, RangeError, RepositoryError
+from bmrl.errors import RangeError
 from bmrl.export.artifact import MAX_BATCH, Artifact, describe_model, engines_of, write_entries
 from bmrl.export.exporting import as_exportable, export_model
 from bmrl.export.formats import FORMATS
 from bmrl.export.standalone import STANDALONE
-from bmrl.export.triton.contract import ENSEMBLE_NAME, MODEL_NAME, ServedModel
+from bmrl.export.triton.contract import MODEL_NAME, ServedModel
 from bmrl.export.triton.repository.backends import BACKENDS
 from bmrl.export.triton.repository.checks import check_labels_fit, check_model
 from bmrl.export.triton.repository.config import (
@@ -36,21 +32,23 @@ from bmrl.export.triton.repository.config import (
     MOST,
     ServingOptions,
     model_config,
-    read_triton_config,
     write_config,
 )
-from bmrl.export.triton.repository.ensemble import DECIDE_NAME, DECODE_NAME, write_ensemble
+from bmrl.export.triton.repository.ensemble import write_ensemble
+from bmrl.export.triton.repository.replacing import check_replaceable, other_versions, writing
 from bmrl.export.verification import check_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    import os
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
     from bmrl.export.verification import Reference
     from bmrl.models import BMRL
 
-__all__ = ["check_replaceable", "write_triton_repository"]
+__all__ = ["write_triton_repository"]
 
 MAX_PIXELS, MAX_BYTES = 50_000_000, 32 * 2**20
 
@@ -154,17 +152,17 @@ def write_triton_repository(
     limits = _decoding_limits(served, max_pixels, max_bytes)
     config = model_config(served, backend, source.name, serving)
     if folder.exists():
-        with _writing(folder), locked(folder.absolute().parent):  # or another export may replace it half-way through
+        with writing(folder), locked(folder.absolute().parent):  # or another export may replace it half-way through
             check_replaceable(folder)
-            _other_versions(folder, version, config)
+            other_versions(folder, version, config)
 
     def finish(temporary: Path) -> None:
         check_replaceable(folder)  # somebody may have put something there meanwhile
-        for other in _other_versions(folder, version, config):
+        for other in other_versions(folder, version, config):
             shutil.copytree(other, temporary / MODEL_NAME / other.name)
         check_model(temporary)
 
-    with _writing(folder), new_folder(folder, finish) as temporary:
+    with writing(folder), new_folder(folder, finish) as temporary:
         home = temporary / MODEL_NAME
         home.mkdir()
         place = home / str(version)
@@ -277,62 +275,3 @@ def _decoding_limits(served: ServedModel, max_pixels: int | None, max_bytes: int
         if limit < least:
             raise RangeError(f"{what}: expected at least {least} for images of {served.image_size}², got {limit}")
     return limits
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Name the folder, and not a temporary one, where the system does not let us write."""
-    try:
-        yield
-    except BMRLError:
-        raise
-    except OSError as error:
-        message = f"{folder}: expected a place that can be written, got {shown(error.strerror or error)}"
-        raise RepositoryError(message) from error
-
-
-def check_replaceable(folder: Path) -> None:
-    """Check that a folder may be replaced: it is new, empty, or a repository that bmrl wrote.
-
-    Raises:
-        RepositoryError: it holds something else, or the system does not let it be replaced.
-    """
-    if not folder.exists():
-        return
-    if os.path.ismount(folder) or folder.resolve() == Path.cwd():
-        raise RepositoryError(
-            f"{folder}: expected a folder that can be replaced, got a mount point or the current folder; "
-            "name a new folder in it"
-        )
-    if not folder.is_dir():
-        raise RepositoryError(f"{folder}: expected a folder, got a file")
-    names = sorted(entry.name for entry in folder.iterdir())
-    if not names:
-        return
-    wanted = f"{folder}: expected an empty folder or a repository written by bmrl"
-    for name in names:
-        if name not in (MODEL_NAME, DECODE_NAME, DECIDE_NAME, ENSEMBLE_NAME):
-            raise RepositoryError(f"{wanted}, got {name!r} in it")
-    try:
-        check_model(folder)
-    except (ArtifactError, RepositoryError, MissingFileError) as error:
-        raise RepositoryError(f"{wanted}, got a model of another origin") from error
-
-
-def _other_versions(folder: Path, version: int, config: Any) -> list[Path]:
-    """Return the other versions of a repository; RepositoryError if the new configuration does not serve them too."""
-    home = folder / MODEL_NAME
-    others = [entry for entry in home.glob("*") if entry.is_dir() and entry.name != str(version)]
-    if not others:
-        return []
-    before = read_triton_config(folder)
-    contract = [
-        (one.backend, one.platform, list(map(str, one.input)), list(map(str, one.output)), dict(one.parameters))
-        for one in (before, config)
-    ]
-    if contract[0] != contract[1]:
-        raise RepositoryError(
-            f"{folder}: expected versions of the same backend, classes, sizes and options as version {version}, "
-            f"got others; write it to a new folder"
-        )
-    return others

@@ -1,4 +1,4 @@
-"""The folder of a running server: in a safe place, locked while somebody uses it, and removed for certain."""
+"""The folder of a running server: in a safe place, locked while it is used, and removed in the end."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LOCK = "lock"
 LEFTOVERS = "python_env"
 SHARED_MEMORY = Path("/dev/shm")
 PLACES = ("/tmp", "/var/tmp", "/dev/shm")
-PYTHON_ENVIRONMENTS = Path("/tmp")  # where the Python backend makes an empty folder, whatever TMPDIR says
+PYTHON_ENVIRONMENTS = Path("/tmp")  # where the Python backend makes an empty folder, regardless of TMPDIR
 
 
 class Scratch:
     """A new folder that only this user can enter, with a lock that ends with its last holder.
 
-    It lies in the folder for temporary files unless the name of that has letters beyond ASCII, which the Python of
+    It is in the folder for temporary files unless the name of that has letters beyond ASCII, which the Python of
     Triton's backend can't read; then in one of ``PLACES``.
 
     Attributes:
@@ -41,7 +41,7 @@ class Scratch:
         temporary = self.path / f".{LOCK}"
         self.lock = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
-        temporary.rename(self.path / LOCK)  # a lock file that is not locked means a folder that nobody uses
+        temporary.rename(self.path / LOCK)  # a lock file that is not locked means a folder that is not used
         self._environments = _python_environments()
 
     @property

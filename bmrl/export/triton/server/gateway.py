@@ -1,9 +1,9 @@
 """What stands before the server's ports: passes on what a model can be asked, and refuses what would harm the server.
 
-Triton 2.51.0 makes as much memory as a request names: a JSON tensor of 95 bytes ends it, and a compressed message of
-a few hundred kilobytes becomes hundreds of megabytes that it keeps. It has no option against either. So it listens on
-Unix sockets in a folder of ours, and this program on the ports. It needs aiohttp and gRPC, and no bmrl, and runs in the
-folder of the sockets::
+Triton 2.51.0 allocates as much memory as a request names: a JSON tensor of 95 bytes ends it, and a compressed message
+of a few hundred kilobytes becomes hundreds of megabytes that it keeps. It has no option against either. So it listens
+on Unix sockets in a private folder, and this program on the ports. It needs aiohttp and gRPC, and no bmrl, and runs in
+the folder of the sockets::
 
     python -I gateway.py '{"host": "127.0.0.1", "ports": {...}, "max_bytes": 1000000, ...}'
 
@@ -78,7 +78,7 @@ def refusal(status: int, message: str) -> web.Response:
 def checked_inference(body: bytes, header_size: str | None) -> tuple[bytes, int | None]:
     """Return body and header size of an inference request that asks Triton for no more memory than it has itself.
 
-    The JSON is written anew: of two entries with one name Triton would take the first, and we have seen the last.
+    The JSON is written again: of two entries with one name Triton would take the first, and Python has read the last.
 
     Raises:
         ValueError: the request is none, or does ask for more.
@@ -116,7 +116,7 @@ def _check_tensor(tensor: Any, most: int) -> None:
         raise ValueError("shape: expected a list of integers >= 0, got something else")
     parameters = tensor.get("parameters")
     if isinstance(parameters, dict) and "shared_memory_region" in parameters:
-        return  # the region has a size of its own, with which Triton compares
+        return  # Triton compares with the region's size
     if len(shape) > 100 or math.prod(shape) > most:
         raise ValueError(f"shape: expected at most as many elements as bytes in the request ({most}), got more")
     if tensor.get("datatype") == "UINT8":
@@ -141,7 +141,7 @@ class HTTP:
         self._options = options
 
     async def infer(self, request: web.Request) -> web.Response:
-        """Pass on an inference request, once it is checked."""
+        """Check an inference request and pass it on."""
         size = request.headers.get("Inference-Header-Content-Length")
         try:
             body, header_size = checked_inference(await request.read(), size)
@@ -219,7 +219,7 @@ async def open_http(name: str, options: dict[str, Any]) -> web.AppRunner:
 # gRPC
 
 
-def bytes_beside_tensors(message: bytes) -> int:
+def bytes_without_tensors(message: bytes) -> int:
     """Return how many bytes of a ``ModelInferRequest`` are something else than ``raw_input_contents``.
 
     Raises:
@@ -283,10 +283,10 @@ class GRPC(grpc.GenericRpcHandler):  # type: ignore[misc]
 
         async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
             try:
-                beside = bytes_beside_tensors(request)
-                if beside > MAX_HEADER:
+                size = bytes_without_tensors(request)
+                if size > MAX_HEADER:
                     raise ValueError(
-                        f"request: expected at most {MAX_HEADER} bytes beside raw_input_contents, got {beside}"
+                        f"request: expected at most {MAX_HEADER} bytes without raw_input_contents, got {size}"
                     )
             except ValueError as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))

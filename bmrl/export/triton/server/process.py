@@ -1,4 +1,4 @@
-"""The ``tritonserver`` process: starting it, what it writes, whom it has lost, and ending it for certain."""
+"""The ``tritonserver`` process: start, log, lost children, and a certain end."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ KEPT_LINES, NOTED_LINES = 1000, 40
 NOISE = (
     *("CudaDriverHelper", "CUDA driver version is insufficient", "no pinned memory pool"),  # there is no GPU
     "NODELAY NOT SUPPORTED",  # by Unix sockets
-    "Signal (15) received",  # ours: stopping is no news
+    "Signal (15) received",  # sent by us: a stop is expected
 )
 
 logger = logging.getLogger("bmrl.export.triton.server.server.tritonserver")
 
 
 class ServerProcess:
-    """A running ``tritonserver`` behind a gateway, in a scratch folder of their own. What they write is logged as INFO.
+    """A running ``tritonserver`` behind a gateway, in their own scratch folder. What they write is logged as INFO.
 
     The server runs in its folder and knows nothing but paths relative to it: the shell that starts the processes of
     its models takes spaces and quotes in them for its own.

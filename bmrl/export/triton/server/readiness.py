@@ -30,7 +30,7 @@ __all__ = ["NoAnswerError", "Probe", "count_answers", "max_request_bytes", "open
 
 POLL = 0.05
 SAY_EVERY = 5.0  # seconds
-BESIDE_TENSORS = 8 * 2**20  # bytes of a request, as the gateway allows
+BEYOND_TENSORS = 8 * 2**20  # bytes of a request, as the gateway allows
 LARGEST_MESSAGE = 2**31 - 1  # bytes, of gRPC
 
 logger = logging.getLogger("bmrl.export.triton.server.server")
@@ -85,7 +85,7 @@ def max_request_bytes(folder: Path) -> int:
     largest = max(served.max_batch_size, 1) * 3 * served.image_size**2
     if has_ensemble(folder, served):
         largest = max(largest, decoding_limits(folder)["max_bytes"])
-    return min(largest + BESIDE_TENSORS, LARGEST_MESSAGE)
+    return min(largest + BEYOND_TENSORS, LARGEST_MESSAGE)
 
 
 def open_connection(url: str) -> Any:
@@ -109,7 +109,7 @@ def count_answers(url: str, timeout: float, model: str = MODEL_NAME) -> int:
 
 
 class Probe:
-    """One patterned image, and what the repository's exported file made of it when it was verified.
+    """One patterned image, and the answer of the repository's exported file when it was verified.
 
     Where the repository has an ensemble, its answer to the image as a PNG file is compared too.
 

@@ -49,8 +49,8 @@ class TritonServer:
             ``OMP_NUM_THREADS`` and ``MKL_NUM_THREADS``; None leaves it to the repository.
         log_level: what the server writes: ``"error"``, ``"warning"``, ``"info"`` or ``"verbose"``.
         model_control: ``"none"`` serves the models that the repository holds at the start. With ``"explicit"`` whoever
-            reaches a port can also unload them, load them anew from the repository, and load them **with files of
-            their own, which means: run code as this user**. So it is for a loopback address alone.
+            reaches a port can also unload them, load them again from the repository, and load them **with their
+            own files, which means: run code as this user**. So it is for a loopback address alone.
         shared_memory: whether programs on this machine may pass tensors through system shared memory. Whoever does can
             end the server, by cutting a region short that it reads.
         startup_timeout: seconds until the server must have answered right. Every few of them a message on the logger
@@ -59,7 +59,7 @@ class TritonServer:
 
     The ports belong to a gateway, which passes on what a model can be asked. It refuses what would harm the server:
     compressed requests, shapes that a request has no data for, requests larger than the largest batch (or file for the
-    ensemble) with 8 MiB beside, of which JSON may be no more, streams, and Triton's interfaces for its log and traces.
+    ensemble) plus 8 MiB, more than 8 MiB of JSON, streams, and Triton's interfaces for its log and traces.
 
     Raises:
         RangeError: ``host`` is no IPv4 address, or not a loopback address though ``model_control`` is ``"explicit"``;
@@ -132,7 +132,7 @@ class TritonServer:
         self._launch(self._wanted_ports)
 
     def restart(self) -> None:
-        """Kill the server, whatever it is doing, and start it again on the same ports; the class lists the errors.
+        """Kill the server, even while it answers, and start it again on the same ports; the class lists the errors.
 
         Nothing is waited for: a server that needs this has hung or lost its model, and would not end in order.
         """
@@ -194,7 +194,7 @@ class TritonServer:
     def check_answer(self, timeout: float = 30.0) -> None:
         """Ask for a real inference and compare the answer as on entering.
 
-        An error or a wrong answer counts when a second inference confirms it, for which the repository is read anew:
+        An error or a wrong answer counts when a second inference confirms it, for which the repository is read again:
         chance may spoil one, and somebody may have replaced the repository and loaded the new model.
 
         Args:
@@ -343,6 +343,6 @@ def serve(server: TritonServer, *, probe_interval: float = 2.0) -> None:
             raise
     finally:
         if server.stop():
-            logger.warning("tritonserver: did not end in order; a request outlasted its timeout")
+            logger.warning("tritonserver: did not stop cleanly; a request outlasted its timeout")
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from bmrl._checks import check_integer, check_positive
 from bmrl.errors import BMRLError, RangeError, ServerError
 from bmrl.export.triton.contract import ENSEMBLE_NAME, MODEL_NAME
 from bmrl.export.triton.server.readiness import NoAnswerError, count_answers
 
-if TYPE_CHECKING:
-    from bmrl.export.triton.server.server import TritonServer
-
-__all__ = ["Supervisor", "check_duration"]
+__all__ = ["Supervised", "Supervisor", "check_duration"]
 
 POLL = 0.2
-COUNTING = 5.0  # seconds that a server gets to say whom it has answered, which needs no model
+COUNTING = 5.0  # seconds that a server gets for its statistics, which need no model
 HEALTHY = 60.0
 LONGEST_WAIT = 30.0
 LONGEST_DURATION = 366 * 24 * 3600
@@ -38,10 +35,38 @@ def check_duration(name: str, seconds: float) -> None:
         raise RangeError(f"{name}: expected at most {LONGEST_DURATION} seconds, got {seconds}")
 
 
+class Supervised(Protocol):
+    """What a supervisor needs of a server; :class:`bmrl.export.TritonServer` says more about each."""
+
+    @property
+    def model_control(self) -> str:
+        """Whether the models can be loaded anew: ``"none"`` or ``"explicit"``."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the server has been told to stop."""
+
+    @property
+    def grpc_url(self) -> str:
+        """``"address:port"`` for gRPC."""
+
+    def check_alive(self) -> None:
+        """Raise BMRLError if the server does not run any more."""
+
+    def check_answer(self, timeout: float) -> None:
+        """Raise BMRLError unless the server answers right within ``timeout`` seconds."""
+
+    def reload(self) -> None:
+        """Unload and load all models."""
+
+    def restart(self) -> None:
+        """Kill the server and start it again."""
+
+
 class Supervisor:
     """Supervises ``server``, which runs; the arguments are those of :meth:`bmrl.export.TritonServer.supervise`."""
 
-    def __init__(self, server: TritonServer, *, probe_interval: float, patience: float, max_restores: int) -> None:
+    def __init__(self, server: Supervised, *, probe_interval: float, patience: float, max_restores: int) -> None:
         check_duration("probe_interval", probe_interval)
         check_duration("patience", patience)
         check_integer("max_restores", max_restores, least=1)
@@ -51,7 +76,7 @@ class Supervisor:
         self._max_restores = max_restores
         self._restores = 0
         self._restored = -HEALTHY  # when it last was; times are of time.monotonic
-        self._answered = time.monotonic()  # when somebody was last seen to be answered
+        self._answered = time.monotonic()  # when a request was last seen to be answered
         self._answers: dict[str, int] | None = None  # how many each model had given when the last probe failed
         self._busy = False
 

@@ -39,7 +39,7 @@ def server_binary() -> Path:
 def link_backends(folder: Path) -> Path:
     """Lay out the Python backend for this Python version in ``folder`` and return ``folder``.
 
-    The files are symbolic links: the stub finds its libraries relative to where it really lies, and a copy of it
+    The files are symbolic links: the stub finds its libraries relative to its real place, and a copy of it
     makes the server hang.
 
     Raises:
@@ -62,7 +62,7 @@ def link_backends(folder: Path) -> Path:
 def link_models(repository: Path, folder: Path) -> list[str]:
     """Link the models of a repository into the new ``folder``, and return their names.
 
-    A model is a folder with a configuration. What else lies beside it, such as ``lost+found`` or a snapshot of the
+    A model is a folder with a configuration. What else is next to it, such as ``lost+found`` or a snapshot of the
     file system, would stop the server.
     """
     folder.mkdir(mode=0o700)

@@ -147,25 +147,25 @@ def test_counts_what_is_beside_the_tensors(tensors, name, shape, version):
     request.raw_input_contents.extend(tensors)
     message = request.SerializeToString()
     framing = len(message) - without - sum(map(len, tensors))
-    assert gateway.bytes_beside_tensors(message) == without + framing
+    assert gateway.bytes_without_tensors(message) == without + framing
 
 
 def test_numbers_of_every_width_are_passed_over():
     """Fields of 8 and 4 bytes, and a number of ten bytes, before three bytes of a tensor."""
     beside = b"\x09" + bytes(8) + b"\x15" + bytes(4) + b"\x18" + b"\xff" * 9 + b"\x01"
-    assert gateway.bytes_beside_tensors(beside + b"\x3a\x03abc") == len(beside) + 2
+    assert gateway.bytes_without_tensors(beside + b"\x3a\x03abc") == len(beside) + 2
 
 
 @given(st.binary(max_size=60))
 def test_random_bytes_are_counted_or_refused(message):
     with contextlib.suppress(ValueError):
-        assert 0 <= gateway.bytes_beside_tensors(message) <= len(message)
+        assert 0 <= gateway.bytes_without_tensors(message) <= len(message)
 
 
 @pytest.mark.parametrize("message", [b"\x08", b"\x0a\x05ab", b"\x09\0", b"\x0b", b"\x0c", b"\xff" * 11])
 def test_part_of_a_message_is_refused(message):
     with pytest.raises(ValueError, match=r"^request: expected a message of protobuf, got"):
-        gateway.bytes_beside_tensors(message)
+        gateway.bytes_without_tensors(message)
 
 
 def test_needs_no_bmrl(tmp_path):
