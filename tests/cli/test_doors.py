@@ -103,6 +103,7 @@ def test_evaluate_asks_first_for_what_the_report_needs(capsys, monkeypatch, modu
         ["evaluate", "m", "--data", "d", "--out", ""],
         ["attribute", "", "a.png"],
         ["train", "--data", "d", "--out", ""],
+        ["train", "--data", "d", "--out", "o", "--model", ""],
         ["export", "", "--format", "onnx", "--out", "o"],
         ["export", "--format", "triton", "--out", "o"],
         ["export", "m", "--artifact", "a.onnx", "--format", "triton", "--out", "o"],
