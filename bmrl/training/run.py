@@ -39,12 +39,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingRun(Result):
-    """What :func:`train` leaves behind.
+    """The result of :func:`train`.
 
     Attributes:
         folder: the model folder, which also holds ``training.json``, ``checkpoints/`` and, for each start of the
             run, ``log/version_N/metrics.csv``.
-        skipped: path and reason of each image that could not be read; empty for a run that was finished before.
+        skipped: path and reason of each image that could not be read; empty for a run that was already finished.
         parsing: whether parsing maps guided the training.
         epochs: how many were trained.
         best_epoch: the one with the lowest validation loss, counted from 1; None without validation images. Its
@@ -83,8 +83,8 @@ def train(
 
     Args:
         data: a folder with ``manifest.csv``; ``train`` images are learned, ``val`` images watched.
-        out: the run's folder, which becomes the model folder. Must be new or empty unless ``resume``, and nobody else
-            may be writing into it.
+        out: the run's folder, which becomes the model folder. Must be new or empty unless ``resume``, and no other
+            process may write into it.
         preset: ``"tiny"`` (the default) or ``"paper"``: the model's sizes and the recipe.
         model: trained in place of a preset's model, from the weights that it has: what
             :func:`~bmrl.models.build_model` made, also of blocks of your own, for the data's seen generators in their
@@ -113,7 +113,7 @@ def train(
         FolderInUseError: another process or thread trains in ``out``.
         DivergenceError: a loss, a gradient, a weight or an answer is not finite. The folder holds no model then, but
             the checkpoints of the epochs before, and ``diverged.txt``; while that file is there, the run is not
-            resumed, since it would come to the same end.
+            resumed, since it would diverge again.
         KeyboardInterrupt: as it was raised; the run can be resumed. Signals are the caller's: no handler is changed.
     """
     folder = Path(out)
@@ -121,7 +121,7 @@ def train(
     place = training_device(device)
     given = None if model is None else given_model(model, preset, model_changes)
     manifest = Manifest.read(data)
-    if resume and finished(folder):  # not claimed: it may lie where nobody can write
+    if resume and finished(folder):  # not claimed: it may be read-only
         config, recipe = read_settings(folder, manifest, given)
         _logger.info("%s: the run is finished", folder)
         return _result(folder, config, recipe)
@@ -135,7 +135,7 @@ def train(
             return _result(folder, config, recipe)
         checkpoint = resume_point(folder, _new_task(config, recipe, given)) if resume else None
         if resume and checkpoint is None:
-            _logger.info("%s: no epoch was finished; the run begins anew", folder)
+            _logger.info("%s: no epoch was finished; the run starts over", folder)
         train_set = load_split(manifest, config, "train")
         val_set = load_split(manifest, config, "val") if manifest.select(split="val", role="seen") else None
         if val_set is None:
@@ -165,7 +165,7 @@ def train(
 def _result(
     folder: Path, config: BMRLConfig, recipe: TrainingConfig, skipped: tuple[tuple[str, str], ...] = ()
 ) -> TrainingRun:
-    """Return what a run that has come to its end left behind."""
+    """Return the result of a finished run."""
     logged = read_metrics(folder)
     losses = {epoch: metrics["val_loss"] for epoch, metrics in sorted(logged.items()) if "val_loss" in metrics}
     return TrainingRun(
