@@ -43,7 +43,7 @@ NOT_MEASURED: dict[str, list[str]] = {
         "(120 seconds)",
         "every five seconds a line says",
         "asks for a real inference every two seconds",
-        "has answered nobody for 30 seconds",
+        "has not answered for 30 seconds",
         "Each attempt waits twice as long as the one before",
     ],
     "deploy/README.md": ["end a server before 26.03", "messages of up to 2 GiB"],
