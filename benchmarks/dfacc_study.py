@@ -1,4 +1,4 @@
-"""Does the DFACC loss do what the paper says? Metric losses beside cross-entropy alone, and sweeps of its settings.
+"""Does the DFACC loss do what the paper says? Metric losses against cross-entropy alone, and sweeps of its settings.
 
 python -m benchmarks.dfacc_study --data DIR --out FILE.json [--image-size 64] [--epochs 7] [--seeds 0 1 2]
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import platform
 import statistics
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 
+from bmrl._files import write_text
 from bmrl.data.manifest import Manifest
 from bmrl.evaluation import Predictions, predict, summarize
 from bmrl.models import build_model
@@ -46,7 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """Arguments of ``BMRLObjective``; the sweeps vary DFACC on the embedding (margin 0.7, lambda 0.5)."""
 
-FIGURES = {
+METRICS = {
     "accuracy": "seen accuracy",
     "auroc": "AUROC",
     "oscr": "OSCR",
@@ -62,7 +62,7 @@ FIGURES = {
 def study(
     data: Path, out: Path, *, variants: list[str], seeds: list[int], image_size: int, epochs: int, drop_every: int
 ) -> None:
-    """Train every variant with every seed and write the figures of the test split."""
+    """Train every variant with every seed and write the metrics of the test split."""
     manifest = Manifest.read(data)
     make_config, make_recipe = PRESETS["tiny"]
     config = make_config(generators=manifest.generators("seen"), image_size=image_size, parsing=None, language=None)
@@ -82,16 +82,14 @@ def study(
         relations = _Relations()
         fit(task, train_set, None, progress=False, callbacks=[relations])
         predictions = predict(task.model, manifest)
-        figures = summarize(predictions, config.decision.thresholds).metrics
-        figures |= family_distances(predictions) | relations.figures(predictions)
-        run = {"variant": name, "seed": seed} | {figure: figures[figure] for figure in FIGURES}
+        metrics = summarize(predictions, config.decision.thresholds).metrics
+        metrics |= family_distances(predictions) | relations.metrics(predictions)
+        run = {"variant": name, "seed": seed} | {metric: metrics[metric] for metric in METRICS}
         run["related_by_epoch"] = [int(related.sum()) for related in relations.related]
         print(run, flush=True)
         content["runs"].append(run)
         content["environment"] = {"torch": torch.__version__, "machine": platform.machine()}
-        scratch = out.with_suffix(".writing")
-        scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(scratch, out)
+        write_text(out, json.dumps(content, indent=1) + "\n")
 
 
 def family_distances(predictions: Predictions) -> dict[str, float]:
@@ -124,7 +122,7 @@ class _Relations(Callback):
             centers = loss.centers.detach().double()
             self.related.append((torch.cdist(centers, centers) < loss.margin).triu(1))
 
-    def figures(self, predictions: Predictions) -> dict[str, float | None]:
+    def metrics(self, predictions: Predictions) -> dict[str, float | None]:
         if not self.related:
             return dict.fromkeys(("related_at_first", "related", "related_in_family"))
         return {
@@ -142,10 +140,10 @@ def _same_family(predictions: Predictions) -> Tensor:
 def table(file: Path) -> str:
     """Return the study as a Markdown table: mean and range over the seeds."""
     runs = json.loads(file.read_text())["runs"]
-    lines = [["", *FIGURES.values()], ["---"] * (len(FIGURES) + 1)]
+    lines = [["", *METRICS.values()], ["---"] * (len(METRICS) + 1)]
     for name in dict.fromkeys(run["variant"] for run in runs):
         mine = [run for run in runs if run["variant"] == name]
-        lines.append([name, *(_cell([run[figure] for run in mine]) for figure in FIGURES)])
+        lines.append([name, *(_cell([run[metric] for run in mine]) for metric in METRICS)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

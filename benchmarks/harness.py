@@ -19,9 +19,18 @@ from bmrl.export.standalone.artifact_runtime import keep_freed_memory
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Measurement", "Session", "assert_equal_to", "environment", "gpu_seconds", "measure", "speedup"]
+__all__ = [
+    "Measurement",
+    "Session",
+    "assert_equal_to",
+    "environment",
+    "gpu_seconds",
+    "measure",
+    "speedup",
+    "write_results",
+]
 
-_SECONDS_A_CASE = 0.5
+_SECONDS_PER_CASE = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class Session:
 
     device: str
     copy_bandwidth: float
-    """Bytes read and written a second by a copy of a large tensor."""
+    """Bytes read and written per second by a copy of a large tensor."""
     measurements: list[Measurement] = field(default_factory=list)
 
     @classmethod
@@ -65,7 +74,7 @@ class Session:
         return cls(device, 2 * size / median)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return plain data with the derived figures: rates, roofline, and the ratio to the conv2d formulation."""
+        """Return plain data with the derived values: rates, roofline, and the ratio to the conv2d formulation."""
         baselines = {(m.operator, m.batch): m for m in self.measurements if m.provider == "conv2d"}
         rows = []
         for m in self.measurements:
@@ -99,8 +108,21 @@ def speedup(baseline: Any, measured: Any) -> dict[str, float]:
     }
 
 
+def write_results(
+    out: str | None, stem: str, device: str, measurements: Any, page: Callable[[Any, dict[str, Any]], str]
+) -> None:
+    """Write the measurements as ``STEM_DEVICE.json`` and as the Markdown page made of them and of the environment."""
+    if not out or not measurements:
+        return
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"environment": environment(device), "measurements": measurements}
+    Path(folder, f"{stem}_{device}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    Path(folder, f"{stem}_{device}.md").write_text(page(measurements, content["environment"]), encoding="utf-8")
+
+
 def environment(device: str) -> dict[str, Any]:
-    """Return what a figure depends on besides the code."""
+    """Return what a measurement depends on besides the code."""
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "cores": os.cpu_count(),
@@ -144,7 +166,7 @@ def measure(benchmark: Any, function: Callable[[Tensor], Any], inputs: Sequence[
     once()
     begin = time.perf_counter()
     once()
-    rounds = min(max(int(_SECONDS_A_CASE / (time.perf_counter() - begin)), 5), 200)
+    rounds = min(max(int(_SECONDS_PER_CASE / (time.perf_counter() - begin)), 5), 200)
     benchmark.pedantic(once, rounds=rounds, iterations=1, warmup_rounds=1)
     stats = benchmark.stats.stats
     return stats.median, stats.q1, stats.q3, rounds

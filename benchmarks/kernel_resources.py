@@ -82,7 +82,7 @@ class Recorder:
 
 
 def shipped_launches() -> list[dict[str, Any]]:
-    """Return one entry a specialization that operators and losses launch over dtypes, layouts and sizes."""
+    """Return one entry per specialization that operators and losses launch over dtypes, layouts and sizes."""
     recorder = Recorder()
     _record_operators(recorder)
     _record_losses(recorder)
@@ -95,7 +95,7 @@ def _record_losses(recorder: Recorder) -> None:
     try:
         for name, kernel in originals.items():
             setattr(losses_launch, name, recorder(kernel))
-        # Many tiles and few; a batch that 16 divides, and one that it does not; the least of everything.
+        # Many tiles and few; a batch that 16 divides, and one that it does not; the smallest of everything.
         for batch, dim, num_generators in ((4096, 512, 7), (4095, 7, 7), (64, 128, 7), (33, 7, 7), (1, 1, 1)):
             y = torch.empty(batch, dim, device="meta")
             labels = torch.empty(batch, dtype=torch.int64, device="meta")
@@ -222,7 +222,7 @@ def _variant(entry: dict[str, Any]) -> str:
 
 
 def _pair_variant(signature: dict[str, str], constants: dict[str, Any], divisible: set[str]) -> str:
-    words = [f"{constants['PER_THREAD']} x 4 sums a thread", f"{constants['UNROLL']} steps a turn"]
+    words = [f"{constants['PER_THREAD']} x 4 sums per thread", f"{constants['UNROLL']} steps per iteration"]
     words += ["gradient"] * constants.get("GRADIENT", False)
     words += [f"{name} 1" for name in constants if name.islower()]
     odd = [name for name, kind in signature.items() if kind.startswith("i") and name not in divisible]
@@ -261,7 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(table)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        lines = ",\n".join(json.dumps(row) for row in rows)  # a kernel a line, for the sake of diffs
+        lines = ",\n".join(json.dumps(row) for row in rows)  # one kernel per line, for readable diffs
         result = f'{{"triton": "{triton.__version__}", "torch": "{torch.__version__}", "kernels": [\n{lines}\n]}}\n'
         Path(options.out, "kernel_resources.json").write_text(result, encoding="utf-8")
         Path(options.out, "kernel_resources.md").write_text(

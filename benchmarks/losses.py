@@ -147,7 +147,7 @@ LOSSES = {
 
 
 def added_memory(loss: str, provider: str, batch: int) -> float:
-    """Return the MiB that forward and backward add at their peak, measured in a process of its own (Linux)."""
+    """Return the MiB that forward and backward add at their peak, measured in a separate process (Linux)."""
     command = [sys.executable, "-m", "benchmarks.losses", loss, provider, str(batch)]
     # A fixed threshold lets glibc return each large block when it is freed: what is resident is then in use.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)}

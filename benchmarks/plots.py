@@ -1,4 +1,4 @@
-"""Pictures of a benchmark session: images a second and bytes a second against the batch."""
+"""Pictures of a benchmark session: images per second and bytes per second against the batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["draw"]
 
 
 def draw(file: Path) -> list[Path]:
-    """Draw one PNG an operator beside the JSON file of a session."""
+    """Draw one PNG per operator next to the JSON file of a session."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks import numba_loops
 from bmrl import ops
-from bmrl.ops.edges import sobel_in_aten
-from bmrl.ops.noise import srm_in_aten
-from bmrl.ops.view_extraction import views_in_aten
+from bmrl.ops._aten import edges, noise, view_extraction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +49,7 @@ class Operator:
 
     side: int
     output_bytes: int
-    """Bytes of the outputs, an image."""
+    """Bytes of the outputs per image."""
     exact: Callable[[Tensor], tuple[Tensor, ...]]
     """The answer, from uint8 images on the CPU, in float64 where it is not whole."""
     providers: dict[str, Provider]
@@ -157,7 +156,7 @@ def _kornia_srm(images: Tensor) -> tuple[Tensor]:
     import kornia
 
     total = (images.float() / 255).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-    # One kernel a call: kornia applies the same kernels to every channel.
+    # One kernel per call: kornia applies the same kernels to every channel.
     kernels = SRM.to(images.device)
     parts = [
         kornia.filters.filter2d(total[:, :1], kernel[None], border_type="constant", behavior="corr")
@@ -168,116 +167,6 @@ def _kornia_srm(images: Tensor) -> tuple[Tensor]:
 
 def _kornia_views(images: Tensor) -> tuple[Tensor, ...]:
     return images.float() / 255, *_kornia_sobel(images), *_kornia_srm(_plain_selector(images)[0])
-
-
-@functools.cache
-def _numba_kernels() -> tuple[Callable[..., None], ...]:
-    from numba import njit, prange
-
-    scale = np.float32(1 / 255)
-
-    @njit(parallel=True, fastmath=True)
-    def sobel(images, result):
-        batch, _, height, width = images.shape
-        for b in prange(batch):
-            gray = np.empty((height + 2, width + 2), np.float32)
-            for y in range(height):
-                for x in range(width):
-                    gray[y + 1, x + 1] = scale * (
-                        np.float32(0.299) * images[b, 0, y, x]
-                        + np.float32(0.587) * images[b, 1, y, x]
-                        + np.float32(0.114) * images[b, 2, y, x]
-                    )
-            gray[0], gray[-1] = gray[2], gray[-3]
-            gray[:, 0], gray[:, -1] = gray[:, 2], gray[:, -3]
-            for y in range(height):
-                up, at, down = gray[y], gray[y + 1], gray[y + 2]
-                for x in range(width):
-                    gx = up[x + 2] - up[x] + 2 * (at[x + 2] - at[x]) + down[x + 2] - down[x]
-                    gy = down[x] + 2 * down[x + 1] + down[x + 2] - up[x] - 2 * up[x + 1] - up[x + 2]
-                    result[b, 0, y, x] = np.sqrt(gx * gx + gy * gy)
-
-    @njit(parallel=True, fastmath=True)
-    def srm(images, corners, side, result):
-        batch = images.shape[0]
-        for b in prange(batch):
-            total = np.zeros((side + 4, side + 4), np.float32)
-            top, left = corners[b]
-            for y in range(side):
-                for x in range(side):
-                    total[y + 2, x + 2] = scale * (
-                        np.float32(images[b, 0, top + y, left + x])
-                        + np.float32(images[b, 1, top + y, left + x])
-                        + np.float32(images[b, 2, top + y, left + x])
-                    )
-            d1 = np.empty((side, side + 4), np.float32)
-            d2 = np.empty((side, side + 4), np.float32)
-            for y in range(side):
-                for x in range(side + 4):
-                    d1[y, x] = total[y + 1, x] - 2 * total[y + 2, x] + total[y + 3, x]
-                    d2[y, x] = total[y, x] - 2 * total[y + 2, x] + total[y + 4, x]
-            for y in range(side):
-                row, a, c = total[y + 2], d1[y], d2[y]
-                for x in range(side):
-                    inner = a[x + 1] - 2 * a[x + 2] + a[x + 3]
-                    kv = 2 * (c[x + 1] - 2 * c[x + 2] + c[x + 3]) - 6 * inner
-                    kv += 2 * (a[x] - 2 * a[x + 2] + a[x + 4]) - (c[x] - 2 * c[x + 2] + c[x + 4])
-                    h2 = row[x + 1] - 2 * row[x + 2] + row[x + 3]
-                    result[b, 0, y, x] = min(max(inner * np.float32(-0.25), np.float32(-3)), np.float32(3))
-                    result[b, 1, y, x] = min(max(kv * np.float32(1 / 12), np.float32(-3)), np.float32(3))
-                    result[b, 2, y, x] = min(max(h2 * np.float32(0.5), np.float32(-3)), np.float32(3))
-
-    @njit(parallel=True)
-    def select(images, side, table, indices):
-        batch, _, height, width = images.shape
-        rows, columns = height // side, width // side
-        for b in prange(batch):
-            best, winner = 2**62, 0
-            level = np.empty(side, np.int32)
-            for patch in range(rows * columns):
-                top, left = patch // columns * side, patch % columns * side
-                total = 0
-                for y in range(top, top + side):
-                    for x in range(side):
-                        level[x] = (
-                            299 * np.int32(images[b, 0, y, left + x])
-                            + 587 * np.int32(images[b, 1, y, left + x])
-                            + 114 * np.int32(images[b, 2, y, left + x])
-                        ) // 1000
-                    for x in range(side - 1):
-                        total += table[abs(level[x + 1] - level[x])]
-                if total < best:
-                    best, winner = total, patch
-            indices[b] = winner
-
-    return sobel, srm, select
-
-
-def _numba_sobel(images: Tensor) -> tuple[Tensor]:
-    result = torch.empty(len(images), 1, *images.shape[-2:])
-    _numba_kernels()[0](images.numpy(), result.numpy())
-    return (result,)
-
-
-def _numba_srm(images: Tensor, corners: np.ndarray | None = None, side: int = PATCH) -> tuple[Tensor]:
-    result = torch.empty(len(images), 3, side, side)
-    corners = np.zeros((len(images), 2), np.int64) if corners is None else corners
-    _numba_kernels()[1](images.numpy(), corners, side, result.numpy())
-    return (result,)
-
-
-def _numba_indices(images: Tensor) -> Tensor:
-    table = np.rint(2**24 / (1 + np.arange(256) ** 2)).astype(np.int64)
-    indices = torch.empty(len(images), dtype=torch.int64)
-    _numba_kernels()[2](images.numpy(), PATCH, table, indices.numpy())
-    return indices
-
-
-def _numba_views(images: Tensor) -> tuple[Tensor, ...]:
-    indices = _numba_indices(images).numpy()
-    columns = images.shape[-1] // PATCH
-    corners = np.stack((indices // columns, indices % columns), axis=1) * PATCH
-    return images.float() / 255, *_numba_sobel(images), *_numba_srm(images, corners)
 
 
 @functools.cache
@@ -304,7 +193,7 @@ def _bmrl_views(images: Tensor) -> tuple[Tensor, ...]:
 def _ours(
     function: Callable[[Tensor], tuple[Tensor, ...]], in_aten: Callable[[Tensor], tuple[Tensor, ...]]
 ) -> dict[str, Provider]:
-    """The operator as it comes and compiled; on a GPU also without its kernels."""
+    """The operator eager and compiled; on a GPU also without its kernels."""
     return {
         "bmrl": Provider(function),
         "bmrl compiled": Provider(lambda images: _compiled(function)(images)),
@@ -320,24 +209,24 @@ OPERATORS = {
         224,
         4 * 224**2,
         lambda images: (ops.sobel(images.double() / 255),),
-        _ours(_bmrl_sobel, lambda images: (sobel_in_aten(images, torch.float32),))
+        _ours(_bmrl_sobel, lambda images: (edges.sobel(images, torch.float32),))
         | {
             "conv2d": Provider(_conv_sobel),
             "kornia": Provider(_kornia_sobel, border=1),
             "OpenCV": Provider(_opencv_sobel, devices=_CPU),
-            "numba": Provider(_numba_sobel, devices=_CPU),
+            "numba": Provider(numba_loops.sobel, devices=_CPU),
         },
     ),
     "srm": Operator(
         PATCH,
         3 * 4 * PATCH**2,
         lambda images: (ops.srm(images.double() / 255),),
-        _ours(_bmrl_srm, lambda images: (srm_in_aten(images, 3.0, torch.float32),))
+        _ours(_bmrl_srm, lambda images: (noise.srm(images, 3.0, torch.float32),))
         | {
             "conv2d": Provider(_conv_srm),
             "kornia": Provider(_kornia_srm),
             "OpenCV": Provider(_opencv_srm, devices=_CPU),
-            "numba": Provider(_numba_srm, devices=_CPU),
+            "numba": Provider(lambda images: numba_loops.srm(images, PATCH), devices=_CPU),
         },
     ),
     "selector": Operator(
@@ -348,7 +237,7 @@ OPERATORS = {
         | {
             "plain": Provider(_plain_selector),
             "scikit-image": Provider(_skimage_selector, largest_batch=32, devices=_CPU),
-            "numba": Provider(lambda images: _crop(images, _numba_indices(images)), devices=_CPU),
+            "numba": Provider(lambda images: _crop(images, numba_loops.richest_index(images, PATCH)), devices=_CPU),
         },
     ),
     "views": Operator(
@@ -359,12 +248,12 @@ OPERATORS = {
             ops.sobel(images.double() / 255),
             ops.srm(_skimage_selector(images)[0].double() / 255),
         ),
-        _ours(_bmrl_views, lambda images: views_in_aten(images, PATCH, 3.0, torch.float32)[:3])
+        _ours(_bmrl_views, lambda images: view_extraction.views(images, PATCH, 3.0, torch.float32)[:3])
         | {
             "conv2d": Provider(_conv_views),
             "kornia": Provider(_kornia_views, border=1),
             "OpenCV, scikit-image": Provider(_opencv_views, largest_batch=32, devices=_CPU),
-            "numba": Provider(_numba_views, devices=_CPU),
+            "numba": Provider(lambda images: numba_loops.views(images, PATCH), devices=_CPU),
         },
     ),
 }

@@ -8,20 +8,18 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import json
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.harness import environment, gpu_seconds, speedup
+from benchmarks.harness import gpu_seconds, speedup, write_results
 from bmrl.encoders import AppearanceEncoder, EdgeEncoder, NoiseEncoder
 from bmrl.export.standalone.artifact_runtime import keep_freed_memory
 from bmrl.models import MultiPerspectiveVisualEncoder, paper_views
 
 _BATCHES = (1, 8)
-_SECONDS_A_CASE = 2.0
+_SECONDS_PER_CASE = 2.0
 ENCODERS = {
     "AE": (AppearanceEncoder, (3, 224, 224)),
     "EE": (EdgeEncoder, (1, 224, 224)),
@@ -64,17 +62,13 @@ def record(request):
     measurements: list[EncoderMeasurement] = []
     yield measurements
     out, device = request.config.getoption("--out"), request.config.getoption("--on")
-    if out and measurements:
-        plain = {(m.encoder, m.batch): m for m in measurements if m.provider == PLAIN}
-        rows = [
-            dataclasses.asdict(m) | {"speedup_over_plain": speedup(plain[m.encoder, m.batch], m)}
-            for m in measurements
-            if (m.encoder, m.batch) in plain
-        ]
-        Path(out).mkdir(parents=True, exist_ok=True)
-        content = {"environment": environment(device), "measurements": rows}
-        Path(out, f"encoders_{device}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        Path(out, f"encoders_{device}.md").write_text(_table(rows, content["environment"]), encoding="utf-8")
+    plain = {(m.encoder, m.batch): m for m in measurements if m.provider == PLAIN}
+    rows = [
+        dataclasses.asdict(m) | {"speedup_over_plain": speedup(plain[m.encoder, m.batch], m)}
+        for m in measurements
+        if (m.encoder, m.batch) in plain
+    ]
+    write_results(out, "encoders", device, rows, _table)
 
 
 def _table(rows, environment):
@@ -127,7 +121,7 @@ def test_encoder(benchmark, request, record, encoder, provider, batch):
         else:
             began = time.perf_counter()
             run(inputs)
-            rounds = min(max(int(_SECONDS_A_CASE / (time.perf_counter() - began)), 5), 100)
+            rounds = min(max(int(_SECONDS_PER_CASE / (time.perf_counter() - began)), 5), 100)
             benchmark.pedantic(run, (inputs,), rounds=rounds, iterations=1, warmup_rounds=1)
             stats = benchmark.stats.stats
             median, low, high = stats.median, stats.q1, stats.q3

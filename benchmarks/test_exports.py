@@ -2,19 +2,16 @@
 
 python -m pytest benchmarks/test_exports.py [--out FOLDER]
 
-Untrained weights: this is about speed alone. Float32 formats still have to answer as the model does. Speed is measured
-twice: as a Python process comes, and with freed memory kept, as ``bmrl`` and the served model do.
+Untrained weights: only speed matters. Float32 formats must still agree with the model. Speed is measured
+twice: in an unmodified Python process, and with freed memory kept, as ``bmrl`` and the served model do.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 
-from benchmarks.harness import environment
+from benchmarks.harness import write_results
 from bmrl.export import FORMATS, compare_formats
 from bmrl.export.comparison import measure_speed
 from bmrl.export.standalone.artifact_runtime import keep_freed_memory
@@ -33,19 +30,21 @@ def test_every_format(request, tmp_path):
     tables = {"as a process comes": comparison}
     keep_freed_memory()
     tables["with freed memory kept"] = measure_speed(comparison, model, images)
-    out = request.config.getoption("--out")
-    if out:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        found = environment("cpu")
-        content = {
-            "environment": found,
-            "measurements": {name: table.to_dict()["rows"] for name, table in tables.items()},
-        }
-        Path(out, "exports_cpu.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        page = (
-            f"{found['device']}, {found['threads']} threads, torch {found['torch']}; quartiles in brackets. The "
-            "weights are random, so that the last three columns say nothing of bf16 and int8.\n"
-        )
-        for name, table in tables.items():
-            page += f"\n{name[0].upper()}{name[1:]}:\n\n{table.to_markdown()}\n"
-        Path(out, "exports_cpu.md").write_text(page, encoding="utf-8")
+    write_results(
+        request.config.getoption("--out"),
+        "exports",
+        "cpu",
+        {name: table.to_dict()["rows"] for name, table in tables.items()},
+        lambda _, environment: _page(tables, environment),
+    )
+
+
+def _page(tables, environment):
+    """The measurements as a Markdown page."""
+    page = (
+        f"{environment['device']}, {environment['threads']} threads, torch {environment['torch']}; quartiles in "
+        "brackets. The weights are random, so that the last three columns say nothing about bf16 and int8.\n"
+    )
+    for name, table in tables.items():
+        page += f"\n{name[0].upper()}{name[1:]}:\n\n{table.to_markdown()}\n"
+    return page

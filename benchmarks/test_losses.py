@@ -6,20 +6,18 @@ python -m pytest benchmarks/test_losses.py [--on cuda] [--out FOLDER]
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.harness import environment, gpu_seconds, speedup
+from benchmarks.harness import gpu_seconds, speedup, write_results
 from benchmarks.losses import LOSSES, added_memory, gradients
 
 _CHECKED = 1500
 """Rows of the batch on which answers are compared; enough for ours to be cut into chunks."""
-_SECONDS_A_CASE = 2.0
+_SECONDS_PER_CASE = 2.0
 _NO_RATIO = dict.fromkeys(("median", "low", "high"), float("nan"))
 _PACKAGES = {"pytorch-metric-learning": "pytorch_metric_learning", "open_clip": "open_clip"}
 
@@ -58,12 +56,7 @@ def record(request):
     measurements: list[LossMeasurement] = []
     yield measurements
     out, device = request.config.getoption("--out"), request.config.getoption("--on")
-    if out and measurements:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        rows = _with_ratios(measurements)
-        content = {"environment": environment(device), "measurements": rows}
-        Path(out, f"losses_{device}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        Path(out, f"losses_{device}.md").write_text(_table(rows, content["environment"]), encoding="utf-8")
+    write_results(out, "losses", device, _with_ratios(measurements), _table)
 
 
 def _with_ratios(measurements):
@@ -124,7 +117,7 @@ def test_loss(benchmark, request, record, loss, provider, batch):
         memory = added_memory(loss, provider, batch) if sys.platform == "linux" else None
         began = time.perf_counter()
         gradients(how.run, inputs)
-        rounds = min(max(int(_SECONDS_A_CASE / (time.perf_counter() - began)), 3), 500)
+        rounds = min(max(int(_SECONDS_PER_CASE / (time.perf_counter() - began)), 3), 500)
         benchmark.pedantic(gradients, (how.run, inputs), rounds=rounds, iterations=1, warmup_rounds=1)
         stats = benchmark.stats.stats
         median, low, high = stats.median, stats.q1, stats.q3

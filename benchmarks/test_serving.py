@@ -1,4 +1,4 @@
-"""A real Triton server asked by 64 clients at once, beside the same file run in this process, on this CPU.
+"""A real Triton server asked by 64 clients at once, compared with the same file run in this process, on this CPU.
 
 python -m pytest benchmarks/test_serving.py [--out FOLDER]
 """
@@ -6,15 +6,13 @@ python -m pytest benchmarks/test_serving.py [--out FOLDER]
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.harness import environment
+from benchmarks.harness import write_results
 from bmrl.export import FORMATS, AsyncTritonClient, TritonServer, export_model, load_artifact, write_triton_repository
 from bmrl.export.standalone.artifact_runtime import keep_freed_memory
 from bmrl.export.triton.server.readiness import count_answers
@@ -30,26 +28,25 @@ def record(request):
     """The rows of this module, written at its end."""
     rows = []
     yield rows
-    out = request.config.getoption("--out")
-    if out and rows:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        found = environment("cpu")
-        content = {"environment": found, "measurements": rows}
-        Path(out, "serving_cpu.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        lines = [
-            f"{found['device']}, {found['threads']} threads, torch {found['torch']}. Images a second: {_CLIENTS} "
-            "clients that send one image at a time, and the same file in one process in the best of batches "
-            f"{', '.join(map(str, _BATCHES))}; the median of {_ROUNDS} rounds of both, with the range of the ratio.",
-            "",
-            "| preset | format | served | in process | ratio | mean batch | latency, s: median | 99 % |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        for row in rows:
-            ratio = "{:.2f} ({:.2f}-{:.2f})".format(*(row["ratio"][key] for key in ("median", "low", "high")))
-            cells = [row["preset"], row["format"], f"{row['served']:.3g}", f"{row['in_process']:.3g}", ratio]
-            cells += [f"{row['mean_batch']:.1f}", f"{row['latency_median_s']:.2g}", f"{row['latency_99_s']:.2g}"]
-            lines.append("| " + " | ".join(cells) + " |")
-        Path(out, "serving_cpu.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_results(request.config.getoption("--out"), "serving", "cpu", rows, _table)
+
+
+def _table(rows, environment):
+    """The measurements as a Markdown page."""
+    lines = [
+        f"{environment['device']}, {environment['threads']} threads, torch {environment['torch']}. Images per second: "
+        f"{_CLIENTS} clients that send one image at a time, and the same file in one process in the best of batches "
+        f"{', '.join(map(str, _BATCHES))}; the median of {_ROUNDS} rounds of both, with the range of the ratio.",
+        "",
+        "| preset | format | served | in process | ratio | mean batch | latency, s: median | 99 % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ratio = "{:.2f} ({:.2f}-{:.2f})".format(*(row["ratio"][key] for key in ("median", "low", "high")))
+        cells = [row["preset"], row["format"], f"{row['served']:.3g}", f"{row['in_process']:.3g}", ratio]
+        cells += [f"{row['mean_batch']:.1f}", f"{row['latency_median_s']:.2g}", f"{row['latency_99_s']:.2g}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 async def _ask(url, images, expected):
@@ -72,7 +69,7 @@ async def _ask(url, images, expected):
 
 
 def _in_process(run, images):
-    """Return images a second."""
+    """Return images per second."""
     rates = []
     for batch in _BATCHES:
         some = images.repeat(-(-batch // len(images)), 1, 1, 1)[:batch]

@@ -63,13 +63,13 @@ def check_same_device(name: str, tensor: Tensor, other_name: str, other: Tensor)
 
 
 def check_number(name: str, value: Any) -> None:
-    """Check for one real number, finite or not; truth values are none."""
+    """Check for one real number, finite or not; bool is not accepted."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real | torch.SymInt | torch.SymFloat):
         raise DTypeError(f"{name}: expected a number, got {described(value)}")
 
 
 def check_integer(name: str, value: Any, *, least: int | None = None, most: int | None = None) -> None:
-    """Check for an integer, not below ``least`` and not above ``most``; truth values are none."""
+    """Check for an integer, not below ``least`` and not above ``most``; bool is not accepted."""
     wanted = (
         "an integer" + (f" >= {least}" if least is not None else "") + (f" and <= {most}" if most is not None else "")
     )
@@ -80,10 +80,10 @@ def check_integer(name: str, value: Any, *, least: int | None = None, most: int 
 
 
 def check_path(name: str, value: Any) -> Path:
-    """Return a path of text as a Path; whether it exists is not looked at.
+    """Return a path of text as a Path; whether it exists is not checked.
 
     Raises:
-        DTypeError: it is no path, or one of bytes.
+        DTypeError: it is not a path, or a path of bytes.
         RangeError: it is empty, or holds a null character.
     """
     if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
@@ -94,7 +94,7 @@ def check_path(name: str, value: Any) -> Path:
 
 
 def check_switch(name: str, value: Any) -> None:
-    """Check for True or False; any other value, such as "false" or a module, would count as on."""
+    """Check for True or False; any other value, such as "false" or a module, would count as True."""
     if not isinstance(value, bool):
         raise DTypeError(f"{name}: expected True or False, got {described(value)}")
 
@@ -114,7 +114,7 @@ def check_not_negative(name: str, value: float) -> None:
 
 
 def described(value: Any) -> str:
-    """Return a plain value as it is written, of anything else the type."""
+    """Return the repr of a plain value, or the type's name of any other."""
     plain = value is None or isinstance(value, bool | int | float | complex | str | bytes)
     try:
         text = repr(value) if plain else type(value).__name__

@@ -1,4 +1,4 @@
-"""Whether images can be pictures in [0, 1], where a look is nearly free (see :func:`~bmrl._transforms.has_values`)."""
+"""Whether the values of images can lie in [0, 1], checked where it is cheap (:func:`~bmrl._transforms.has_values`)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["check_contrast", "check_unit_range"]
 _OVERSHOOT = 0.45
 """How far a value may lie beyond [0, 1].
 
-No bicubic resampling overshoots further, whatever it resamples: the absolute weights of the sharpest in use (a = -0.75)
+No bicubic resampling overshoots further on any image: the absolute weights of the sharpest in use (a = -0.75)
 sum to at most 1.375 along an axis, and (1.375 ** 2 - 1) / 2 = .445. Dark pixels of what was normalized by a mean and a
-deviation, or only shifted to [-0.5, 0.5], lie further out, and so does what counts to 255.
+deviation, or only shifted to [-0.5, 0.5], lie further out, and so do images in 0..255.
 """
 
 
 def check_unit_range(name: str, images: Tensor) -> None:
-    """Check that floating point images lie in [0, 1], but for the overshoot of resampling; NaN passes."""
+    """Check that floating point images lie in [0, 1], except for the overshoot of resampling; NaN passes."""
     low, high = _extremes(images)
     if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
         raise RangeError(f"{name}: expected floating point values in [0, 1], got {low:.4g}..{high:.4g}")
@@ -37,7 +37,7 @@ def check_contrast(name: str, images: Tensor) -> None:
 
 
 def _extremes(images: Tensor) -> tuple[float, float]:
-    """The least and the largest value, or zeros where there is none or no look."""
+    """The smallest and the largest value, or zeros where there are none or they are not checked."""
     if not images.is_floating_point() or not has_values(images) or images.numel() == 0:
         return 0.0, 0.0
     low, high = (float(extreme) for extreme in images.detach().aminmax())

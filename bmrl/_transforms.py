@@ -15,9 +15,9 @@ def is_transformed() -> bool:
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether looking at the values is possible and nearly free: on the CPU, neither traced nor transformed nor fake.
+    """Whether reading the values is possible and cheap: on the CPU, neither traced nor transformed nor fake.
 
-    A look at a GPU's tensor would make every step wait for the GPU.
+    Reading a GPU's tensor would synchronize in every step.
     """
     return tensor.device.type == "cpu" and not (torch.compiler.is_compiling() or _is_traced(tensor) or is_transformed())
 

@@ -25,7 +25,7 @@ dfacc = DFACCLoss(NUM_GENERATORS, embed_dim=64)
 optimizer = torch.optim.AdamW(
     [
         {"params": [*backbone.parameters(), *head.parameters()]},
-        {"params": dfacc.parameters(), "lr": 50 * 1e-3, "weight_decay": 0.0},  # the centers, at a rate of their own
+        {"params": dfacc.parameters(), "lr": 50 * 1e-3, "weight_decay": 0.0},  # the centers
     ],
     lr=1e-3,
 )

@@ -13,7 +13,9 @@ total (eq. 12)                                                        :class:`BM
 
 from bmrl.losses.alignment import LanguageAlignmentLoss, language_alignment_loss
 from bmrl.losses.center import ContrastiveCenterLoss, contrastive_center_loss
-from bmrl.losses.contrastive import CMCLoss, CPCLoss, contrastive_loss
+from bmrl.losses.contrastive import contrastive_loss
+from bmrl.losses.cross_modal import CMCLoss
+from bmrl.losses.cross_perspective import CPCLoss
 from bmrl.losses.dfacc import DFACCLoss, DFACCTerms, dfacc_loss, dfacc_terms
 from bmrl.losses.objective import BMRLObjective, ObjectiveResult
 

@@ -1,4 +1,4 @@
-"""Checks of the numbers that losses take beside their batches."""
+"""Checks of the numbers that losses take next to their batches."""
 
 from __future__ import annotations
 
@@ -31,7 +31,5 @@ def check_weight(name: str, value: float) -> None:
 
 def check_count(name: str, value: int | None, *, optional: bool = False) -> None:
     """Check for an integer above zero, or None where that is allowed."""
-    if value is None and optional:
-        return
-    check_integer(name, value)
-    check_positive(name, value)  # type: ignore[arg-type]
+    if value is not None or not optional:
+        check_integer(name, value, least=1)

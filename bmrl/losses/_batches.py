@@ -1,4 +1,4 @@
-"""Checks of the batches that losses take: rows, their labels, and the centers that labels choose from."""
+"""Checks of the batches that losses take: rows, their partners, their labels, and the centers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from bmrl._checks import check_dtype, check_floating, check_same_device, check_s
 from bmrl._transforms import has_values
 from bmrl.errors import RangeError, ShapeError
 
+__all__ = ["check_batch", "check_clusters", "check_finite", "check_labels", "check_paired"]
+
 
 def check_batch(name: str, rows: Tensor) -> None:
     """Check for a floating-point batch ``(batch, dim)`` with at least one row: the mean of none is undefined."""
@@ -20,8 +22,17 @@ def check_batch(name: str, rows: Tensor) -> None:
         raise ShapeError(f"{name}: expected batch >= 1, got 0 (shape {tuple(rows.shape)})")
 
 
+def check_paired(name: str, rows: Tensor, other_name: str, other: Tensor) -> None:
+    """Check for a floating-point batch of the shape and on the device of another, row for row."""
+    check_shape(name, rows, "batch dim")
+    check_floating(name, rows)
+    if rows.shape != other.shape:
+        raise ShapeError(f"{name}: expected the shape of {other_name} {tuple(other.shape)}, got {tuple(rows.shape)}")
+    check_same_device(name, rows, other_name, other)
+
+
 def check_finite(name: str, rows: Tensor, *, squares: bool = False) -> None:
-    """Check ``(batch, dim)`` for NaN and infinities, where that does not make a GPU wait.
+    """Check ``(batch, dim)`` for NaN and infinities, where that does not synchronize a GPU.
 
     With ``squares``, check also that squared distances, computed in float32 at least, stay finite.
     """
@@ -45,9 +56,9 @@ def check_finite(name: str, rows: Tensor, *, squares: bool = False) -> None:
 
 
 def check_labels(labels: Tensor, rows_name: str, rows: Tensor, *, num_generators: int | None = None) -> None:
-    """Check that ``labels`` holds one int64 label a row, and their range where that does not make a GPU wait.
+    """Check that ``labels`` holds one int64 label per row, and their range where that does not synchronize a GPU.
 
-    There it is left to the assertions of the indexing kernels.
+    On a GPU it is left to the assertions of the indexing kernels.
     """
     check_shape("labels", labels, "batch", batch=rows.shape[0])
     check_dtype("labels", labels, torch.int64)

@@ -7,26 +7,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bmrl.losses._arguments import check_count
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DENSE_BATCH = 1024
-"""Largest batch whose pairs are all held at once, unless ``chunk_size`` says otherwise."""
+"""Largest batch whose pairs are all held at once, unless ``chunk_rows`` says otherwise."""
 
 
-def rows_a_chunk(chunk_size: int | None, batch: int, *, of_large: int) -> int:
+def rows_per_chunk(chunk_rows: int | None, batch: int, *, of_large: int) -> int:
     """How many rows of the ``(batch, batch)`` matrix of pairs are held at once; ``batch`` means all of them.
 
     Args:
-        chunk_size: what the user chose, or None.
+        chunk_rows: what the user chose, or None.
         batch: rows of the batch.
-        of_large: where the user chose nothing and the batch is larger than :data:`DENSE_BATCH`.
+        of_large: rows where the user chose nothing and the batch is larger than :data:`DENSE_BATCH`.
     """
-    if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
-        return min(int(chunk_size), batch)
+    if chunk_rows is not None:
+        return min(int(chunk_rows), batch)
     return batch if batch <= DENSE_BATCH else max(of_large, 1)
 
 
@@ -55,7 +52,7 @@ def check_no_vmap() -> None:
     if any(
         level.key() == torch._C._functorch.TransformType.Vmap for level in torch._C._functorch.get_interpreter_stack()
     ):
-        raise RuntimeError("chunk_size: expected at least the batch under torch.vmap, chunks have no rule for it")
+        raise RuntimeError("chunk_rows: expected at least the batch under torch.vmap, chunks have no rule for it")
 
 
 class _OnlyOnce(torch.autograd.Function):
@@ -69,4 +66,4 @@ class _OnlyOnce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> Tensor:
-        raise RuntimeError("chunk_size: expected at least the batch for a second derivative, chunks have none")
+        raise RuntimeError("chunk_rows: expected at least the batch for a second derivative, chunks have none")

@@ -1,7 +1,7 @@
 """Euclidean distances from differences, exact for near-duplicates, and as fast as PyTorch has them.
 
 The matrix-product form, the choice of ``torch.cdist`` above 25 rows, loses near-duplicates to rounding. On a CPU
-``torch.pdist`` is vectorized and takes a fraction of the time a pair that ``torch.cdist`` takes.
+``torch.pdist`` is vectorized and takes a fraction of ``torch.cdist``'s time per pair.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The batches of all processes as one: what ``gather=True`` does.
 
-Before anything else is exchanged, the processes tell each other what they are about to give. Whatever does not fit is
-found by all of them, and all raise the same error: none waits for a process that has already given up.
+Before tensors are exchanged, the processes exchange descriptions of them. All processes find the same mismatch and
+raise the same error, so that none waits for a process that has already failed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def gather_rows(rows: Mapping[str, Any], *, group: ProcessGroup | None, same: Ma
     """Concatenate tensors over all processes of a group, in the order of their ranks.
 
     Each process then computes the loss of the whole batch. In the backward pass it takes the part of the gradient
-    that belongs to its own rows, times the number of processes, which the mean over processes takes back.
+    that belongs to its own rows, times the number of processes, which cancels in the mean over processes.
 
     The number of rows may differ between processes, and be 0.
 
@@ -61,11 +61,11 @@ def gather_rows(rows: Mapping[str, Any], *, group: ProcessGroup | None, same: Ma
         same: what else must be equal in all processes, by name: plain values, or tensors of one dtype and shape.
 
     Returns:
-        The tensors in their order; the same ones where there is but one process.
+        The tensors in their order; the same objects if there is only one process.
 
     Raises:
-        ShapeError, DTypeError, DeviceError, ConfigError: in *all* processes, with one text: the tensors of a process
-            do not fit each other, or those of one process do not fit those of another, or ``same`` is not the same.
+        ShapeError, DTypeError, DeviceError, ConfigError: in *all* processes, with one message: the tensors of a process
+            do not match each other or those of another process, or ``same`` differs.
     """
     if not _has_peers(group):
         return list(rows.values())
@@ -104,7 +104,7 @@ def _has_peers(group: ProcessGroup | None) -> bool:
 
 
 class _Rows(NamedTuple):
-    """What the processes have to know of a tensor before they exchange it."""
+    """What the processes compare of a tensor before they exchange it."""
 
     dtype: str
     shape: tuple[int | str, ...]
@@ -115,7 +115,7 @@ class _Rows(NamedTuple):
 
 
 class _Description(NamedTuple):
-    """What one process is about to give, or the error that it found in it."""
+    """What one process is about to exchange, or the error that it found in it."""
 
     problem: BMRLError | None
     num_rows: int
@@ -149,7 +149,7 @@ def _describe(rows: Mapping[str, Any], same: Mapping[str, object]) -> _Descripti
 
 
 def _in_words(value: object) -> str | _Rows:
-    """A setting in words that are equal in all processes where it is."""
+    """A setting as text that is equal in all processes where the setting is."""
     if isinstance(value, Tensor):
         return _Rows(str(value.dtype), tuple(value.shape), value.device.type)
     if value is None or isinstance(value, bool | str):
@@ -162,7 +162,7 @@ def _in_words(value: object) -> str | _Rows:
 
 
 def _check_agreement(descriptions: list[_Description], ranks: list[int]) -> None:
-    """Raise one error for all processes, unless their descriptions fit together."""
+    """Raise the same error in all processes, unless their descriptions match."""
     for rank, description in zip(ranks, descriptions, strict=True):
         if (problem := description.problem) is not None:
             raise type(problem)(f"{problem} in process {rank}")
@@ -175,7 +175,7 @@ def _check_agreement(descriptions: list[_Description], ranks: list[int]) -> None
 
 
 def _error_of(values: list[Any]) -> type[BMRLError]:
-    """The class that fits the difference of these descriptions."""
+    """The class of error for the difference between these descriptions."""
     tensors = [value for value in values if isinstance(value, _Rows)]
     if not tensors:
         return ConfigError

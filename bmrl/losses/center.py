@@ -1,6 +1,6 @@
 r"""The contrastive-center loss of Qi & Su, "Contrastive-center loss for deep neural networks", ICIP 2017.
 
-The baseline (VCC) that the DFACC loss is compared with.
+The baseline (VCC, "vanilla" in arXiv:2504.14129) that the DFACC loss is compared with.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def contrastive_center_loss(
                                     {\sum_{j \ne k(u)} \lVert y_u - c_j \rVert_2^2 + \delta}
 
     Args:
-        embeddings: ``(batch, dim)``, floating point, batch >= 1; one row a sample.
+        embeddings: ``(batch, dim)``, floating point, batch >= 1; one row per sample.
         labels: ``(batch,)`` int64 in 0..num_generators-1. Values, like those of the other tensors, are checked on
-            the CPU alone: a check would make a GPU wait, and its indexing kernel asserts the range of labels.
+            the CPU only: a check would synchronize a GPU, whose indexing kernel asserts the range of labels anyway.
         centers: ``(num_generators, dim)``, floating point; row k is the center of generator k.
-        delta: > 0, keeps the denominator from 0; in squared units of the embeddings.
+        delta: > 0, keeps the denominator from 0; in the squared unit of the embeddings.
         reduction: ``"sum"`` over the batch as published; ``"mean"``, which does not grow with the batch; or
             ``"none"``, the term of each row.
         gather: the batch is that of all processes, see :func:`dfacc_loss`.
@@ -65,6 +65,7 @@ def contrastive_center_loss(
         ConfigError: ``group`` without ``gather``, or settings that differ between processes.
 
     Example:
+        >>> import torch
         >>> centers = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
         >>> contrastive_center_loss(torch.tensor([[0.0, 0.0]]), torch.tensor([0]), centers)
         tensor(0.2500)
@@ -90,7 +91,7 @@ def contrastive_center_loss(
 class ContrastiveCenterLoss(nn.Module):
     """Module form of :func:`contrastive_center_loss`, which owns the centers.
 
-    Give ``centers`` a learning rate of its own and no weight decay.
+    Give ``centers`` its own learning rate (50 times the model's is a good start) and no weight decay.
 
     Args:
         num_generators: number of centers, >= 1.
@@ -104,8 +105,12 @@ class ContrastiveCenterLoss(nn.Module):
 
     Raises:
         DTypeError, RangeError: an argument is of the wrong type or out of range.
+        ConfigError: ``group`` without ``gather``.
+
+    Source: Qi & Su, "Contrastive-center loss for deep neural networks", ICIP 2017.
 
     Example:
+        >>> import torch
         >>> loss = ContrastiveCenterLoss(num_generators=7, embed_dim=16)
         >>> loss(torch.randn(4, 16), torch.tensor([0, 3, 3, 6])).shape
         torch.Size([])
@@ -133,7 +138,18 @@ class ContrastiveCenterLoss(nn.Module):
         self.centers = nn.Parameter(random_centers(num_generators, embed_dim, init))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of ``embeddings`` ``(batch, embed_dim)`` with ``labels`` ``(batch,)``."""
+        """The loss of a labeled batch.
+
+        Args:
+            embeddings: ``(batch, embed_dim)``, floating point, batch >= 1.
+            labels: ``(batch,)`` int64 in 0..num_generators-1.
+
+        Returns:
+            As :func:`contrastive_center_loss`: a scalar, >= 0, or ``(batch,)`` for ``reduction="none"``.
+
+        Raises:
+            ShapeError, DTypeError, DeviceError, RangeError, ConfigError: as :func:`contrastive_center_loss`.
+        """
         if self.gather:
             embeddings, labels = gather_for(self, self._group, embeddings=embeddings, labels=labels)
         return contrastive_center_loss(embeddings, labels, self.centers, delta=self.delta, reduction=self.reduction)

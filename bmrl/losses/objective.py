@@ -9,15 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bmrl._checks import check_choice, check_number, check_shape, check_switch
-from bmrl.errors import ConfigError, DTypeError, RangeError
+from bmrl._checks import check_choice, check_shape, check_share, check_switch
+from bmrl.errors import ConfigError, DTypeError
 from bmrl.losses._arguments import check_count, check_weight
 from bmrl.losses._batches import check_batch, check_finite, check_labels
 from bmrl.losses._gather import GroupReference, check_gather, gather_for
 from bmrl.losses._precision import compute_dtype, no_autocast
 from bmrl.losses.alignment import Direction, LanguageAlignmentLoss
 from bmrl.losses.center import ContrastiveCenterLoss
-from bmrl.losses.contrastive import CMCLoss, CPCLoss, Targets
+from bmrl.losses.contrastive import Targets  # noqa: TC001 - recipes read the annotations at run time
+from bmrl.losses.cross_modal import CMCLoss
+from bmrl.losses.cross_perspective import CPCLoss
 from bmrl.losses.dfacc import DFACCLoss
 
 if TYPE_CHECKING:
@@ -96,12 +98,12 @@ class BMRLObjective(nn.Module):
 
     A term of weight 0 is not computed and owns no parameters: under distributed training give weight 0 to the terms
     of a branch that is off. All parameters are centers, temperatures and the attention gate of ``cmc``: put
-    ``objective.parameters()`` into a group with a learning rate of its own (50 times the model's is a good start) and
-    no weight decay, and save the ``state_dict`` beside the model's.
+    ``objective.parameters()`` into a group with its own learning rate (50 times the model's is a good start) and
+    no weight decay, and save the ``state_dict`` together with the model's.
 
     Args:
         config: anything with ``num_generators`` and ``embed_dim``, such as a ``BMRLConfig``.
-        weights: weight >= 0 by name of term; those not named weigh 1.
+        weights: weight >= 0 per name of a term; terms not named have weight 1.
         margin: of the DFACC loss.
         inter_weight: of the DFACC loss.
         dfacc_on: what ``dfacc`` and ``vcc`` act on: ``"embedding"``, the normalized image embedding, or
@@ -113,7 +115,7 @@ class BMRLObjective(nn.Module):
         kl_direction: ``direction`` of :func:`language_alignment_loss`.
         kl_detach: ``detach`` of :func:`language_alignment_loss`.
         label_smoothing: of ``dfa``, in [0, 1).
-        chunk_size: of :func:`dfacc_loss` and :func:`contrastive_loss`.
+        chunk_rows: of :func:`dfacc_loss` and :func:`contrastive_loss`.
         gather: the batch of every term is that of all processes, see :func:`dfacc_loss`. The parameters of all
             processes are set to those of the first.
         group: see :func:`dfacc_loss`.
@@ -123,11 +125,12 @@ class BMRLObjective(nn.Module):
         DTypeError, RangeError: an argument is of the wrong type or out of range.
 
     Example:
+        >>> import torch
         >>> from types import SimpleNamespace
         >>> objective = BMRLObjective(SimpleNamespace(num_generators=7, embed_dim=16), weights={"dfacc": 0.1})
         >>> output = SimpleNamespace(
         ...     logits=torch.zeros(4, 7), probabilities=torch.full((4, 7), 1 / 7),
-        ...     embedding=F.normalize(torch.ones(4, 16)), predicted_language=None, parsing=None, language=None)
+        ...     embedding=torch.full((4, 16), 0.25), predicted_language=None, parsing=None, language=None)
         >>> result = objective(output, torch.tensor([0, 3, 3, 6]))
         >>> sorted(result.parts), round(result.parts["dfa"].item(), 4)
         (['dfa', 'dfacc'], 1.9459)
@@ -148,7 +151,7 @@ class BMRLObjective(nn.Module):
         kl_direction: Direction = "forward",
         kl_detach: bool = False,
         label_smoothing: float = 0.0,
-        chunk_size: int | None = None,
+        chunk_rows: int | None = None,
         gather: bool = False,
         group: ProcessGroup | None = None,
     ) -> None:
@@ -161,9 +164,7 @@ class BMRLObjective(nn.Module):
         check_switch("kl_detach", kl_detach)
         check_choice("dfacc_on", dfacc_on, ("embedding", "probability"))
         check_choice("metric_loss", metric_loss, ("dfacc", "vcc", "none"))
-        check_number("label_smoothing", label_smoothing)
-        if not 0 <= label_smoothing < 1:
-            raise RangeError(f"label_smoothing: expected >= 0 and < 1, got {label_smoothing}")
+        check_share("label_smoothing", label_smoothing)
         self.weights = _all_weights({} if weights is None else weights)
         self.num_generators = config.num_generators
         self.dfacc_on = dfacc_on
@@ -176,12 +177,12 @@ class BMRLObjective(nn.Module):
         init: CenterInit = "sphere" if on_embedding else "simplex"
         on = {name for name, weight in self.weights.items() if weight > 0}
         on -= {"dfacc", "vcc"} - {metric_loss}
-        dfacc = DFACCLoss(*shape, margin=margin, inter_weight=inter_weight, chunk_size=chunk_size, init=init)
+        dfacc = DFACCLoss(*shape, margin=margin, inter_weight=inter_weight, chunk_rows=chunk_rows, init=init)
         vcc = ContrastiveCenterLoss(*shape, init=init)
         pairing: dict[str, Any] = {
             "temperature": temperature,
             "targets": contrastive_targets,
-            "chunk_size": chunk_size,
+            "chunk_rows": chunk_rows,
         }
         cmc = CMCLoss(spa_batch_size=spa_batch_size, **pairing)
         cpc = CPCLoss(**pairing)

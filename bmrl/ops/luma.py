@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from bmrl._checks import check_images
+from bmrl.ops._aten.luma import luma, output_dtype, unit_range
 
 __all__ = ["Grayscale", "grayscale"]
-
-LUMA_WEIGHTS = (0.299, 0.587, 0.114)
-
-
-def unit_range(images: Tensor) -> Tensor:
-    """Return images in [0, 1] in at least float32: uint8 is divided by 255, floats are taken as they are."""
-    if images.dtype == torch.uint8:
-        return images.float().div_(255)
-    return images.to(torch.promote_types(images.dtype, torch.float32))
-
-
-def output_dtype(images: Tensor) -> torch.dtype:
-    """Return the dtype of an operator's result: float32 for uint8 images, else the images' own."""
-    return torch.float32 if images.dtype == torch.uint8 else images.dtype
 
 
 def grayscale(images: Tensor) -> Tensor:
@@ -29,7 +15,7 @@ def grayscale(images: Tensor) -> Tensor:
 
     Args:
         images: ``(batch, 3, height, width)`` RGB, uint8 in 0..255 or floating point in [0, 1]; images of one
-            channel are returned in [0, 1] as they are. Other floats are taken at their scale.
+            channel are returned in [0, 1] unchanged. Floats in another range are not rescaled.
 
     Returns:
         ``(batch, 1, height, width)``, in [0, 1] where the images are; float32 for uint8 images, else the images' dtype.
@@ -38,7 +24,10 @@ def grayscale(images: Tensor) -> Tensor:
         ShapeError: not four axes, or not 1 or 3 channels.
         DTypeError: neither uint8 nor floating point.
 
+    Source: Recommendation ITU-R BT.601.
+
     Example:
+        >>> import torch
         >>> grayscale(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).item()
         1.0
     """
@@ -46,47 +35,15 @@ def grayscale(images: Tensor) -> Tensor:
     return luma(unit_range(images)).to(output_dtype(images))
 
 
-def luma(images: Tensor) -> Tensor:
-    """Luma of floating point images, ``(batch, 1, height, width)``."""
-    if images.shape[1] == 1:
-        return images
-    red, green, blue = images.split(1, dim=1)
-    return (LUMA_WEIGHTS[0] * red).add_(green, alpha=LUMA_WEIGHTS[1]).add_(blue, alpha=LUMA_WEIGHTS[2])
-
-
-def luma_adjoint(gradient: Tensor, channels: int) -> Tensor:
-    """Gradient of the channels from that of their luma."""
-    if channels == 1:
-        return gradient
-    return torch.cat([weight * gradient for weight in LUMA_WEIGHTS], dim=1)
-
-
-def gray_levels(images: Tensor) -> Tensor:
-    """Return gray levels 0..255 as whole numbers in a floating dtype, ``(batch, height, width)``.
-
-    uint8 images are weighted in whole numbers, ``(299 R + 587 G + 114 B) // 1000``, so that every device agrees
-    to the bit. Floats take ``floor(255 gray + 0.0005)``, which gives the same levels for all float32 and
-    float64 images that were uint8 before; plain truncation would lose a level on many grays.
-    """
-    if images.dtype == torch.uint8:
-        if images.shape[1] == 1:
-            return images[:, 0].float()
-        red, green, blue = images.unbind(dim=1)
-        # Whole numbers below 2**24 are exact in float32, and rounding cannot carry 0.999 to 1.
-        # As floats before they are weighted: compiled by PyTorch 2.11, ``add_`` multiplies whole bytes by ``alpha``.
-        weighted = red.float().mul_(299).add_(green.float(), alpha=587).add_(blue.float(), alpha=114)
-        return weighted.mul_(0.001).floor_()
-    return levels_of_luma(luma(unit_range(images)))
-
-
-def levels_of_luma(gray: Tensor) -> Tensor:
-    """Gray levels ``(batch, height, width)`` of a luma ``(batch, 1, height, width)`` in [0, 1]."""
-    return gray[:, 0].mul(255).add_(0.0005).floor_()
-
-
 class Grayscale(nn.Module):
-    """Module form of :func:`grayscale`."""
+    """Module form of :func:`grayscale`, which documents shapes, ranges and errors; it has no parameters.
+
+    Example:
+        >>> import torch
+        >>> Grayscale()(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 1, 8, 8])
+    """
 
     def forward(self, images: Tensor) -> Tensor:
-        """See :func:`grayscale`."""
+        """The luma ``(batch, 1, height, width)`` of images ``(batch, channels, height, width)``."""
         return grayscale(images)

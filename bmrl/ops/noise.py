@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrl._checks import check_images, check_positive
 from bmrl._ranges import check_contrast
+from bmrl.ops._aten import noise as aten
+from bmrl.ops._aten.luma import output_dtype
 from bmrl.ops._dispatch import runs_kernels
-from bmrl.ops.luma import output_dtype, unit_range
 
 __all__ = ["SRM", "srm"]
 
@@ -24,9 +23,9 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
 
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
-            [0, 1]. NaN propagates. A brightness that is added to all pixels leaves residuals away from the border as
-            they are, but the truncation presumes the contrast of [0, 1]: floats that span more than 1.9 (1 and what
-            resampling overshoots) are refused on the CPU, where values can be looked at.
+            [0, 1]. NaN propagates. A brightness added to all pixels does not change residuals away from the border,
+            but the truncation assumes the contrast of [0, 1]: floats that span more than 1.9 (1 plus the overshoot of
+            resampling) are refused on the CPU, where checking values does not synchronize.
         truncation: > 0; residuals are clamped to [-truncation, truncation], infinity clamps nothing. Residuals of
             images in [0, 1] rarely leave ±1, so that the default clamps nothing; the 3 gray levels of classical
             steganalysis are 3 / 255.
@@ -41,9 +40,11 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
         RangeError: ``truncation`` is not positive, or floating point images span more than 1.9, such as normalized
             ones or those that count to 255 (on the CPU, uncompiled).
 
-    Source: Fridrich and Kodovsky, 2012; the noise view of arXiv:2504.14129, section 3.3.
+    Source: Fridrich and Kodovsky, "Rich Models for Steganalysis of Digital Images", 2012; the noise view of
+    arXiv:2504.14129, section 3.3.
 
     Example:
+        >>> import torch
         >>> srm(torch.full((1, 3, 9, 9), 0.5))[0, :, 4, 4].abs().max().item()  # flat areas leave no residual
         0.0
     """
@@ -52,14 +53,27 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
     check_contrast("images", images)
     truncation = float(truncation)
     if runs_kernels(images):
-        from bmrl.ops import _registration
+        from bmrl.ops import _operators
 
-        return _registration.srm_op(images, truncation, output_dtype(images))
-    return srm_in_aten(images, truncation, output_dtype(images))
+        return _operators.srm_op(images, truncation, output_dtype(images))
+    return aten.srm(images, truncation, output_dtype(images))
 
 
 class SRM(nn.Module):
-    """Module form of :func:`srm`."""
+    """Module form of :func:`srm`, which documents shapes, ranges and errors; it has no parameters.
+
+    Args:
+        truncation: > 0; residuals are clamped to [-truncation, truncation].
+
+    Raises:
+        DTypeError: ``truncation`` is no number.
+        RangeError: ``truncation`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> SRM(truncation=3 / 255)(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 3, 8, 8])
+    """
 
     def __init__(self, *, truncation: float = 3.0) -> None:
         super().__init__()
@@ -67,58 +81,9 @@ class SRM(nn.Module):
         self.truncation = float(truncation)
 
     def forward(self, images: Tensor) -> Tensor:
-        """See :func:`srm`."""
+        """The residuals ``(batch, 3, height, width)`` of images ``(batch, channels, height, width)``."""
         return srm(images, truncation=self.truncation)
 
     def extra_repr(self) -> str:
         """The settings, as ``print`` shows them."""
         return f"truncation={self.truncation}"
-
-
-def _channel_sum(images: Tensor) -> Tensor:
-    scaled = unit_range(images)
-    if images.shape[1] == 1:
-        return scaled
-    red, green, blue = scaled.split(1, dim=1)
-    return (red + green).add_(blue)
-
-
-def srm_in_aten(images: Tensor, truncation: float, dtype: torch.dtype) -> Tensor:
-    """Clamped residuals in ``dtype``, by ATen operators alone."""
-    return torch.cat(_residuals(_channel_sum(images)), dim=1).clamp(-truncation, truncation).to(dtype)
-
-
-def _residuals(total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """KB, KV and H2 of the channel sum ``(batch, 1, height, width)``."""
-    rows, d1y, d2y = _down(total)
-    kb = _d1x(d1y).div_(-4)
-    kv = _d1x((2 * d2y).sub_(d1y, alpha=6)).add_(_d2x((2 * d1y).sub_(d2y))).div_(12)
-    h2 = _d1x(rows).div_(2)
-    return kb, kv, h2
-
-
-def _down(total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The zero-padded rows themselves, and D1 and D2 along the columns."""
-    padded = F.pad(total, (2, 2, 2, 2))
-    rows = padded[..., 2:-2, :]
-    d1y = padded[..., 1:-3, :].sub(rows, alpha=2).add_(padded[..., 3:-1, :])
-    d2y = padded[..., :-4, :].sub(rows, alpha=2).add_(padded[..., 4:, :])
-    return rows, d1y, d2y
-
-
-def _d1x(rows: Tensor) -> Tensor:
-    return rows[..., 1:-3].sub(rows[..., 2:-2], alpha=2).add_(rows[..., 3:-1])
-
-
-def _d2x(rows: Tensor) -> Tensor:
-    return rows[..., :-4].sub(rows[..., 2:-2], alpha=2).add_(rows[..., 4:])
-
-
-def srm_adjoint(gradient: Tensor, images: Tensor, truncation: float) -> Tensor:
-    """Gradient of the images from that of their residuals; differentiable itself."""
-    residuals = torch.cat(_residuals(_channel_sum(images)), dim=1)
-    flows = torch.where(residuals.abs() <= truncation, gradient.to(residuals.dtype), 0)
-    # Each filter is symmetric and so its own adjoint.
-    kb, kv, h2 = flows.split(1, dim=1)
-    total = _residuals(kb)[0] + _residuals(kv)[1] + _residuals(h2)[2]
-    return total.expand(images.shape).to(images.dtype, copy=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numbers
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from bmrl._checks import check_images
 from bmrl._ranges import check_unit_range
 from bmrl.errors import DTypeError, ShapeError
-from bmrl.ops.luma import gray_levels
+from bmrl.ops._aten.luma import gray_levels
+from bmrl.ops._aten.patches import patch_at, patch_similarity, richest_index
 
 __all__ = ["PatchHomogeneity", "RichestPatch", "patch_homogeneity", "richest_patch"]
 
@@ -27,7 +27,8 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
             [0, 1]; a float32 or float64 image that was uint8 before gives the same result. NaN propagates. Floats
-            beyond -0.45..1.45, which resampling does not reach, are refused on the CPU, where values can be looked at.
+            beyond -0.45..1.45, which resampling does not reach, are refused on the CPU, where checking values does not
+            synchronize.
         patch_size: side of a patch in pixels, at least 2 and at most height and width; a remainder at the right
             or bottom is ignored.
 
@@ -39,6 +40,9 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
         DTypeError: images neither uint8 nor floating point, or ``patch_size`` no integer.
         RangeError: floating point images beyond -0.45..1.45, such as normalized ones (on the CPU, uncompiled).
 
+    Source: Haralick et al., "Textural Features for Image Classification", 1973; the patch selector of
+    arXiv:2504.14129, section 3.3.
+
     Example:
         >>> import torch
         >>> patch_homogeneity(torch.zeros(1, 3, 4, 6), patch_size=2)
@@ -47,14 +51,14 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
     """
     patch_size = check_patch("images", images, patch_size)
     check_unit_range("images", images)
-    return _similarity(gray_levels(images), patch_size).mean(dim=(-2, -1))
+    return patch_similarity(gray_levels(images), patch_size).mean(dim=(-2, -1))
 
 
 def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Tensor]:
     """Return the least homogeneous patch of each image, and which one it is.
 
-    Homogeneity is compared in steps of 2**-24 a pair of pixels, and these are added exactly: every device chooses the
-    same patch of an image that is or was uint8.
+    The homogeneity of each pair of pixels is rounded to steps of 2**-24, and these are added exactly: every device
+    chooses the same patch of an image that is or was uint8.
 
     Args:
         images: as :func:`patch_homogeneity`.
@@ -84,31 +88,6 @@ def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Ten
     return patch_at(images, indices, patch_size), indices
 
 
-def richest_index(levels: Tensor, patch_size: int) -> Tensor:
-    """Index ``(batch,)`` of the least homogeneous patch of gray levels ``(batch, height, width)``."""
-    # Whole numbers, so that their sum is exact in any order: a tie is a tie on every device.
-    similarity = _similarity(levels, patch_size).mul_(2**24).round_()
-    return _sum_whole_numbers(similarity).flatten(1).argmin(dim=1)
-
-
-def _similarity(levels: Tensor, patch_size: int) -> Tensor:
-    """1 / (1 + d**2) of horizontal neighbors d levels apart, ``(batch, rows, columns, p, p - 1)``."""
-    patches = rearrange(_cropped(levels, patch_size), "b (r p) (q s) -> b r q p s", p=patch_size, s=patch_size)
-    differences = patches[..., 1:] - patches[..., :-1]
-    return differences.square_().add_(1).reciprocal_()
-
-
-def _sum_whole_numbers(values: Tensor) -> Tensor:
-    """Exact sum over the last two axes, in float64, of whole numbers from 0 to 2**24; ``values`` is overwritten."""
-    if values.shape[-1] > 2**12:
-        return values.sum(dim=(-2, -1), dtype=torch.float64)
-    # Much faster: the halves of up to 2**12 numbers add up to no more than 2**24, below which float32 is exact.
-    high = values.mul(2**-12).floor_()
-    low = values.sub_(high, alpha=2**12)
-    high_sum, low_sum = (part.sum(dim=-1).sum(dim=-1, dtype=torch.float64) for part in (high, low))
-    return high_sum.mul_(2**12).add_(low_sum)
-
-
 def check_patch_size(patch_size: int) -> int:
     """Check for a whole number of at least two pixels, and return it as one of Python."""
     if isinstance(patch_size, bool) or not isinstance(patch_size, int | torch.SymInt | numbers.Integral):
@@ -127,47 +106,30 @@ def check_patch(name: str, images: Tensor, patch_size: int) -> int:
     return patch_size
 
 
-def patch_grid(images: Tensor, patch_size: int) -> Tensor:
-    """Non-overlapping patches ``(batch, rows, columns, channels, patch_size, patch_size)``, a view of the images."""
-    cropped = _cropped(images, patch_size)
-    return rearrange(cropped, "b c (r p) (q s) -> b r q c p s", p=patch_size, s=patch_size)
-
-
-def patch_at(images: Tensor, indices: Tensor, patch_size: int) -> Tensor:
-    """The patch of each image that ``indices`` ``(batch,)`` names, row by row."""
-    patches = patch_grid(images, patch_size)
-    return patches[_places(indices, patches.shape[2])]
-
-
-def patch_at_adjoint(gradient: Tensor, indices: Tensor, shape: torch.Size) -> Tensor:
-    """Gradient of images of ``shape`` from that of their patches ``(batch, channels, patch_size, patch_size)``."""
-    result = gradient.new_zeros(shape)
-    patches = patch_grid(result, gradient.shape[-1])
-    patches[_places(indices, patches.shape[2])] = gradient
-    return result
-
-
-def _places(indices: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Image, row and column of each chosen patch."""
-    each = torch.arange(indices.shape[0], device=indices.device)
-    return each, indices // columns, indices % columns
-
-
-def _cropped(images: Tensor, patch_size: int) -> Tensor:
-    """Drop the rows and columns that no patch covers."""
-    height, width = images.shape[-2:]
-    return images[..., : height - height % patch_size, : width - width % patch_size]
-
-
 class PatchHomogeneity(nn.Module):
-    """Module form of :func:`patch_homogeneity`."""
+    """Module form of :func:`patch_homogeneity`, which documents shapes, ranges and errors; it has no parameters.
+
+    Args:
+        patch_size: side of a patch in pixels, >= 2; images must be at least as high and wide.
+
+    Raises:
+        DTypeError: ``patch_size`` is no integer.
+        ShapeError: ``patch_size`` is below 2.
+
+    Source: the patch selector of arXiv:2504.14129, section 3.3.
+
+    Example:
+        >>> import torch
+        >>> PatchHomogeneity(patch_size=4)(torch.rand(2, 3, 8, 12)).shape
+        torch.Size([2, 2, 3])
+    """
 
     def __init__(self, *, patch_size: int = 112) -> None:
         super().__init__()
         self.patch_size = check_patch_size(patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """See :func:`patch_homogeneity`."""
+        """The homogeneity ``(batch, rows, columns)`` of the patches of images ``(batch, channels, height, width)``."""
         return patch_homogeneity(images, patch_size=self.patch_size)
 
     def extra_repr(self) -> str:
@@ -176,14 +138,30 @@ class PatchHomogeneity(nn.Module):
 
 
 class RichestPatch(nn.Module):
-    """Module form of :func:`richest_patch`."""
+    """Module form of :func:`richest_patch`, which documents shapes, ranges and errors; it has no parameters.
+
+    Args:
+        patch_size: side of a patch in pixels, >= 2; images must be at least as high and wide.
+
+    Raises:
+        DTypeError: ``patch_size`` is no integer.
+        ShapeError: ``patch_size`` is below 2.
+
+    Source: the patch selector of arXiv:2504.14129, section 3.3.
+
+    Example:
+        >>> import torch
+        >>> patches, indices = RichestPatch(patch_size=4)(torch.rand(2, 3, 8, 12))
+        >>> patches.shape, indices.shape
+        (torch.Size([2, 3, 4, 4]), torch.Size([2]))
+    """
 
     def __init__(self, *, patch_size: int = 112) -> None:
         super().__init__()
         self.patch_size = check_patch_size(patch_size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """See :func:`richest_patch`."""
+        """The patches ``(batch, channels, patch_size, patch_size)`` and their indices ``(batch,)``."""
         return richest_patch(images, patch_size=self.patch_size)
 
     def extra_repr(self) -> str:

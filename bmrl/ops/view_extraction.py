@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from bmrl._checks import check_positive
 from bmrl._ranges import check_unit_range
 from bmrl.errors import DTypeError
+from bmrl.ops._aten import view_extraction as aten
 from bmrl.ops._dispatch import runs_kernels
-from bmrl.ops.edges import check_sides, sobel_adjoint, sobel_of_luma
-from bmrl.ops.luma import levels_of_luma, luma, unit_range
-from bmrl.ops.noise import srm_adjoint, srm_in_aten
-from bmrl.ops.patches import check_patch, check_patch_size, patch_at, patch_at_adjoint, richest_index
+from bmrl.ops.edges import check_sides
+from bmrl.ops.patches import check_patch, check_patch_size
 
 __all__ = ["ViewExtractor", "Views", "views"]
 
@@ -36,19 +35,19 @@ class Views(NamedTuple):
 def views(
     images: Tensor, *, patch_size: int = 112, truncation: float = 3.0, dtype: torch.dtype = torch.float32
 ) -> Views:
-    """Return appearance, edge and noise of a batch of images.
+    """Return the appearance, edge and noise views of a batch of images.
 
     Args:
         images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 in 0..255 or floating point in
             [0, 1]; height and width at least 2. NaN propagates. Floats beyond -0.45..1.45, which resampling does not
-            reach, are refused on the CPU, where values can be looked at.
+            reach, are refused on the CPU, where checking values does not synchronize.
         patch_size: side of the patch that the noise view shows, at most height and width.
         truncation: > 0, as in :func:`~bmrl.ops.srm`.
         dtype: of the three results; a floating point dtype.
 
     Returns:
         :class:`Views`: :func:`~bmrl.ops.sobel` of the image and :func:`~bmrl.ops.srm` of its
-        :func:`~bmrl.ops.richest_patch` beside the image.
+        :func:`~bmrl.ops.richest_patch`, together with the image itself.
 
     Raises:
         ShapeError: not four axes, not 1 or 3 channels, a side below 2, or the patch does not fit.
@@ -60,6 +59,7 @@ def views(
     Source: arXiv:2504.14129, section 3.3.
 
     Example:
+        >>> import torch
         >>> [tuple(view.shape) for view in views(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), patch_size=16)]
         [(2, 3, 32, 32), (2, 1, 32, 32), (2, 3, 16, 16)]
     """
@@ -70,13 +70,13 @@ def views(
     truncation = float(truncation)
     check_unit_range("images", images)
     if runs_kernels(images):
-        from bmrl.ops import _registration
+        from bmrl.ops import _operators
 
         # Images that are what the appearance view shows are not copied.
         copied = images.dtype != dtype
-        appearance, edge, noise, _ = _registration.views_op(images, patch_size, truncation, dtype, copied)
+        appearance, edge, noise, _ = _operators.views_op(images, patch_size, truncation, dtype, copied)
         return Views(appearance if copied else images, edge, noise)
-    return Views(*views_in_aten(images, patch_size, truncation, dtype)[:3])
+    return Views(*aten.views(images, patch_size, truncation, dtype)[:3])
 
 
 def _check_result_dtype(dtype: torch.dtype) -> None:
@@ -86,7 +86,27 @@ def _check_result_dtype(dtype: torch.dtype) -> None:
 
 
 class ViewExtractor(nn.Module):
-    """Module form of :func:`views`."""
+    """Module form of :func:`views`, which documents shapes, ranges and errors; it has no parameters.
+
+    Args:
+        patch_size: side in pixels of the patch that the noise view shows, >= 2.
+        truncation: > 0; residuals of the noise view are clamped to [-truncation, truncation].
+        dtype: of the three results; a floating-point dtype.
+
+    Raises:
+        DTypeError: ``patch_size`` is no integer, ``truncation`` no number, or ``dtype`` not a floating-point one.
+        ShapeError: ``patch_size`` is below 2.
+        RangeError: ``truncation`` is not positive.
+
+    Source: arXiv:2504.14129, section 3.3.
+
+    Example:
+        >>> import torch
+        >>> extract = ViewExtractor(patch_size=16, dtype=torch.float16)
+        >>> appearance, edge, noise = extract(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+        >>> edge.shape, noise.shape, noise.dtype
+        (torch.Size([2, 1, 32, 32]), torch.Size([2, 3, 16, 16]), torch.float16)
+    """
 
     def __init__(self, *, patch_size: int = 112, truncation: float = 3.0, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -98,39 +118,9 @@ class ViewExtractor(nn.Module):
         self.dtype = dtype
 
     def forward(self, images: Tensor) -> Views:
-        """See :func:`views`."""
+        """The :class:`Views` of images ``(batch, channels, height, width)``."""
         return views(images, patch_size=self.patch_size, truncation=self.truncation, dtype=self.dtype)
 
     def extra_repr(self) -> str:
         """The settings, as ``print`` shows them."""
         return f"patch_size={self.patch_size}, truncation={self.truncation}, dtype={self.dtype}"
-
-
-def views_in_aten(
-    images: Tensor, patch_size: int, truncation: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The views in ``dtype`` and the index of the richest patch, by ATen operators alone."""
-    # In unit range first, so that half-precision results are rounded once, at the end.
-    scaled = unit_range(images)
-    gray = luma(scaled)
-    indices = richest_index(levels_of_luma(gray.detach()), patch_size)
-    noise = srm_in_aten(patch_at(scaled, indices, patch_size), truncation, dtype)
-    return scaled.to(dtype), sobel_of_luma(gray).to(dtype), noise, indices
-
-
-def views_adjoint(
-    appearance_gradient: Tensor | None,
-    edge_gradient: Tensor,
-    noise_gradient: Tensor,
-    images: Tensor,
-    indices: Tensor,
-    patch_size: int,
-    truncation: float,
-) -> Tensor:
-    """Gradient of the images from those of their views; differentiable itself."""
-    scaled = unit_range(images)
-    noise = srm_adjoint(noise_gradient, patch_at(scaled, indices, patch_size), truncation)
-    result = sobel_adjoint(edge_gradient, scaled) + patch_at_adjoint(noise, indices, images.shape)
-    if appearance_gradient is not None:
-        result = result + appearance_gradient
-    return result.to(images.dtype)

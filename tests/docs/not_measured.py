@@ -24,7 +24,7 @@ NOT_MEASURED: dict[str, list[str]] = {
     "docs/encoders.md": ["Apache-2.0"],
     "docs/losses.md": [
         "Random unit vectors in many dimensions start about 1.4 apart",  # the square root of 2
-        "a separate learning rate, 50 times the model's to begin with",
+        "their own learning rate (50 times the model's is a good start)",
         "from PyTorch 2.14 on",
     ],
     "docs/ops.md": [

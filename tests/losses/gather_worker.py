@@ -80,10 +80,10 @@ class Objective(nn.Module):
 WRAPPINGS = ("DDP around the network", "DDP around all", "FSDP")
 CASES = {
     "dfacc": lambda **gather: Clusters(DFACCLoss(GENERATORS, WIDTH, **gather)),
-    "dfacc in chunks": lambda **gather: Clusters(DFACCLoss(GENERATORS, WIDTH, chunk_size=2, **gather)),
+    "dfacc in chunks": lambda **gather: Clusters(DFACCLoss(GENERATORS, WIDTH, chunk_rows=2, **gather)),
     "vcc": lambda **gather: Clusters(ContrastiveCenterLoss(GENERATORS, WIDTH, reduction="mean", **gather)),
     "cpc": lambda **gather: Pairs(CPCLoss(**gather), masked=True),
-    "cpc in chunks": lambda **gather: Pairs(CPCLoss(chunk_size=3, **gather)),
+    "cpc in chunks": lambda **gather: Pairs(CPCLoss(chunk_rows=3, **gather)),
     "cmc": lambda **gather: Pairs(CMCLoss(targets="same_label", spa_batch_size=12, **gather)),
     "kl": lambda **gather: Pairs(LanguageAlignmentLoss(**gather), labeled=False),
     "objective": lambda **gather: Objective(**gather),

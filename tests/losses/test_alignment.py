@@ -141,10 +141,14 @@ def test_module_calls_the_function():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (((4,), (4, 3)), ShapeError, "language: expected shape (batch, dim), got (4,)"),
-        (((0, 3), (0, 3)), ShapeError, "language: expected batch >= 1, got 0 (shape (0, 3))"),
-        (((4, 3), (4,)), ShapeError, "predicted_language: expected shape (batch, dim), got (4,)"),
-        (((4, 3), (4, 2)), ShapeError, "predicted_language: expected the shape of language (4, 3), got (4, 2)"),
+        (((4,), (4, 3)), ShapeError, "language_embeddings: expected shape (batch, dim), got (4,)"),
+        (((0, 3), (0, 3)), ShapeError, "language_embeddings: expected batch >= 1, got 0 (shape (0, 3))"),
+        (((4, 3), (4,)), ShapeError, "predicted_embeddings: expected shape (batch, dim), got (4,)"),
+        (
+            ((4, 3), (4, 2)),
+            ShapeError,
+            "predicted_embeddings: expected the shape of language_embeddings (4, 3), got (4, 2)",
+        ),
     ],
 )
 def test_rejects_shapes(arguments, error, message):
@@ -156,7 +160,7 @@ def test_rejects_shapes(arguments, error, message):
 
 def test_rejects_dtypes_and_options():
     rows = torch.zeros(2, 3)
-    with pytest.raises(DTypeError, match=r"^predicted_language: expected a floating-point dtype, got torch.int64$"):
+    with pytest.raises(DTypeError, match=r"^predicted_embeddings: expected a floating-point dtype, got torch.int64$"):
         language_alignment_loss(rows, rows.long())
     message = r"^direction: expected 'forward' or 'reverse', got 'both'$"
     with pytest.raises(RangeError, match=message):

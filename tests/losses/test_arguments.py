@@ -96,10 +96,10 @@ MADE_PATCH = ((*NO_INTEGER, None, 0, 1, -4), (2, 4, np.int64(4)))
 TRUNCATION = ((*NO_NUMBER, 0, -1, NAN), (*SCALE[1], INF))
 DTYPE = ((None, "float32", torch.uint8, float, np.float32, np.dtype("float32")), (torch.float16, torch.float64))
 
-DFACC = {"margin": WEIGHT, "chunk_size": CHUNK, **DETACHED}
+DFACC = {"margin": WEIGHT, "chunk_rows": CHUNK, **DETACHED}
 CLUSTERS = {"embeddings": BATCH, "labels": CENTER_LABEL, "centers": CENTERS}
 MODULE_CENTERS = {"num_generators": COUNT, "embed_dim": COUNT, "init": INIT}
-CONTRASTIVE = {"targets": TARGETS, "reduction": REDUCTION, "chunk_size": CHUNK, **DETACHED}
+CONTRASTIVE = {"targets": TARGETS, "reduction": REDUCTION, "chunk_rows": CHUNK, **DETACHED}
 
 # Each public callable: a call that works, by name of argument, and what each argument refuses and takes.
 CASES = {
@@ -113,10 +113,10 @@ CASES = {
         {**CLUSTERS, "delta": SCALE, "reduction": REDUCTION, **DETACHED},
     ),
     contrastive_loss: (
-        {"visual": ROWS, "paired": ROWS, "labels": LABELS},
+        {"embeddings": ROWS, "paired_embeddings": ROWS, "labels": LABELS},
         {
-            "visual": BATCH,
-            "paired": PARTNERS,
+            "embeddings": BATCH,
+            "paired_embeddings": PARTNERS,
             "labels": LABEL,
             "temperature": TEMPERATURE,
             "gate": GATE,
@@ -125,10 +125,10 @@ CASES = {
         },
     ),
     language_alignment_loss: (
-        {"language": ROWS, "predicted_language": ROWS},
+        {"language_embeddings": ROWS, "predicted_embeddings": ROWS},
         {
-            "language": BATCH,
-            "predicted_language": PARTNERS,
+            "language_embeddings": BATCH,
+            "predicted_embeddings": PARTNERS,
             "direction": DIRECTION,
             "detach": SWITCH,
             "reduction": REDUCTION,
@@ -187,7 +187,7 @@ CASES = {
             "kl_direction": DIRECTION,
             "kl_detach": SWITCH,
             "label_smoothing": ((*NO_NUMBER, -0.1, 1, 1.5, NAN, INF), (0, 0.5, np.float32(0.5))),
-            "chunk_size": CHUNK,
+            "chunk_rows": CHUNK,
             **DETACHED,
         },
     ),
@@ -215,8 +215,8 @@ ARGUMENTS = [
 # Told by the name that the loss gives the argument.
 RENAMED = {"contrastive_targets": "targets", "kl_direction": "direction", "config": "num_generators|embed_dim|config"}
 # Where sizes do not match, either argument may be named.
-PAIRS = {"embeddings": "embeddings|labels", "centers": "centers|embeddings|labels", "visual": "visual|paired|labels"}
-PAIRS |= {"language": "language|predicted_language", "images": "images|patch_size", "paired": "paired"}
+PAIRS = {"embeddings": "embeddings|labels|paired_embeddings", "centers": "centers|embeddings|labels"}
+PAIRS |= {"language_embeddings": "language_embeddings|predicted_embeddings", "images": "images|patch_size"}
 
 
 def call(function, **changes):
@@ -257,18 +257,18 @@ def test_the_table_has_every_public_callable():
 
 
 @pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), Fraction(1, 2)])
-@pytest.mark.parametrize("chunk_size", [None, np.int64(2)])
-def test_numbers_of_other_libraries_mean_what_they_say(number, chunk_size):
+@pytest.mark.parametrize("chunk_rows", [None, np.int64(2)])
+def test_numbers_of_other_libraries_mean_what_they_say(number, chunk_rows):
     rows = torch.randn(5, 3, requires_grad=True)
     labels, centers = torch.tensor([0, 1, 0, 1, 1]), torch.randn(2, 3)
-    size = None if chunk_size is None else 2
+    size = None if chunk_rows is None else 2
     for compute in (
-        lambda x, c: dfacc_loss(rows, labels, centers, margin=x, inter_weight=x, chunk_size=c),
+        lambda x, c: dfacc_loss(rows, labels, centers, margin=x, inter_weight=x, chunk_rows=c),
         lambda x, c: contrastive_center_loss(rows, labels, centers, delta=x),
-        lambda x, c: contrastive_loss(rows, rows.flip(0), temperature=x, chunk_size=c),
+        lambda x, c: contrastive_loss(rows, rows.flip(0), temperature=x, chunk_rows=c),
         lambda x, c: srm(IMAGES.clone().requires_grad_(), truncation=x / 10).sum(),
     ):
-        value = compute(number, chunk_size)
+        value = compute(number, chunk_rows)
         assert torch.equal(value, compute(0.5, size))
         value.backward()
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmrl.errors import BMRLError, DTypeError, RangeError, ShapeError
-from bmrl.losses import CMCLoss, CPCLoss, contrastive, contrastive_loss
+from bmrl.losses import CMCLoss, CPCLoss, _contrastive_pairs, contrastive_loss
 
 EXAMPLES = settings(deadline=None, max_examples=40)
 ROWS = torch.zeros(4, 3)
@@ -104,7 +104,7 @@ def test_gradcheck():
 
 @EXAMPLES
 @given(pairs(), temperatures, st.integers(1, 6), st.data())
-def test_chunks_equal_definition_and_the_gradient_of_the_dense_form(tolerance, case, temperature, chunk_size, data):
+def test_chunks_equal_definition_and_the_gradient_of_the_dense_form(tolerance, case, temperature, chunk_rows, data):
     batch = len(case[0])
     labels = torch.tensor(data.draw(st.lists(st.integers(0, 2), min_size=batch, max_size=batch)))
     mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=batch, max_size=batch)))
@@ -117,16 +117,16 @@ def test_chunks_equal_definition_and_the_gradient_of_the_dense_form(tolerance, c
     scale = torch.tensor(temperature, dtype=torch.float64, requires_grad=True)
     leaves = *(rows.requires_grad_() for rows in case), scale, gate
 
-    def loss(chunk_size):
+    def loss(chunk_rows):
         return contrastive_loss(
-            *leaves[:2], labels, targets=targets, temperature=scale, chunk_size=chunk_size, **options
+            *leaves[:2], labels, targets=targets, temperature=scale, chunk_rows=chunk_rows, **options
         )
 
     expected = oracle(*case, temperature, labels=labels if targets == "same_label" else None, **options)
-    torch.testing.assert_close(loss(chunk_size).item(), expected, **tolerance(torch.float64, 100))
+    torch.testing.assert_close(loss(chunk_rows).item(), expected, **tolerance(torch.float64, 100))
     got, wanted = (
         torch.autograd.grad(3 * loss(size), leaves, allow_unused=True, materialize_grads=True)
-        for size in (chunk_size, batch)
+        for size in (chunk_rows, batch)
     )
     torch.testing.assert_close(got, wanted, **tolerance(torch.float64, 1000))
 
@@ -135,36 +135,36 @@ def test_chunks_equal_definition_and_the_gradient_of_the_dense_form(tolerance, c
 def test_large_batches_are_cut_into_chunks(tolerance, targets):
     visual, paired = (torch.randn(1500, 5, requires_grad=True) for _ in range(2))
     labels, near = torch.arange(1500) % 7, tolerance(torch.float32, 20)
-    results = [contrastive_loss(visual, paired, labels, targets=targets, chunk_size=size) for size in (None, 1500)]
+    results = [contrastive_loss(visual, paired, labels, targets=targets, chunk_rows=size) for size in (None, 1500)]
     torch.testing.assert_close(*results, **near)
     gradients = [torch.autograd.grad(result, (visual, paired), create_graph=True) for result in results]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-8)
     with torch.no_grad():
         torch.testing.assert_close(contrastive_loss(visual, paired, labels, targets=targets), results[0])
     gradients[1][0].sum().backward()
-    with pytest.raises(RuntimeError, match="chunk_size"):  # so these are chunks
+    with pytest.raises(RuntimeError, match="chunk_rows"):  # so these are chunks
         gradients[0][0].sum().backward()
 
 
 def test_chunks_have_no_second_derivative():
     def loss(visual):
-        return contrastive_loss(visual, torch.eye(4), chunk_size=2)
+        return contrastive_loss(visual, torch.eye(4), chunk_rows=2)
 
     visual = torch.randn(4, 4, requires_grad=True)
     (gradient,) = torch.autograd.grad(loss(visual), visual, create_graph=True)
     torch.testing.assert_close(torch.func.grad(loss)(visual.detach()), gradient)
-    message = "chunk_size: expected at least the batch for a second derivative"
+    message = "chunk_rows: expected at least the batch for a second derivative"
     with pytest.raises(RuntimeError, match=message):
         gradient.square().sum().backward()
     with pytest.raises(RuntimeError, match=message):
         torch.func.grad(lambda rows: torch.func.grad(loss)(rows).square().sum())(visual.detach())
 
 
-@pytest.mark.parametrize("chunk_size", [200, 500])
-def test_losses_near_zero_keep_their_digits(chunk_size):
+@pytest.mark.parametrize("chunk_rows", [200, 500])
+def test_losses_near_zero_keep_their_digits(chunk_rows):
     # Every partner matches and all others are orthogonal: 1e-6. A sum of exponentials near 1 keeps that to some
     # roundings of 1; log-sum-exps of 20 are 2e-6 apart.
-    loss = contrastive_loss(torch.eye(500), torch.eye(500), temperature=0.05, chunk_size=chunk_size)
+    loss = contrastive_loss(torch.eye(500), torch.eye(500), temperature=0.05, chunk_rows=chunk_rows)
     eps = torch.finfo(torch.float32).eps
     torch.testing.assert_close(loss.item(), math.log1p(499 * math.exp(-20)), rtol=0, atol=2 * eps)
 
@@ -254,7 +254,7 @@ def test_zero_and_equal_rows_have_finite_gradients():
 
 @EXAMPLES
 @given(pairs(), st.sampled_from(["diagonal", "same_label"]), st.integers(1, 6), st.data())
-def test_reductions_equal_definition(tolerance, case, targets, chunk_size, data):
+def test_reductions_equal_definition(tolerance, case, targets, chunk_rows, data):
     batch = len(case[0])
     labels = torch.tensor(data.draw(st.lists(st.integers(0, 2), min_size=batch, max_size=batch)))
     mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=batch, max_size=batch)))
@@ -262,9 +262,9 @@ def test_reductions_equal_definition(tolerance, case, targets, chunk_size, data)
     leaves = [rows.requires_grad_() for rows in case]
     mean = oracle(*case, labels=labels if targets == "same_label" else None, mask=mask)
     near = tolerance(torch.float64, 1000)
-    for size in (batch, chunk_size):
+    for size in (batch, chunk_rows):
         summed, single = (
-            contrastive_loss(*leaves, labels, reduction=reduction, chunk_size=size, **options)
+            contrastive_loss(*leaves, labels, reduction=reduction, chunk_rows=size, **options)
             for reduction in ("sum", "none")
         )
         torch.testing.assert_close(summed.item(), mean * max(int(mask.sum()), 1), **near)
@@ -275,9 +275,9 @@ def test_reductions_equal_definition(tolerance, case, targets, chunk_size, data)
     weights = torch.randn(batch, dtype=torch.float64)
     dense, chunked = (
         torch.autograd.grad(
-            contrastive_loss(*leaves, labels, reduction="none", chunk_size=size, **options) @ weights, leaves
+            contrastive_loss(*leaves, labels, reduction="none", chunk_rows=size, **options) @ weights, leaves
         )
-        for size in (batch, chunk_size)
+        for size in (batch, chunk_rows)
     )
     torch.testing.assert_close(chunked, dense, **near)
 
@@ -299,7 +299,7 @@ def test_any_scale_is_normalized(monkeypatch, dtype, scale, looks):
     visual, paired = (torch.randn(5, 8).clamp(-3, 3).to(dtype) for _ in range(2))
     scaled = (visual * scale).requires_grad_()
     if not looks:  # as on a GPU
-        monkeypatch.setattr(contrastive, "has_values", lambda tensor: False)
+        monkeypatch.setattr(_contrastive_pairs, "has_values", lambda tensor: False)
     loss, expected = contrastive_loss(scaled, paired), contrastive_loss(visual, paired)
     rtol = 2 * torch.finfo(torch.float32 if dtype == torch.bfloat16 else dtype).eps
     near = {"rtol": 16 * rtol, "atol": 100 * rtol} if dtype != torch.bfloat16 else {"rtol": 0.02, "atol": 0.02}
@@ -315,7 +315,7 @@ def test_any_scale_is_normalized(monkeypatch, dtype, scale, looks):
 @pytest.mark.parametrize("looks", [True, False], ids=["values seen", "values unseen"])
 def test_rows_too_small_for_a_direction_count_as_zero(monkeypatch, looks):
     if not looks:
-        monkeypatch.setattr(contrastive, "has_values", lambda tensor: False)
+        monkeypatch.setattr(_contrastive_pairs, "has_values", lambda tensor: False)
     visual = torch.full((2, 3), 1e-40, requires_grad=True)
     loss = contrastive_loss(visual, torch.eye(3)[:2])
     torch.testing.assert_close(loss.item(), math.log(2))
@@ -387,10 +387,10 @@ def test_pair_attention(tolerance):
 @pytest.mark.parametrize(
     "loss", [CPCLoss(), CPCLoss(targets="same_label"), CMCLoss(spa_batch_size=4)], ids=["cpc", "same_label", "spa"]
 )
-@pytest.mark.parametrize("chunk_size", [None, 3], ids=["dense", "chunks"])
-def test_compiles_without_graph_breaks(tolerance, loss, chunk_size):
+@pytest.mark.parametrize("chunk_rows", [None, 3], ids=["dense", "chunks"])
+def test_compiles_without_graph_breaks(tolerance, loss, chunk_rows):
     loss = copy.deepcopy(loss)
-    loss.chunk_size = chunk_size
+    loss.chunk_rows = chunk_rows
     visual, paired = torch.randn(4, 5, requires_grad=True), torch.randn(4, 5)
     labels = torch.tensor([0, 1, 1, 0])
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")(visual, paired, labels)
@@ -429,15 +429,15 @@ def test_state_dict_names_and_repr():
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        ((ROWS[0], ROWS), {}, ShapeError, "visual: expected shape (batch, dim), got (3,)"),
-        ((ROWS[:0], ROWS[:0]), {}, ShapeError, "visual: expected batch >= 1, got 0 (shape (0, 3))"),
-        ((ROWS.int(), ROWS), {}, DTypeError, "visual: expected a floating-point dtype, got torch.int32"),
-        ((ROWS, ROWS[0]), {}, ShapeError, "paired: expected shape (batch, dim), got (3,)"),
-        ((ROWS, ROWS[:2]), {}, ShapeError, "paired: expected the shape of visual (4, 3), got (2, 3)"),
-        ((ROWS, ROWS.bool()), {}, DTypeError, "paired: expected a floating-point dtype, got torch.bool"),
-        ((ROWS / 0, ROWS), {}, RangeError, "visual: expected finite values, got nan in row 0"),
-        ((ROWS, 1 / ROWS), {}, RangeError, "paired: expected finite values, got inf in row 0"),
-        ((ROWS, ROWS), {"chunk_size": 0}, RangeError, "chunk_size: expected > 0, got 0"),
+        ((ROWS[0], ROWS), {}, ShapeError, "embeddings: expected shape (batch, dim), got (3,)"),
+        ((ROWS[:0], ROWS[:0]), {}, ShapeError, "embeddings: expected batch >= 1, got 0 (shape (0, 3))"),
+        ((ROWS.int(), ROWS), {}, DTypeError, "embeddings: expected a floating-point dtype, got torch.int32"),
+        ((ROWS, ROWS[0]), {}, ShapeError, "paired_embeddings: expected shape (batch, dim), got (3,)"),
+        ((ROWS, ROWS[:2]), {}, ShapeError, "paired_embeddings: expected the shape of embeddings (4, 3), got (2, 3)"),
+        ((ROWS, ROWS.bool()), {}, DTypeError, "paired_embeddings: expected a floating-point dtype, got torch.bool"),
+        ((ROWS / 0, ROWS), {}, RangeError, "embeddings: expected finite values, got nan in row 0"),
+        ((ROWS, 1 / ROWS), {}, RangeError, "paired_embeddings: expected finite values, got inf in row 0"),
+        ((ROWS, ROWS), {"chunk_rows": 0}, RangeError, "chunk_rows: expected an integer >= 1, got 0"),
         ((ROWS, ROWS), {"temperature": 0}, RangeError, "temperature: expected > 0, got 0"),
         ((ROWS, ROWS), {"temperature": -1.0}, RangeError, "temperature: expected > 0, got -1.0"),
         (
@@ -500,7 +500,7 @@ def test_rejects(arguments, options, error, message):
         ({"temperature": 0}, "temperature: expected > 0, got 0"),
         ({"temperature": 0.005}, "temperature: expected >= 0.01 (1 / temperature is bounded), got 0.005"),
         ({"targets": "all"}, "targets: expected 'diagonal' or 'same_label', got 'all'"),
-        ({"chunk_size": -1}, "chunk_size: expected > 0, got -1"),
+        ({"chunk_rows": -1}, "chunk_rows: expected an integer >= 1, got -1"),
         ({"reduction": None}, "reduction: expected 'mean' or 'sum' or 'none', got None"),
     ],
 )
@@ -511,7 +511,7 @@ def test_modules_reject(module, options, message):
 
 
 def test_pair_attention_rejects():
-    with pytest.raises(RangeError, match=r"^spa_batch_size: expected > 0, got 0$"):
+    with pytest.raises(RangeError, match=r"^spa_batch_size: expected an integer >= 1, got 0$"):
         CMCLoss(spa_batch_size=0)
     with pytest.raises(ShapeError, match=r"^gate: expected at least the batch \(4, 4\), got \(3, 3\)$"):
         CMCLoss(spa_batch_size=3)(ROWS, ROWS)

@@ -58,19 +58,19 @@ def cases(draw):
 
 @settings(deadline=None, max_examples=150)
 @given(cases(), st.integers(1, 11), st.sampled_from(["mean", "sum", "none"]))
-def test_every_combination_equals_the_double_loop(case, chunk_size, reduction):
+def test_every_combination_equals_the_double_loop(case, chunk_rows, reduction):
     visual, paired, labels, options, targets = case
     rows, count = oracle(visual, paired, labels=labels.tolist() if targets == "same_label" else None, **options)
     expected = {"mean": rows.sum() / count, "sum": rows.sum(), "none": rows}[reduction]
     got = contrastive_loss(
-        visual, paired, labels, targets=targets, reduction=reduction, chunk_size=chunk_size, **options
+        visual, paired, labels, targets=targets, reduction=reduction, chunk_rows=chunk_rows, **options
     )
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
 @settings(deadline=None, max_examples=60)
 @given(cases(), st.integers(1, 11))
-def test_each_row_s_gradient_in_chunks_is_that_of_the_dense_form(case, chunk_size):
+def test_each_row_s_gradient_in_chunks_is_that_of_the_dense_form(case, chunk_rows):
     visual, paired, labels, options, targets = case
     gate = None if options["gate"] is None else options["gate"].clone().requires_grad_()
     leaves = [tensor.clone().requires_grad_() for tensor in (visual, paired)] + ([] if gate is None else [gate])
@@ -78,17 +78,17 @@ def test_each_row_s_gradient_in_chunks_is_that_of_the_dense_form(case, chunk_siz
 
     def gradients(size):
         options["gate"] = gate
-        rows = contrastive_loss(*leaves[:2], labels, targets=targets, reduction="none", chunk_size=size, **options)
+        rows = contrastive_loss(*leaves[:2], labels, targets=targets, reduction="none", chunk_rows=size, **options)
         return torch.autograd.grad(rows @ slopes, leaves)
 
-    torch.testing.assert_close(gradients(chunk_size), gradients(len(visual)), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(gradients(chunk_rows), gradients(len(visual)), rtol=1e-9, atol=1e-9)
 
 
 def test_the_two_directions_have_positives_of_their_own():
     visual, paired = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     options = {"temperature": 1.0, "targets": "same_label", "reduction": "none"}
-    for chunk_size in (None, 1, 2):
-        loss = contrastive_loss(visual, paired, torch.zeros(2, dtype=torch.int64), chunk_size=chunk_size, **options)
+    for chunk_rows in (None, 1, 2):
+        loss = contrastive_loss(visual, paired, torch.zeros(2, dtype=torch.int64), chunk_rows=chunk_rows, **options)
         torch.testing.assert_close(loss, torch.tensor([0.7585, 0.7238]), rtol=0, atol=5e-5)
 
 

@@ -99,13 +99,13 @@ def test_dtypes(tolerance, dtype, autocast):
 
 @EXAMPLES
 @given(clusters(), st.integers(1, 8))
-def test_chunks_equal_definition_and_the_gradient_of_the_dense_form(tolerance, case, chunk_size):
+def test_chunks_equal_definition_and_the_gradient_of_the_dense_form(tolerance, case, chunk_rows):
     embeddings, labels, centers, margin = case
     leaves = embeddings.requires_grad_(), centers.requires_grad_()
-    terms = dfacc_terms(*leaves[:1], labels, centers, margin=margin, chunk_size=chunk_size)
+    terms = dfacc_terms(*leaves[:1], labels, centers, margin=margin, chunk_rows=chunk_rows)
     expected = torch.tensor(oracle(embeddings, labels, centers, margin), dtype=torch.float64)
     torch.testing.assert_close(torch.stack(list(terms)), expected, **tolerance(torch.float64, 50))
-    dense = dfacc_terms(*leaves[:1], labels, centers, margin=margin, chunk_size=len(labels))
+    dense = dfacc_terms(*leaves[:1], labels, centers, margin=margin, chunk_rows=len(labels))
     for one, other in zip(terms, dense, strict=True):
         got = torch.autograd.grad(3 * one, leaves, allow_unused=True, retain_graph=True, materialize_grads=True)
         wanted = torch.autograd.grad(3 * other, leaves, allow_unused=True, retain_graph=True, materialize_grads=True)
@@ -118,25 +118,25 @@ def test_large_batches_are_cut_into_chunks(tolerance):
     embeddings.data[700] = embeddings.data[3] + 1e-4  # a near-duplicate
     labels = torch.arange(1500) % 4
     centers = F.normalize(torch.randn(4, 5, generator=rng), dim=-1) * 0.5
-    results = [dfacc_loss(embeddings, labels, centers, chunk_size=size) for size in (None, 1500)]
+    results = [dfacc_loss(embeddings, labels, centers, chunk_rows=size) for size in (None, 1500)]
     torch.testing.assert_close(*results, **tolerance(torch.float32, 50))
     gradients = [torch.autograd.grad(result, embeddings)[0] for result in results]
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-9)
     assert dfacc_loss(embeddings.detach(), labels, centers).item() == results[0].item()
     inter = dfacc_terms(embeddings, labels, centers).inter
     (gradient,) = torch.autograd.grad(inter, embeddings, create_graph=True)
-    with pytest.raises(RuntimeError, match="chunk_size"):  # so these are chunks
+    with pytest.raises(RuntimeError, match="chunk_rows"):  # so these are chunks
         gradient.sum().backward()
 
 
 def test_chunks_have_no_second_derivative():
     def loss(embeddings):
-        return dfacc_terms(embeddings, LABELS, CENTERS, chunk_size=2).inter
+        return dfacc_terms(embeddings, LABELS, CENTERS, chunk_rows=2).inter
 
     embeddings = torch.randn(4, 3, requires_grad=True)
     (gradient,) = torch.autograd.grad(loss(embeddings), embeddings, create_graph=True)
     torch.testing.assert_close(torch.func.grad(loss)(embeddings.detach()), gradient)
-    message = "chunk_size: expected at least the batch for a second derivative"
+    message = "chunk_rows: expected at least the batch for a second derivative"
     with pytest.raises(RuntimeError, match=message):
         gradient.square().sum().backward()
     with pytest.raises(RuntimeError, match=message):
@@ -147,7 +147,7 @@ def test_chunks_compile_without_graph_breaks():
     embeddings, centers = torch.randn(9, 3, requires_grad=True), torch.randn(3, 3, requires_grad=True)
     labels = torch.arange(9) % 3
     results = [
-        f(embeddings, labels, centers, chunk_size=4) for f in (torch.compile(dfacc_loss, fullgraph=True), dfacc_loss)
+        f(embeddings, labels, centers, chunk_rows=4) for f in (torch.compile(dfacc_loss, fullgraph=True), dfacc_loss)
     ]
     torch.testing.assert_close(*results)
     torch.testing.assert_close(*(torch.autograd.grad(result, (embeddings, centers)) for result in results))
@@ -209,10 +209,10 @@ def test_coincident_points_get_zero_gradient(differentiates_twice):
 
 
 @pytest.mark.parametrize("scale", [1e-18, 1e-6, 1e6, 1e17])
-@pytest.mark.parametrize("chunk_size", [2, 4])
-def test_huge_and_tiny_scales(tolerance, scale, chunk_size):
+@pytest.mark.parametrize("chunk_rows", [2, 4])
+def test_huge_and_tiny_scales(tolerance, scale, chunk_rows):
     y, c = (torch.randn(rows, 3, requires_grad=True) for rows in (4, 3))
-    loss = dfacc_loss(y * scale, LABELS, c * scale, margin=0.7 * scale, chunk_size=chunk_size)
+    loss = dfacc_loss(y * scale, LABELS, c * scale, margin=0.7 * scale, chunk_rows=chunk_rows)
     expected = oracle(y.detach().double() * scale, LABELS, c.detach().double() * scale, 0.7 * scale)
     torch.testing.assert_close(loss.item(), expected[0] + 0.5 * expected[1], rtol=1e-5, atol=1e-6 * scale)
     wanted = torch.autograd.grad(dfacc_loss(y, LABELS, c), (y, c))
@@ -394,7 +394,7 @@ def test_rejects(arguments, error, message):
         ({"margin": -0.1}, "margin: expected >= 0, got -0.1"),
         ({"inter_weight": -1.0}, "inter_weight: expected >= 0, got -1.0"),
         ({"margin": math.nan}, "margin: expected >= 0, got nan"),
-        ({"chunk_size": 0}, "chunk_size: expected > 0, got 0"),
+        ({"chunk_rows": 0}, "chunk_rows: expected an integer >= 1, got 0"),
     ],
 )
 def test_rejects_options(options, message):
@@ -409,9 +409,9 @@ def test_rejects_options(options, message):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((0, 3), {}, "num_generators: expected > 0, got 0"),
-        ((3, 0), {}, "embed_dim: expected > 0, got 0"),
-        ((3, 3), {"chunk_size": 0}, "chunk_size: expected > 0, got 0"),
+        ((0, 3), {}, "num_generators: expected an integer >= 1, got 0"),
+        ((3, 0), {}, "embed_dim: expected an integer >= 1, got 0"),
+        ((3, 3), {"chunk_rows": 0}, "chunk_rows: expected an integer >= 1, got 0"),
         ((3, 3), {"init": "ball"}, "init: expected 'sphere' or 'simplex', got 'ball'"),
     ],
 )
@@ -421,21 +421,21 @@ def test_module_rejects(arguments, options, message):
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("chunk_size", [None, 1, 2])
-def test_related_samples_a_margin_apart_are_left_alone(chunk_size):
+@pytest.mark.parametrize("chunk_rows", [None, 1, 2])
+def test_related_samples_a_margin_apart_are_left_alone(chunk_rows):
     # The gradient of max(d - m, 0) at d = m is 0, in chunks as in the dense form; a little beyond it is not.
     labels, centers = torch.tensor([0, 1]), torch.tensor([[0.0, 0.0], [0.25, 0.0]])
     for distance, moves in ((0.5, False), (0.75, True)):
         embeddings = torch.tensor([[0.0, 0.0], [distance, 0.0]], requires_grad=True)
-        inter = dfacc_terms(embeddings, labels, centers, margin=0.5, chunk_size=chunk_size).inter
+        inter = dfacc_terms(embeddings, labels, centers, margin=0.5, chunk_rows=chunk_rows).inter
         (gradient,) = torch.autograd.grad(inter, embeddings)
         assert inter.item() == distance - 0.5
         assert gradient.any().item() == moves
 
 
-@pytest.mark.parametrize("chunk_size", [None, 1])
-def test_centers_a_margin_apart_are_not_related(chunk_size):
+@pytest.mark.parametrize("chunk_rows", [None, 1])
+def test_centers_a_margin_apart_are_not_related(chunk_rows):
     labels, centers = torch.tensor([0, 1]), torch.tensor([[0.0, 0.0], [0.5, 0.0]])
     embeddings = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
-    assert dfacc_terms(embeddings, labels, centers, margin=0.5, chunk_size=chunk_size).inter.item() == -2
-    assert dfacc_terms(embeddings, labels, centers, margin=0.75, chunk_size=chunk_size).inter.item() == 1.25
+    assert dfacc_terms(embeddings, labels, centers, margin=0.5, chunk_rows=chunk_rows).inter.item() == -2
+    assert dfacc_terms(embeddings, labels, centers, margin=0.75, chunk_rows=chunk_rows).inter.item() == 1.25

@@ -47,10 +47,12 @@ EXPECTED = {
     "number of centers": differ("ShapeError", "centers", "torch.float32 (2, 3) on cpu", "torch.float32 (3, 3) on cpu"),
     "delta": differ("ConfigError", "delta", "1.0", "2.0"),
     "centers": differ("DTypeError", "centers", "torch.float32 (2, 3) on cpu", "torch.float64 (2, 3) on cpu"),
-    "rows of one process": "ShapeError: parsing: expected as many rows as visual (4, 3), got (5, 3) in process 1",
-    "no tensor": "DTypeError: parsing: expected a torch.Tensor, got list in process 1",
-    "nothing at all": differ("DTypeError", "visual", ROWS, "None"),
-    "a number": "ShapeError: parsing: expected rows, got a tensor of shape () in process 1",
+    "rows of one process": (
+        "ShapeError: paired_embeddings: expected as many rows as embeddings (4, 3), got (5, 3) in process 1"
+    ),
+    "no tensor": "DTypeError: paired_embeddings: expected a torch.Tensor, got list in process 1",
+    "nothing at all": differ("DTypeError", "embeddings", ROWS, "None"),
+    "a number": "ShapeError: paired_embeddings: expected rows, got a tensor of shape () in process 1",
     "mask": differ("DTypeError", "mask", "torch.bool (rows) on cpu", "None"),
     "labels": differ("DTypeError", "labels", "torch.int64 (rows) on cpu", "None"),
     "labels or mask": differ("DTypeError", "labels", "torch.int64 (rows) on cpu", "None"),

@@ -22,6 +22,7 @@ from bmrl.losses import (
     DFACCLoss,
     LanguageAlignmentLoss,
     _batches,
+    _contrastive_pairs,
     contrastive,
 )
 
@@ -73,10 +74,10 @@ def outputs(net, images):
 
 CASES = {
     "dfacc": (lambda: DFACCLoss(GENERATORS, WIDTH), clusters),
-    "dfacc in chunks": (lambda: DFACCLoss(GENERATORS, WIDTH, chunk_size=2), clusters),
+    "dfacc in chunks": (lambda: DFACCLoss(GENERATORS, WIDTH, chunk_rows=2), clusters),
     "vcc": (lambda: ContrastiveCenterLoss(GENERATORS, WIDTH), clusters),
     "cpc": (lambda: CPCLoss(), pairs),
-    "cpc in chunks": (lambda: CPCLoss(chunk_size=2), pairs),
+    "cpc in chunks": (lambda: CPCLoss(chunk_rows=2), pairs),
     "cmc": (lambda: CMCLoss(targets="same_label", spa_batch_size=8), labeled_pairs),
     "kl": (lambda: LanguageAlignmentLoss(), pairs),
     "objective": (
@@ -197,7 +198,7 @@ class _NoWaiting(TorchDispatchMode):
 def test_values_are_looked_at_on_the_cpu_alone(training, images, monkeypatch):
     with pytest.raises(AssertionError, match="would make a GPU wait"), _NoWaiting():
         training(images)
-    for module in (_batches, contrastive):  # as on any other device
+    for module in (_batches, _contrastive_pairs, contrastive):  # as on any other device
         monkeypatch.setattr(module, "has_values", lambda tensor: False)
     with _NoWaiting():
         training(images).backward()

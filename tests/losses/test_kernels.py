@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bmrl.losses import DFACCLoss, dfacc, dfacc_loss, dfacc_terms
+from bmrl.losses import DFACCLoss, _dfacc_pairs, dfacc_loss, dfacc_terms
 from bmrl.losses._triton import launch
 from bmrl.losses._triton.pairs import COLUMNS, WARPS, pair_weights_kernel, weighted_differences_kernel
 
@@ -33,7 +33,7 @@ RELATED = {
 @pytest.fixture
 def run_kernels(monkeypatch):
     """Send every batch that kernels take to them, whatever its device."""
-    monkeypatch.setattr(dfacc, "runs_kernels", lambda y, dtypes: y.dtype in dtypes)
+    monkeypatch.setattr(_dfacc_pairs, "runs_kernels", lambda y, dtypes: y.dtype in dtypes)
 
 
 def oracle(y: Tensor, labels: Tensor, related: Tensor, margin: float) -> tuple[float, Tensor, float, Tensor]:
@@ -276,7 +276,7 @@ def test_the_loss_runs_them(tolerance, run_kernels, dtype):
     y, labels = random_batch(30, 5, 3)
     leaves = [tensor.to(DEVICE, dtype).requires_grad_() for tensor in (y, torch.randn(3, 5))]
     labels = labels.to(DEVICE)
-    results = [dfacc_loss(leaves[0], labels, leaves[1], margin=2.0, chunk_size=size) for size in (None, 30)]
+    results = [dfacc_loss(leaves[0], labels, leaves[1], margin=2.0, chunk_rows=size) for size in (None, 30)]
     assert results[0].dtype == torch.float32
     torch.testing.assert_close(*results, **tolerance(torch.float32, 10))
     gradients = [torch.autograd.grad(3 * result, leaves, retain_graph=True) for result in results]
@@ -293,7 +293,7 @@ def test_they_have_no_second_derivative(run_kernels):
     (gradient,) = torch.autograd.grad(
         dfacc_terms(y, labels, torch.zeros(3, 3, device=DEVICE)).inter, y, create_graph=True
     )
-    message = "chunk_size: expected at least the batch for a second derivative"
+    message = "chunk_rows: expected at least the batch for a second derivative"
     with pytest.raises(RuntimeError, match=message):
         gradient.square().sum().backward()
 
@@ -336,8 +336,8 @@ class Operators(TorchDispatchMode):
         (torch.float16, {}, True),
         (torch.bfloat16, {}, True),
         (torch.float64, {}, False),
-        (torch.float32, {"chunk_size": 8}, False),
-        (torch.float32, {"chunk_size": 4}, False),
+        (torch.float32, {"chunk_rows": 8}, False),
+        (torch.float32, {"chunk_rows": 4}, False),
     ],
 )
 def test_which_batches_reach_them(dtype, options, expected):
@@ -390,8 +390,8 @@ def test_is_loaded_by_the_compiler_too():
     script = """
         import sys
         import torch
-        from bmrl.losses import dfacc, dfacc_loss
-        dfacc.runs_kernels = lambda y, dtypes: True
+        from bmrl.losses import _dfacc_pairs, dfacc_loss
+        _dfacc_pairs.runs_kernels = lambda y, dtypes: True
         assert "bmrl.losses._triton" not in sys.modules
         torch.compile(dfacc_loss, fullgraph=True, backend="aot_eager")(
             torch.rand(5, 3), torch.arange(5) % 2, torch.rand(2, 3)

@@ -27,7 +27,7 @@ def assert_equals_float64(y: torch.Tensor, labels: torch.Tensor, centers: torch.
     inter = dfacc_terms(y, labels, centers).inter
     (gradient,) = torch.autograd.grad(inter, y)
     exact = y.detach().double().requires_grad_()
-    expected = dfacc_terms(exact, labels, centers.double(), chunk_size=256).inter
+    expected = dfacc_terms(exact, labels, centers.double(), chunk_rows=256).inter
     (wanted,) = torch.autograd.grad(expected, exact)
     torch.testing.assert_close(inter.double(), expected, rtol=1e-5, atol=1e-6)
     # A row sums at most batch - 1 unit vectors, each weighed by 2 / (batch * (batch - 1)).
@@ -87,4 +87,4 @@ def test_captured_in_a_cuda_graph():
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_runs_on_the_device_of_its_tensors():
     y, labels, centers = (tensor.to("cuda:1") for tensor in random_batch(64, 16))
-    torch.testing.assert_close(dfacc_loss(y, labels, centers), dfacc_loss(y, labels, centers, chunk_size=64))
+    torch.testing.assert_close(dfacc_loss(y, labels, centers), dfacc_loss(y, labels, centers, chunk_rows=64))

@@ -107,9 +107,9 @@ def test_options_reach_their_terms(tolerance):
     assert torch.autograd.grad(parts["kl"], output.language, allow_unused=True) == (None,)
 
 
-def test_chunk_size_reaches_the_losses_of_pairs():
-    objective = BMRLObjective(Config(), chunk_size=2)
-    assert [loss.chunk_size for loss in (objective.dfacc, objective.cmc, objective.cpc)] == [2, 2, 2]
+def test_chunk_rows_reaches_the_losses_of_pairs():
+    objective = BMRLObjective(Config(), chunk_rows=2)
+    assert [loss.chunk_rows for loss in (objective.dfacc, objective.cmc, objective.cpc)] == [2, 2, 2]
     whole = BMRLObjective(Config())
     whole.load_state_dict(objective.state_dict())
     output = make_output()
@@ -272,7 +272,7 @@ def test_learns_to_attribute():
         ({"metric_loss": "cc"}, RangeError, "metric_loss: expected 'dfacc' or 'vcc' or 'none', got 'cc'"),
         ({"kl_direction": "up"}, RangeError, "direction: expected 'forward' or 'reverse', got 'up'"),
         ({"label_smoothing": 1.0}, RangeError, "label_smoothing: expected >= 0 and < 1, got 1.0"),
-        ({"spa_batch_size": -2}, RangeError, "spa_batch_size: expected > 0, got -2"),
+        ({"spa_batch_size": -2}, RangeError, "spa_batch_size: expected an integer >= 1, got -2"),
     ],
 )
 def test_rejects_options(options, error, message):

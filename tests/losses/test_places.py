@@ -47,15 +47,15 @@ def outputs(batch, device=None, dtype=None):
 CONFIG = SimpleNamespace(num_generators=3, embed_dim=5)
 LOSSES = {
     "dfacc": (lambda: DFACCLoss(3, 5), clusters),
-    "dfacc in chunks": (lambda: DFACCLoss(3, 5, chunk_size=4), clusters),
+    "dfacc in chunks": (lambda: DFACCLoss(3, 5, chunk_rows=4), clusters),
     "vcc": (lambda: ContrastiveCenterLoss(3, 5), clusters),
     "cpc": (CPCLoss, pairs),
-    "cpc in chunks": (lambda: CPCLoss(chunk_size=4), pairs),
+    "cpc in chunks": (lambda: CPCLoss(chunk_rows=4), pairs),
     "cmc": (lambda: CMCLoss(targets="same_label", spa_batch_size=64), labeled_pairs),
-    "cmc in chunks": (lambda: CMCLoss(targets="same_label", spa_batch_size=64, chunk_size=4), labeled_pairs),
+    "cmc in chunks": (lambda: CMCLoss(targets="same_label", spa_batch_size=64, chunk_rows=4), labeled_pairs),
     "kl": (LanguageAlignmentLoss, pairs),
     "objective": (lambda: BMRLObjective(CONFIG, spa_batch_size=64), outputs),
-    "objective in chunks": (lambda: BMRLObjective(CONFIG, spa_batch_size=64, chunk_size=4), outputs),
+    "objective in chunks": (lambda: BMRLObjective(CONFIG, spa_batch_size=64, chunk_rows=4), outputs),
 }
 OPERATORS = {
     "grayscale": Grayscale,

@@ -68,12 +68,12 @@ LOSSES = {
     "dfacc": (lambda rows: DFACC(rows, LABELS), ROWS),
     "dfacc of centers": (lambda centers: dfacc_loss(ROWS, LABELS, centers), CENTERS),
     "dfacc terms": (lambda rows: sum(dfacc_terms(rows, LABELS, CENTERS)), ROWS),
-    "dfacc in chunks": (lambda rows: dfacc_loss(rows, LABELS, CENTERS, chunk_size=2), ROWS),
+    "dfacc in chunks": (lambda rows: dfacc_loss(rows, LABELS, CENTERS, chunk_rows=2), ROWS),
     "vcc": (lambda rows: VCC(rows, LABELS), ROWS),
     "cpc": (lambda rows: CPC(rows, PARTNERS, mask=LABELS > 0), ROWS),
     "cmc": (lambda rows: CMC(rows, PARTNERS, LABELS), ROWS),
     "contrastive of partners": (lambda rows: contrastive_loss(PARTNERS, rows, gate=GATE, temperature=0.5), ROWS),
-    "contrastive in chunks": (lambda rows: contrastive_loss(rows, PARTNERS, temperature=0.5, chunk_size=2), ROWS),
+    "contrastive in chunks": (lambda rows: contrastive_loss(rows, PARTNERS, temperature=0.5, chunk_rows=2), ROWS),
     "kl": (lambda rows: LanguageAlignmentLoss()(PARTNERS, rows), ROWS),
     "objective": (objective, ROWS),
 }
@@ -153,7 +153,7 @@ def test_transforms(name, transform, differentiates_twice):
     run = TRANSFORMS[transform]
     if transform in REFUSED.get(name, ()):
         by_pytorch = transform == "jvp" or (transform in FORWARD and name != "contrastive in chunks")
-        with pytest.raises(RuntimeError, match="jvp|forward AD" if by_pytorch else r"^chunk_size: "):
+        with pytest.raises(RuntimeError, match="jvp|forward AD" if by_pytorch else r"^chunk_rows: "):
             run(function, point)
         return
     if transform in TWICE and not differentiates_twice and name in ("dfacc", "dfacc terms", "vcc", "objective"):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 collect_ignore = (
     []
     if importlib.util.find_spec("triton")
-    else ["test_kernel_resources.py", "test_kernels.py", "test_kernels_on_gpu.py", "test_registration.py"]
+    else ["test_kernel_resources.py", "test_kernels.py", "test_kernels_on_gpu.py", "test_operators.py"]
 )
 
 LAYOUTS = {

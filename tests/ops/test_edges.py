@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from bmrl.errors import ShapeError
 from bmrl.ops import Sobel, sobel
-from bmrl.ops.edges import sobel_adjoint
+from bmrl.ops._aten.edges import sobel_adjoint
 
 UINT8 = hnp.arrays(
     np.uint8, st.tuples(st.integers(1, 2), st.sampled_from([1, 3]), st.integers(2, 6), st.integers(2, 6))

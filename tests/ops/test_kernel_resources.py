@@ -36,7 +36,7 @@ def test_every_kernel_compiles_without_spills(tmp_path):
         if "aligned, " in row["variant"] and "rows contiguous" in row["variant"] and row["kernel"] != "noise_kernel":
             assert any(name in row["stores"] for name in ("STG.E.128", "STG.E.64")), row
     # The sums of pairs stay in registers: an addition and a multiply-add for each, loaded four or two at a time.
-    pairs = [row for row in rows if "sums a thread" in row["variant"]]
+    pairs = [row for row in rows if "sums per thread" in row["variant"]]
     assert len(pairs) > 2
     for row in pairs:
         height, steps = (int(re.search(rf"(\d+) {word}", row["variant"])[1]) for word in ("x 4", "steps"))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from skimage.feature import graycomatrix, graycoprops
 from torch import Tensor
 
-from bmrl.ops import _registration, edges, noise, richest_patch, sobel, srm, view_extraction, views
+from bmrl.ops import _operators, edges, noise, richest_patch, sobel, srm, view_extraction, views
 from bmrl.ops._triton.pixels import similarity
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -40,7 +40,7 @@ def similarity_kernel(differences, result, SIZE: tl.constexpr):
 @pytest.fixture(autouse=True)
 def run_kernels(monkeypatch):
     """Send every image that kernels take to them, whatever its device."""
-    for module in (edges, noise, view_extraction, _registration):
+    for module in (edges, noise, view_extraction, _operators):
         monkeypatch.setattr(module, "runs_kernels", lambda images: images.dtype in DTYPES)
     if DEVICE == "cpu":  # older versions of PyTorch do not wrap interpreted kernels
         monkeypatch.setattr("bmrl.ops._triton.launch.wrap_triton", lambda kernel: kernel)

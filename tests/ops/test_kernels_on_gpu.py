@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-import bmrl.ops._registration  # noqa: F401
+import bmrl.ops._operators  # noqa: F401
 from bmrl.ops import ViewExtractor, richest_patch, sobel, srm, views
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bmrl.errors import DTypeError, ShapeError
 from bmrl.ops import Grayscale, grayscale
-from bmrl.ops.luma import gray_levels, levels_of_luma, luma, unit_range
+from bmrl.ops._aten.luma import gray_levels, levels_of_luma, luma, unit_range
 
 PIXEL = st.tuples(*[st.integers(0, 255)] * 3)
 

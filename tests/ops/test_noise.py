@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from bmrl.errors import RangeError
 from bmrl.ops import SRM, srm
-from bmrl.ops.noise import srm_adjoint
+from bmrl.ops._aten.noise import srm_adjoint
 
 KB = np.array([[0, 0, 0, 0, 0], [0, -1, 2, -1, 0], [0, 2, -4, 2, 0], [0, -1, 2, -1, 0], [0, 0, 0, 0, 0]]) / 4
 KV = np.array([[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]) / 12

@@ -10,7 +10,7 @@ from skimage.feature import graycomatrix, graycoprops
 
 from bmrl.errors import DTypeError, ShapeError
 from bmrl.ops import PatchHomogeneity, RichestPatch, ViewExtractor, patch_homogeneity, richest_patch
-from bmrl.ops.patches import _sum_whole_numbers
+from bmrl.ops._aten.patches import _sum_whole_numbers
 
 UINT8 = hnp.arrays(
     np.uint8, st.tuples(st.integers(1, 2), st.sampled_from([1, 3]), st.integers(4, 9), st.integers(4, 9))

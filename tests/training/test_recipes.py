@@ -73,7 +73,7 @@ def test_survives_json():
         ({"objective": {"weights": {"dfb": 1}}}, "objective.weights: expected names among dfa, .*, got 'dfb'"),
         ({"objective": {"weights": {"dfa": -1}}}, r"objective.weights\['dfa'\]: expected >= 0, got -1"),
         ({"objective": {"kl_detach": "no"}}, "objective.kl_detach: expected true or false, got 'no'"),
-        ({"objective": {"chunk_size": 0.5}}, "objective.chunk_size: expected an integer, got 0.5"),
+        ({"objective": {"chunk_rows": 0.5}}, "objective.chunk_rows: expected an integer, got 0.5"),
         ({"objective": {"temperature": -1}}, "objective.temperature: expected "),
         ({"objective": {"label_smoothing": 1}}, "objective.label_smoothing: expected "),
         ({"weight_decay": -1}, "weight_decay: expected a finite number >= 0, got -1"),
@@ -111,7 +111,7 @@ def test_every_setting_of_the_objective_is_taken():
         "kl_direction": "reverse",
         "kl_detach": True,
         "label_smoothing": 0.1,
-        "chunk_size": 16,
+        "chunk_rows": 16,
         "gather": False,
     }
     arguments = set(inspect.signature(BMRLObjective).parameters) - {"config", "group"}

@@ -17,7 +17,7 @@ _PROGRAMS = 256
 """Programs that keep a GPU busy: two for each multiprocessor of a large one."""
 _HEIGHT, _UNROLL = 8, 4
 _SMALL_HEIGHT, _SMALL_UNROLL = 2, 16
-"""Points a thread and steps a turn of the loop; where large tiles are too few, small ones with more loads in flight."""
+"""Points per thread and steps per iteration; where large tiles are too few, small ones with more loads in flight."""
 
 
 # An operator that the compiler does not look into: there is nothing to fuse, and the number of launches may then depend

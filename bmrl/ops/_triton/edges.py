@@ -22,7 +22,7 @@ __all__ = ["edge_adjoint_kernel", "edge_kernel"]
 
 @triton.jit
 def _load_row(row, columns, mask, left, has_left, right, has_right, stride_c, stride_x, CHANNELS: tl.constexpr):
-    """Channels of a row of a tile, and of the pixels beside those of each thread."""
+    """Channels of a row of a tile, and of the pixels next to those of each thread."""
     here = load_channels(row, columns * stride_x, mask, stride_c, CHANNELS)
     before = load_channels(row, left * stride_x, has_left, stride_c, CHANNELS)
     after = load_channels(row, right * stride_x, has_right, stride_c, CHANNELS)
@@ -68,7 +68,7 @@ def edge_kernel(
     APPEARANCE: tl.constexpr,
     SELECT: tl.constexpr,
 ):
-    """One program: up to ROWS x COLUMNS pixels of one image, four neighbors a thread, row by row.
+    """One program: up to ROWS x COLUMNS pixels of one image, four neighbors per thread, row by row.
 
     Three rows of filtered luma stay in registers, so that a row is read once (and each border row of a band twice).
     ALIGNED promises that rows and tiles begin at multiples of four pixels.

@@ -109,7 +109,7 @@ def _addressable(images: Tensor) -> Tensor:
 
 
 def _columns(width: int) -> int:
-    """Pixels of a tile along x, four a thread: as many as one or two warps hold."""
+    """Pixels of a tile along x, four per thread: as many as one or two warps hold."""
     return 128 if width <= 128 else 256
 
 

@@ -98,7 +98,7 @@ def noise_kernel(
     RICHEST: tl.constexpr,
     GIVEN: tl.constexpr,
 ):
-    """One program: up to ROWS x COLUMNS residuals of one image, four neighbors a thread, row by row.
+    """One program: up to ROWS x COLUMNS residuals of one image, four neighbors per thread, row by row.
 
     ``height`` and ``width`` are those of the residuals, which are taken everywhere in the image; with RICHEST in the
     patch found from the similarities of ``edge_kernel``; with GIVEN in the patch of ``indices``. Writes the clamped

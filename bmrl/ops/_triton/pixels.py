@@ -70,7 +70,7 @@ def _row_of(first, second, third, fourth):
 def neighbors(values, before, after):
     """The left and the right neighbor of each pixel, without leaving the thread.
 
-    ``before`` and ``after`` ``(threads,)`` are the pixels beside the four that a thread holds.
+    ``before`` and ``after`` ``(threads,)`` are the pixels next to the four that a thread holds.
     """
     first, second, third, fourth = _quarters(values)
     return _row_of(before, first, second, third), _row_of(second, third, fourth, after)

@@ -10,7 +10,7 @@ import textwrap
 import pytest
 import torch
 
-import bmrl.ops._registration  # noqa: F401 - what a CUDA tensor would import
+import bmrl.ops._operators  # noqa: F401 - what a CUDA tensor would import
 from bmrl._transforms import is_transformed
 from bmrl.ops import ViewExtractor, edges, noise, sobel, srm, view_extraction, views
 
@@ -152,7 +152,7 @@ def test_compiled_graphs_take_from_a_kernel_what_it_stores():
         import torch, triton
         from torch._dynamo.backends.common import aot_autograd
         from triton.backends.compiler import GPUTarget
-        from bmrl.ops import edges, noise, sobel, srm, view_extraction, views, _registration
+        from bmrl.ops import edges, noise, sobel, srm, view_extraction, views, _operators
 
         class Driver:
             get_current_target = lambda self: GPUTarget("cuda", 90, 32)
@@ -167,7 +167,7 @@ def test_compiled_graphs_take_from_a_kernel_what_it_stores():
             raise RuntimeError("graph is captured")
 
         triton.runtime.driver.set_active(Driver())
-        for module in (edges, noise, view_extraction, _registration):
+        for module in (edges, noise, view_extraction, _operators):
             module.runs_kernels = lambda images: True
         for operator, expected in (
             (sobel, [{"edge"}]),

@@ -1,4 +1,4 @@
-"""The DFACC loss beside one of pytorch-metric-learning: both take embeddings and labels, so that they simply add.
+"""The DFACC loss together with one of pytorch-metric-learning: both take embeddings and labels, so they simply add.
 
 Needs torch, bmrl.losses and pytorch-metric-learning (pip install pytorch-metric-learning).
 """

@@ -1,6 +1,6 @@
-"""The operators as PyTorch operators of their own, whose bodies are Triton kernels on a GPU and ATen elsewhere.
+"""The operators as registered PyTorch operators, whose bodies are Triton kernels on a GPU and ATen elsewhere.
 
-Imported when a CUDA tensor arrives: registration brings in Triton. The public functions are the way to call them.
+Imported when a CUDA tensor arrives: the kernels bring in Triton. The public functions are the way to call them.
 A backward pass runs with gradients enabled only if it will be differentiated again; then it takes the ATen form.
 """
 
@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bmrl.ops._aten.edges import sobel, sobel_adjoint
+from bmrl.ops._aten.noise import srm, srm_adjoint
+from bmrl.ops._aten.view_extraction import views, views_adjoint
 from bmrl.ops._dispatch import runs_kernels
-from bmrl.ops.edges import sobel_adjoint, sobel_in_aten
-from bmrl.ops.noise import srm_adjoint, srm_in_aten
-from bmrl.ops.view_extraction import views_adjoint, views_in_aten
+from bmrl.ops._triton import launch
 
 __all__ = ["sobel_op", "srm_op", "views_op"]
 
@@ -22,17 +23,13 @@ __all__ = ["sobel_op", "srm_op", "views_op"]
 @torch.library.triton_op("bmrl::sobel", mutates_args=())
 def sobel_op(images: Tensor, dtype: torch.dtype) -> Tensor:
     if runs_kernels(images):
-        from bmrl.ops._triton import launch
-
         return launch.sobel(images, dtype)
-    return sobel_in_aten(images, dtype)
+    return sobel(images, dtype)
 
 
 @torch.library.triton_op("bmrl::sobel_backward", mutates_args=())
 def _sobel_backward_op(gradient: Tensor, images: Tensor) -> Tensor:
     if runs_kernels(images):
-        from bmrl.ops._triton import launch
-
         return launch.sobel_backward(gradient, images)
     return sobel_adjoint(gradient, images)
 
@@ -53,17 +50,13 @@ sobel_op.register_autograd(_backward_sobel, setup_context=_save_sobel)
 @torch.library.triton_op("bmrl::srm", mutates_args=())
 def srm_op(images: Tensor, truncation: float, dtype: torch.dtype) -> Tensor:
     if runs_kernels(images):
-        from bmrl.ops._triton import launch
-
         return launch.srm(images, truncation, dtype)
-    return srm_in_aten(images, truncation, dtype)
+    return srm(images, truncation, dtype)
 
 
 @torch.library.triton_op("bmrl::srm_backward", mutates_args=())
 def _srm_backward_op(gradient: Tensor, images: Tensor, truncation: float) -> Tensor:
     if runs_kernels(images):
-        from bmrl.ops._triton import launch
-
         return launch.srm_backward(gradient, images, truncation)
     return srm_adjoint(gradient, images, truncation)
 
@@ -87,10 +80,8 @@ def views_op(
     images: Tensor, patch_size: int, truncation: float, dtype: torch.dtype, appearance: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if runs_kernels(images):
-        from bmrl.ops._triton import launch
-
         return launch.views(images, patch_size, truncation, dtype, appearance)
-    seen, edge, noise, indices = views_in_aten(images, patch_size, truncation, dtype)
+    seen, edge, noise, indices = views(images, patch_size, truncation, dtype)
     if not appearance:
         seen = seen.new_empty((0,))
     elif seen is images:  # an operator's result is never its argument
@@ -110,8 +101,6 @@ def _views_backward_op(
 ) -> Tensor:
     arguments = (appearance_gradient, edge_gradient, noise_gradient, images, indices, patch_size, truncation)
     if runs_kernels(images):
-        from bmrl.ops._triton import launch
-
         return launch.views_backward(*arguments)
     return views_adjoint(*arguments)
 
