@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bmrl._checks import check_integer, check_shape
+from bmrl._ranges import check_unit_range
 from bmrl.encoders.conv_transformer import ConvTransformer
 
 if TYPE_CHECKING:
     from torch import Tensor
-from bmrl._ranges import check_unit_range
 
 __all__ = ["AppearanceEncoder", "EdgeEncoder", "NoiseEncoder"]
 

@@ -24,7 +24,7 @@ NOT_MEASURED: dict[str, list[str]] = {
     "docs/encoders.md": ["Apache-2.0"],
     "docs/losses.md": [
         "Random unit vectors in many dimensions start about 1.4 apart",  # the square root of 2
-        "a separate learning rate, 50 times the model's to begin with",
+        "their own learning rate (50 times the model's is a good start)",
         "from PyTorch 2.14 on",
     ],
     "docs/ops.md": [
@@ -43,7 +43,7 @@ NOT_MEASURED: dict[str, list[str]] = {
         "(120 seconds)",
         "every five seconds a line says",
         "asks for a real inference every two seconds",
-        "has answered nobody for 30 seconds",
+        "has not answered for 30 seconds",
         "Each attempt waits twice as long as the one before",
     ],
     "deploy/README.md": ["end a server before 26.03", "messages of up to 2 GiB"],

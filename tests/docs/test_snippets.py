@@ -55,3 +55,12 @@ def test_every_block_runs(page, monkeypatch):
 def test_blocks_are_found():
     assert [len(blocks(page)[0]) for page in ("README.md", "docs/losses.md")] == [3, 2]
     assert blocks("docs/serving.md") == ([], 2)  # tests/export/triton/test_serving_page.py runs them
+
+
+def test_the_places_to_extend_exist():
+    table = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8").split("## A loss")[0]
+    files = [file for file in re.findall(r"`(bmrl/[\w./]+\.py)`", table) if "NAME" not in file]
+    assert len(files) > 8
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+    for name, file in re.findall(r"`([A-Z]+)` in `(bmrl/[\w./]+\.py)`", table):
+        assert re.search(rf"^{name}\b.*= ", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), (name, file)
