@@ -29,7 +29,7 @@ MAX_PIXELS, MAX_BYTES = 10_000, 40_000
 @pytest.fixture(scope="module")
 def folder(repository, tmp_path_factory):
     return write_triton_repository(
-        repository / "bmrl" / "1" / "model.pt",
+        Artifact(repository / "bmrl" / "1" / "model.pt"),
         tmp_path_factory.mktemp("ensemble") / "models",
         ensemble=True,
         max_batch_size=8,
