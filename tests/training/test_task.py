@@ -19,7 +19,7 @@ from bmrl.training.loading import load_split
 
 @pytest.fixture
 def config(data, small):
-    return tiny(generators=Manifest.read(data).generators("seen"), **(small | {"dropout": 0.0}))
+    return tiny(generators=Manifest.read(data).generators("seen"), **(small | {"*.dropout": 0.0}))
 
 
 def test_a_task_that_was_built_without_memory_knows_its_prompts(config, data):
