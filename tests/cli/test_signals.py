@@ -143,9 +143,11 @@ def test_a_stopped_training_says_how_to_go_on(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr(bmrl.training, "train", train, raising=False)
     out = tmp_path / "my model"
-    assert main(["train", "--data", "d", "--out", str(out)]) == 143
-    expected = f"bmrl: stopped by SIGTERM; go on with: bmrl train --data d --out '{out}' --resume\n"
-    assert capsys.readouterr().err == expected
+    for more in ([], ["--model", "old"]):
+        assert main(["train", "--data", "d", "--out", str(out), *more]) == 143
+        again = " ".join(["--resume", *more])
+        expected = f"bmrl: stopped by SIGTERM; go on with: bmrl train --data d --out '{out}' {again}\n"
+        assert capsys.readouterr().err == expected
 
 
 def test_a_stopped_evaluation_leaves_nothing(model, capsys, monkeypatch, tmp_path):

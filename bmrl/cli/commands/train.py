@@ -72,6 +72,7 @@ def _after_stop(options: argparse.Namespace) -> str:
     if not Path(options.out, "training.json").is_file():
         return f"; nothing was written to {options.out}"
     again = ["bmrl", "train", "--data", options.data, "--out", options.out, "--resume"]
+    again += [] if options.model is None else ["--model", options.model]
     return f"; go on with: {shlex.join(again)}"
 
 
