@@ -1,11 +1,10 @@
-"""The steps behind :func:`bmrl.images.load_image`: bytes, header, RGB, upright."""
+"""The steps behind :func:`bmrl.images.load_image` after the bytes: header, pixels, RGB, upright."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import logging
-import os
 import warnings
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -20,15 +19,22 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from bmrl._image_bytes import unreadable
 from bmrl._memory import MemoryBudget, trim
-from bmrl._regular_files import open_regular
-from bmrl._text import one_line, printable
-from bmrl.errors import BMRLError, DTypeError, ImageError, MissingFileError
+from bmrl._text import one_line
+from bmrl.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image
+__all__ = [
+    "FORMATS",
+    "check_size",
+    "memory_to_decode",
+    "open_image",
+    "orientation",
+    "to_rgb",
+]
 
 # The accepted formats by their first bytes. The classes are called instead of Image.open because that one warns of
 # big images, and silencing a warning changes the filters of the whole process, which no thread can do safely.
@@ -43,8 +49,8 @@ _FORMATS: tuple[tuple[str, tuple[bytes, ...], Callable[[BinaryIO], ImageFile.Ima
 
 FORMATS = tuple(kind for kind, _, _ in _FORMATS)
 
-# Of a damaged file, Pillow and libtiff print one complaint after another without naming the file; what can't be decoded
-# is an error of ours besides. Set once, here: what comes and goes would change other threads' filters.
+# Of a damaged file, Pillow and libtiff print many warnings that do not name it; what can't be decoded is reported as an
+# ImageError anyway. Set once, here: a temporary filter would change the filters of other threads.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.(Tiff|Png)ImagePlugin")
 logging.getLogger("PIL.TiffImagePlugin").addFilter(lambda record: record.levelno < logging.ERROR)
 with contextlib.suppress(AttributeError, OSError):  # a Pillow with libtiff built in does not show its functions
@@ -53,7 +59,7 @@ with contextlib.suppress(AttributeError, OSError):  # a Pillow with libtiff buil
     _libtiff.TIFFSetErrorHandler.restype = ctypes.c_void_p
     _libtiff.TIFFSetErrorHandler(None)
 
-# What a picture in no accepted format is, by the bytes at a place: it helps to be told.
+# What a picture in no accepted format is, by the bytes at an offset, for a clearer error.
 _OTHERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (4, (b"ftypavif", b"ftypavis"), "AVIF"),
     (4, tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")), "HEIC"),
@@ -69,15 +75,14 @@ _OTHERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (0, (b"version https://git-lfs",), "a pointer of Git LFS, whose file was not fetched"),
 )
 
-# What all threads together may take, each enough for the largest file and image that are accepted by default.
-_FILES = MemoryBudget(256 * 2**20)
+# What all threads together may take: enough for the largest image that is accepted by default.
 _PIXELS = MemoryBudget(16 * 89_478_485)
 
-# Bytes a pixel at the peak, measured: the decoder's buffers and the image, or the image and its RGB copy.
+# Peak bytes per pixel, measured: the decoder's buffers and the image, or the image and its RGB copy.
 _DECODING = {"JPEG": 12, "WEBP": 16, "TIFF": 16}
 _CONVERTING = 8
 _LARGE = 2**23  # pixels of an image whose memory is worth giving back at once
-_TILE = 2**20  # pixels that are converted at a time: conversions take up to 20 bytes a pixel
+_TILE = 2**20  # pixels that are converted at a time: conversions take up to 20 bytes per pixel
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -91,94 +96,18 @@ _UPRIGHT = {
 }
 
 
-def source_name(source: ImageSource) -> str:
-    """What to call a source in an error."""
-    if isinstance(source, (str, os.PathLike)):
-        return os.fsdecode(source)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return "bytes image"
-    if isinstance(source, Image.Image):
-        return str(getattr(source, "filename", "") or "PIL image")
-    if not hasattr(source, "read"):
-        expected = "a path, bytes, a binary file or a PIL image"
-        raise DTypeError(f"source: expected {expected}, got {type(source).__name__}")
-    return str(getattr(source, "name", "file image"))
-
-
-@contextlib.contextmanager
-def opened_file(path: str | os.PathLike[str], limit: int, name: str) -> Iterator[BinaryIO]:
-    """Yield a regular file of 1 to ``limit`` bytes, opened for reading.
-
-    Raises:
-        MissingFileError: there is nothing at the path.
-        ImageError: it is no regular file, can't be read, is empty, or over the limit.
-    """
-    try:
-        file = open_regular(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingFileError(f"{name}: expected an image file, got nothing at this path") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{name}: expected an image file, got a folder") from error
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path, or one that no path can have
-        raise _unreadable(name, error) from error
-    with file:
-        _check_length(os.fstat(file.fileno()).st_size, limit, name)
-        yield file
-
-
-@contextlib.contextmanager
-def file_bytes(
-    source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO, limit: int, name: str
-) -> Iterator[bytes]:
-    """Yield the encoded bytes, at most ``limit`` of them; those of files count as used memory until the block ends.
-
-    Raises:
-        MissingFileError, ImageError: as :func:`opened_file`.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            if isinstance(source, (str, os.PathLike)):
-                with opened_file(source, limit, name) as file:
-                    stack.enter_context(_FILES.taken(os.fstat(file.fileno()).st_size))
-                    data = file.read(limit + 1)
-            elif isinstance(source, (bytes, bytearray, memoryview)):
-                data = bytes(source[: limit + 1])
-            else:
-                data = source.read(limit + 1)
-        except BMRLError:
-            raise
-        except Exception as error:  # the caller's file object may raise anything
-            raise _unreadable(name, error) from error
-        if not isinstance(data, bytes):
-            raise ImageError(f"{name}: expected a file opened in binary mode, got {type(data).__name__}")
-        _check_length(len(data), limit, name)
-        yield data
-
-
-def _unreadable(name: str, error: Exception) -> ImageError:
-    reason = getattr(error, "strerror", None) or one_line(error)
-    return ImageError(f"{name}: expected a readable image file, got: {reason}")
-
-
-def _check_length(length: int, limit: int, name: str) -> None:
-    if not length:
-        raise ImageError(f"{name}: expected an image, got no bytes")
-    if length > limit:
-        raise ImageError(f"{name}: expected at most {limit} bytes, got more")
-
-
 def open_image(file: BinaryIO, name: str, formats: Collection[str] = FORMATS) -> ImageFile.ImageFile:
     """Read the header; no pixel is decoded yet."""
     try:
         start = file.read(32)
         file.seek(0)
     except OSError as error:
-        raise _unreadable(name, error) from error
+        raise unreadable(name, error) from error
     for kind, signatures, opener in _FORMATS:
         if kind in formats and start.startswith(signatures) and start[8:12] != b"AVI ":
             try:
                 return opener(file)
-            except Exception as error:  # damaged bytes make Pillow's parsers raise nearly anything
+            except Exception as error:  # damaged bytes make Pillow's parsers raise almost anything
                 raise ImageError(f"{name}: expected a valid {kind} image, got: {one_line(error)}") from error
     for place, signatures, what in _OTHERS:
         if start.startswith(signatures, place):
@@ -259,24 +188,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> Image.Transpose | None:
-    """Return how an image must be turned by its EXIF data; damaged ones say nothing, as in a viewer."""
+    """Return how an image must be turned by its EXIF data; damaged EXIF data is ignored, as by viewers."""
     try:
         return _UPRIGHT.get(cast("int", image.getexif().get(_ORIENTATION_TAG)))
-    except Exception:  # the parser raises nearly anything on damaged data
+    except Exception:  # the parser raises almost anything on damaged data
         return None
-
-
-__all__ = [
-    "FORMATS",
-    "ImageSource",
-    "check_size",
-    "file_bytes",
-    "memory_to_decode",
-    "one_line",
-    "open_image",
-    "opened_file",
-    "orientation",
-    "printable",
-    "source_name",
-    "to_rgb",
-]

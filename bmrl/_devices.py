@@ -25,7 +25,7 @@ def as_device(device: str | torch.device) -> torch.device:
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
-    except Exception as error:  # each kind of device has a kind of error of its own
+    except Exception as error:  # which differs among the kinds of devices
         raise DeviceError(
             f"device: expected auto or a device of PyTorch that is there, got {device!r}: {shown(error)}"
         ) from error

@@ -17,10 +17,10 @@ _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def trim() -> None:
-    """Give freed memory back to the system; for after something large.
+    """Give freed memory back to the system, after something large was freed.
 
-    glibc keeps what a thread has freed for this very thread, so that each of many would hold its largest image's.
-    Other C libraries have no such function and need none.
+    glibc keeps what a thread has freed for the same thread, so that each of many threads would hold the memory of its
+    largest image. Other C libraries have no such function and need none.
     """
     if _malloc_trim is not None:
         _malloc_trim(0)
@@ -50,7 +50,7 @@ class MemoryBudget:
         A thread must not take twice from one budget: it might wait for itself.
         """
         amount = min(amount, self.total)
-        with self._queue, self._changed:  # first come, first served: or a large one would wait for a gap for ever
+        with self._queue, self._changed:  # first come, first served; otherwise a large one might wait forever
             self._changed.wait_for(lambda: self._used + amount <= self.total)
             self._used += amount
         try:

@@ -39,7 +39,7 @@ def check_out_folder(name: str, path: str | os.PathLike[str]) -> None:
 
 
 def check_out_file(name: str, path: str | os.PathLike[str]) -> None:
-    """Check, before the work for it begins, that a file can be written, or replaced, beside what is there.
+    """Check, before the work for it begins, that a file can be written or replaced.
 
     Args:
         name: of the argument.

@@ -1,4 +1,4 @@
-"""Open a file because data named it: a regular file, and nothing that would wait for ever or never end."""
+"""Open a file that untrusted data names: only a regular file, never one that blocks or has no end."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ MANIPULATION_NAMES: dict[Manipulation, str] = {
     "AM": "attribute manipulation",
     "FR": "face reenactment",
 }
-"""Each manipulation in words, as a reader of a report is told."""
+"""Each manipulation in words, as reports show it."""
 
 ARCHITECTURE_NAMES: dict[Architecture, str] = {
     "none": "camera",

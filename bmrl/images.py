@@ -15,20 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from bmrl._checks import check_choice, check_integer
-from bmrl._decoding import (
-    FORMATS,
-    ImageSource,
-    check_size,
-    file_bytes,
-    memory_to_decode,
-    one_line,
-    open_image,
-    opened_file,
-    orientation,
-    printable,
-    source_name,
-    to_rgb,
-)
+from bmrl._decoding import FORMATS, check_size, memory_to_decode, open_image, orientation, to_rgb
+from bmrl._image_bytes import ImageSource, file_bytes, opened_file, source_name
+from bmrl._text import one_line, printable
 from bmrl.errors import DTypeError, ImageError
 
 if TYPE_CHECKING:
@@ -57,7 +46,7 @@ MAX_IMAGE_SIZE = 16_384
 """The largest side that an image is resized to."""
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
-"""Names that files of the accepted formats end with, for whoever walks a folder; the content decides on reading."""
+"""Suffixes of the accepted formats, to select files in a folder; on reading, the content decides."""
 
 
 def load_image(
@@ -70,13 +59,13 @@ def load_image(
 ) -> Image.Image:
     """Decode an image and return it upright, in RGB, as a viewer would show it.
 
-    JPEG, PNG, WebP, BMP, TIFF and GIF are accepted, told by their content and not by their name; of an animation
-    the first frame is taken. The EXIF orientation is applied, what is transparent is laid on white, palette, gray,
+    JPEG, PNG, WebP, BMP, TIFF and GIF are accepted, recognized by content and not by name; of an animation the
+    first frame is taken. The EXIF orientation is applied, what is transparent is laid on white, palette, gray,
     1-bit and CMYK images are converted, and gray levels of 16 bits are scaled to 8 (rounded v / 257), not clipped.
     Color profiles are not applied. Any size from 1 x 1 on is accepted.
 
-    Safe to call from many threads: those that decode at one time share 1.4 GiB of memory for pixels and 256 MiB for
-    encoded files, and wait where it is used up. An image of the largest size that is accepted by default fits in, in
+    Safe to call from many threads: concurrent calls share 1.4 GiB of memory for pixels and 256 MiB for
+    encoded files, and wait when it is used up. An image of the largest size that is accepted by default fits in, in
     any format.
 
     Args:
@@ -147,12 +136,12 @@ def _decode(
         turn = orientation(image)
         image = to_rgb(image)  # from here on, what was decoded is not held any more
         return image if turn is None else image.transpose(turn)
-    except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
+    except Exception as error:  # hostile bytes make Pillow's decoders raise almost anything
         raise ImageError(f"{name}: expected a whole, valid image, got: {one_line(error)}") from error
 
 
 def check_header(path: str | os.PathLike[str], *, name: str) -> tuple[int, int]:
-    """Check all of a file that can be known without decoding it, and return the image's width and height as stored.
+    """Check all that can be known of a file without decoding it, and return the image's width and height as stored.
 
     Raises:
         MissingFileError: there is no file at the path.
@@ -169,7 +158,7 @@ def resize_image(image: Image.Image, image_size: int) -> Tensor:
     """Return the center square of an RGB image, resized to ``image_size`` with antialiased bicubic interpolation.
 
     The square's corner is rounded down to a whole pixel, so that an image whose shorter side is ``image_size`` is
-    cropped without changing a pixel, and one of that very size is returned bit by bit.
+    cropped without changing a pixel, and one of that size is returned unchanged.
 
     Args:
         image: upright RGB image (:func:`load_image` gives one), of any size.

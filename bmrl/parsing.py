@@ -1,4 +1,4 @@
-"""The face-parsing classes: their names, colors and mirror images, and how to tell maps in another order."""
+"""The face-parsing classes: their names, colors and mirror images."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class _JSON:
 
 
 class _JSONLines:
-    """One object a line."""
+    """One object per line."""
 
     def begin(self, generators: Sequence[str]) -> None:
         pass
@@ -113,7 +113,7 @@ class _JSONLines:
 
 
 class _CSV:
-    """One row an entry under a header: the fields, the error, and the probability of each class."""
+    """One row per entry under a header: the fields, the error, and the probability of each class."""
 
     def __init__(self) -> None:
         self._generators: Sequence[str] = ()

@@ -84,9 +84,15 @@ def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
-def add_model(parser: argparse.ArgumentParser, more: str = "") -> None:
-    """Add ``MODEL``, the folder of a model; ``more`` ends its help."""
-    parser.add_argument("model", type=path, metavar="MODEL", help=f"model folder, as bmrl train writes it{more}")
+def add_model(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """Add ``MODEL``, the folder of a model."""
+    parser.add_argument(
+        "model",
+        type=path,
+        nargs="?" if optional else None,
+        metavar="MODEL",
+        help="model folder, as bmrl train writes it",
+    )
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

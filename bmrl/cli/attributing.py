@@ -1,4 +1,4 @@
-"""The work of ``bmrl attribute``: an answer, or the reason why there is none, for each image that arguments name."""
+"""The work of ``bmrl attribute``: an answer, or the reason why there is none, for each image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def attribute(
     device: str,
     form: str,
 ) -> int:
-    """Print the answers, whatever ends the work, and return the number of images without one.
+    """Print the answers, also when the work is stopped, and return the number of images without one.
 
     Args:
         paths: images and folders of images.
@@ -89,7 +89,7 @@ def _entries(
 ) -> Iterator[Attribution | Unanswered]:
     """Yield the entry of each item, in order.
 
-    When nobody answers any more, such as a server that has died, the rest has that error.
+    Where the answers end early, as those of a server that died, the remaining items have that error.
     """
     answers = attribute_each([item for item in items if isinstance(item, str)])
     done = 0

@@ -15,7 +15,7 @@ SUCCESS, FAILURE = 0, 1  # argparse exits with 2 on wrong usage
 
 
 def _again(options: argparse.Namespace) -> str:
-    return "; run the same command again to begin anew"
+    return "; run the same command again to start over"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

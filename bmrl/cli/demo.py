@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from bmrl._files import CLAIM, claimed, remove_leftovers, write_text
+from bmrl._files import claimed
+from bmrl.cli.demo_folder import clear, record
 from bmrl.data.manifest import Manifest
 from bmrl.data.simulated import simulate
-from bmrl.errors import ConfigError, ServerError
+from bmrl.errors import ServerError
 from bmrl.evaluation import evaluate, format_metrics, predict, summarize, train_resnet18
 from bmrl.export import TritonClient, TritonServer, export_model, write_triton_repository
 from bmrl.export.triton.remote import attribute_remotely
 from bmrl.inference import Attribution, Attributor, format_table
 from bmrl.models import BMRL, load_model
+from bmrl.training import train
 from bmrl.training.baselines.resnet18 import resnet18_recipe
 from bmrl.training.hardware import check_single_process
-from bmrl.training.run import train
 
 if TYPE_CHECKING:
     import os
 
 __all__ = ["demo"]
 
-MARK = ".bmrl-demo"
 IMAGES_PER_GENERATOR = 160
 IMAGE_SIZE = 64  # shows the traces, at a quarter of the work of the preset's 128
 RECIPE = {"epochs": 7, "drop_every": 5}  # the simulated traces are plain: half of the preset's epochs will do
@@ -57,11 +55,11 @@ def demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
     folder = Path(out)
     check_single_process()
     with claimed(folder):
-        _clear(folder)
+        clear(folder)
         try:
             return _run(folder, seed)
         finally:
-            _record(folder)
+            record(folder)
 
 
 def _run(folder: Path, seed: int) -> Path:
@@ -70,7 +68,7 @@ def _run(folder: Path, seed: int) -> Path:
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - began:4.0f} s] {text}", flush=True)
-        _record(folder)  # so that a kill leaves little that the next demo does not know
+        record(folder)  # so that a kill leaves little that the next demo does not know
 
     data, model = folder / "data", folder / "model"
     drawn = simulate(data, seed=seed, images_per_generator=IMAGES_PER_GENERATOR, image_size=IMAGE_SIZE)
@@ -110,56 +108,6 @@ def _run(folder: Path, seed: int) -> Path:
     report = folder / "report" / "report.html"
     say(f"served and local probabilities differ by at most {difference:.1e}; open {report}")
     return report
-
-
-def _contents(folder: Path) -> dict[str, list[int] | None]:
-    """Return size and time of change of each file below ``folder`` but our marks, and None for each folder."""
-    found: dict[str, list[int] | None] = {}
-    for path in sorted(folder.rglob("*")):
-        name, status = str(path.relative_to(folder)), path.lstat()
-        if name not in (MARK, CLAIM):
-            found[name] = None if stat.S_ISDIR(status.st_mode) else [status.st_size, status.st_mtime_ns]
-    return found
-
-
-def _record(folder: Path) -> None:
-    """Remember what the demo made, so that the next one removes nothing else."""
-    content = {"note": "bmrl demo made these files, and replaces them when it runs again", "made": _contents(folder)}
-    write_text(folder / MARK, json.dumps(content, indent=1) + "\n")
-
-
-def _clear(folder: Path) -> None:
-    """Make ``folder`` empty if it is new, empty, or holds what an earlier demo left and nothing else.
-
-    Raises:
-        ConfigError: it holds anything else; nothing is changed then.
-    """
-    remove_leftovers(folder / MARK)
-    found = _contents(folder)
-    made = _made(folder / MARK)
-    foreign = [name for name, state in found.items() if name not in made or made[name] != state]
-    if foreign:
-        raise ConfigError(
-            f"out: expected a new or empty folder, or what an earlier demo left in it, got {folder / foreign[0]}, "
-            "which is not, or was changed since; move it away, or give another folder"
-        )
-    for name in reversed(found):
-        path = folder / name
-        if found[name] is None:
-            path.rmdir()  # refuses to remove what came into it just now
-        else:
-            path.unlink()
-    (folder / MARK).unlink(missing_ok=True)
-    _record(folder)
-
-
-def _made(mark: Path) -> dict[str, Any]:
-    """Return what an earlier demo made; nothing if there was none or its mark can't be read."""
-    try:
-        made = json.loads(mark.read_text(encoding="utf-8"))["made"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
-    return made if isinstance(made, dict) else {}
 
 
 def _largest_difference(first: list[Attribution], second: list[Attribution]) -> float:

@@ -26,7 +26,7 @@ def say(text: str) -> None:
 
 
 def write(text: str) -> None:
-    """Write to stdout, and on to whoever reads it.
+    """Write to stdout at once.
 
     Raises:
         OSError: with the filename "stdout"; BrokenPipeError if the reader has gone.
@@ -67,11 +67,11 @@ def show_log(*, verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     logging.getLogger("bmrl").setLevel(logging.INFO)
     if not verbose:
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd files, whose names they don't tell
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of unusual files, which they don't name
 
 
 def progress_bar(unit: str) -> Callable[[int, int], None] | None:
-    """Return what draws ``done`` of ``total`` on stderr, at most five times a second; None if nobody would see it."""
+    """Return what draws ``done`` of ``total`` on stderr, at most five times a second; None without a terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         return None
     drawn = began = time.monotonic()
@@ -98,7 +98,7 @@ def progress_bar(unit: str) -> Callable[[int, int], None] | None:
 def fill_standard_streams() -> None:
     """Open /dev/null where stdin, stdout or stderr is closed.
 
-    Otherwise the next file that is opened takes its number, and whatever a library prints goes into that file.
+    Otherwise the next file that is opened takes its number, and all that a library prints goes into that file.
     """
     for number in (0, 1, 2):
         try:

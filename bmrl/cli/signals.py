@@ -47,7 +47,7 @@ class _Watch:
                 self.waiting = signum
             else:
                 raise Stopped(signum)
-        elif now - self.first > BURST:  # somebody insists
+        elif now - self.first > BURST:  # a second stop, meant as such
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
 

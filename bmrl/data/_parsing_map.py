@@ -1,4 +1,4 @@
-"""Read a face-parsing map: a PNG of class indices beside the image that it describes."""
+"""Read a face-parsing map: a PNG of class indices that belongs to an image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, cast
 import torch
 from PIL import Image
 
-from bmrl._decoding import file_bytes, memory_to_decode, one_line, open_image, opened_file, printable
+from bmrl._decoding import memory_to_decode, open_image
+from bmrl._image_bytes import file_bytes, opened_file
+from bmrl._text import one_line, printable
 from bmrl.errors import DataError, ImageError
 from bmrl.images import MAX_BYTES, center_square
 from bmrl.parsing import PARSING_CLASSES

@@ -11,16 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bmrl._checks import check_integer, check_switch
-from bmrl._text import printable
-from bmrl.data._parsing_map import (
-    check_parsing_header,
-    decoded_parsing_map,
-    lower_lip_share,
-    order_problem,
-    resize_parsing_map,
-)
+from bmrl.data._parsing_map import lower_lip_share, order_problem
+from bmrl.data._reading import header_problem, read_row, reason
 from bmrl.errors import DataError, ImageError, MissingFileError
-from bmrl.images import MAX_IMAGE_SIZE, check_header, decoded, resize_image
+from bmrl.images import MAX_IMAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -41,7 +35,7 @@ CHUNK = 64
 """Images that a thread examines at a time."""
 
 MOST_REPLACED = 100
-"""Images in a row that can't be read any more before that is an error."""
+"""Consecutive images that fail to decode before that is an error."""
 
 _logger = logging.getLogger(__name__)
 
@@ -61,11 +55,11 @@ class FaceDataset(Dataset[Sample]):
 
     At construction, in threads, the images that the cache holds are decoded; of the others only the headers are read,
     so that a million images take minutes. Images that can't be read are left out, listed in ``skipped`` and reported
-    as one warning of the logger ``bmrl.data.dataset``; parsing maps that can't be used are treated likewise.
+    as one warning of the logger ``bmrl.data.dataset``; parsing maps that can't be used are handled the same way.
 
-    An image beyond the cache may still turn out to be damaged, or vanish, when it is decoded. Then the next one that
-    can be read stands in for it from then on (with its own label and index); it is added to ``skipped``, with a
-    warning. Where many in a row can't be read, as after the loss of a disk, that is an error.
+    An image beyond the cache may still turn out to be damaged, or vanish, when it is decoded. Then the next readable
+    image replaces it from then on (with its own label and index); it is added to ``skipped``, with a warning. When many
+    in a row fail, as after the loss of a disk, that is an error.
 
     The prompts belong to the class and not to the sample: see :func:`bmrl.data.prompts.prompt_tokens`.
 
@@ -86,20 +80,32 @@ class FaceDataset(Dataset[Sample]):
         parsing: read the parsing maps; otherwise no sample has one.
         cache: hold decoded samples in memory; otherwise each access decodes anew.
         cache_bytes: >= 0, memory that the cache may take; the samples beyond it are decoded on each access.
-        transform: changes a sample (augmentation); it gets tensors of its own, never those of the cache.
+        transform: changes a sample (augmentation); it gets copies, never the cached tensors.
 
     Attributes:
         rows: the rows of the samples.
         labels: the labels of the samples.
         skipped: path and reason of each image left out, or replaced since (in this process).
         parsing_skipped: path and reason of each sample without a usable map (empty if ``parsing`` is off).
-        num_parsing: the number of samples with a map, as far as the headers tell.
+        num_parsing: the number of samples with a map, judged by the headers.
 
     Raises:
         DataError: no image of the split and role is in the manifest, or none is readable; a seen generator is
             not among ``generators``, or an unseen one is.
         DTypeError: an argument is of another type.
         RangeError: ``split``, ``role``, ``image_size`` or ``cache_bytes`` is out of range.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from bmrl.data import Manifest, Row
+        >>> folder = tempfile.mkdtemp()
+        >>> Image.new("RGB", (8, 6)).save(f"{folder}/a.png")
+        >>> manifest = Manifest(folder, [Row("a.png", "DDPM", "EFS", "diffusion", "seen", "train", "a")])
+        >>> generators = manifest.generators()
+        >>> faces = FaceDataset(manifest, split="train", image_size=4, generators=generators, parsing=False)
+        >>> len(faces), faces[0]["image"].shape, faces[0]["label"]
+        (1, torch.Size([3, 4, 4]), 0)
     """
 
     def __init__(
@@ -184,7 +190,9 @@ class FaceDataset(Dataset[Sample]):
             image = self._cached_images[slot].clone()
             parsing = self._cached_parsing[slot].clone() if self._has_parsing[index] else None
         else:
-            image, parsing, _ = self._read(self.rows[index], parsing=self._has_parsing[index])
+            image, parsing, _ = read_row(
+                self._manifest, self.rows[index], self.image_size, parsing=self._has_parsing[index]
+            )
         return Sample(
             image=image,
             parsing=torch.zeros(image.shape[1:], dtype=torch.uint8) if parsing is None else parsing,
@@ -194,54 +202,29 @@ class FaceDataset(Dataset[Sample]):
         )
 
     def _replace(self, index: int, error: Exception) -> None:
-        """Remember that a sample can't be read, so that the next one stands in for it, and say so."""
+        """Remember that a sample can't be read, so that the next one replaces it, and log that."""
         self._lost.add(index)
         path = self.rows[index].path
-        self.skipped.append((path, _reason(error, path)))
-        _logger.warning("%s: %s; the next image stands in for it", self._manifest.root, error)
+        self.skipped.append((path, reason(error, path)))
+        _logger.warning("%s: %s; the next image replaces it", self._manifest.root, error)
 
     def _examine(self, row: Row, slot: int) -> _Finding:
-        """Decode one image and its map if the cache reaches that far, else read the headers; say what is wrong."""
+        """Decode one image and its map if they go into the cache, else read the headers; return what is wrong."""
         try:
             if slot >= len(self._cached_images):
-                return _Finding(None, self._header_problem(row))
-            image, parsing, parsing_problem = self._read(row, parsing=self._parsing)
+                return _Finding(None, header_problem(self._manifest, row, parsing=self._parsing))
+            image, parsing, parsing_problem = read_row(self._manifest, row, self.image_size, parsing=self._parsing)
         except (ImageError, MissingFileError) as error:
-            return _Finding(_reason(error, row.path), None)
+            return _Finding(reason(error, row.path), None)
         self._cached_images[slot] = image
         if parsing is None:
             return _Finding(None, parsing_problem)
         self._cached_parsing[slot] = parsing
         return _Finding(None, None, lower_lip_share(parsing))
 
-    def _read(self, row: Row, *, parsing: bool) -> tuple[Tensor, Tensor | None, str | None]:
-        """Return the image, its map if there is a usable one, and otherwise what is wrong with it."""
-        with decoded(self._manifest.image_path(row), name=row.path) as image:
-            pixels, size = resize_image(image, self.image_size), image.size
-        del image  # the map may take the memory now
-        if not parsing:
-            return pixels, None, None
-        path = self._manifest.parsing_path(row)
-        try:
-            with decoded_parsing_map(path, size) as indices:
-                return pixels, resize_parsing_map(indices, self.image_size), None
-        except (DataError, ImageError, MissingFileError) as error:
-            return pixels, None, _reason(error, path.name)
-
-    def _header_problem(self, row: Row) -> str | None:
-        """Check the header of the image, and return what is wrong with that of its map."""
-        size = check_header(self._manifest.image_path(row), name=row.path)
-        if self._parsing:
-            path = self._manifest.parsing_path(row)
-            try:
-                check_parsing_header(path, size)
-            except (DataError, ImageError, MissingFileError) as error:
-                return _reason(error, path.name)
-        return None
-
 
 class _Finding(NamedTuple):
-    """What is wrong with one image and with its map; None is nothing. And the share of the lower lip in the map."""
+    """What is wrong with one image and with its map (None: nothing), and the share of the lower lip in the map."""
 
     image_problem: str | None
     parsing_problem: str | None
@@ -257,10 +240,6 @@ def _labels(rows: Sequence[Row], generators: Sequence[Generator]) -> list[int]:
             )
             raise DataError(f"{row.path}, column generator: expected {expected}, got {row.role} {row.generator!r}")
     return [places.get(row.generator, UNSEEN) for row in rows]
-
-
-def _reason(error: Exception, name: str) -> str:
-    return str(error).removeprefix(f"{printable(name)}: ")
 
 
 def _problems(candidates: Iterable[tuple[str, str | None]]) -> list[tuple[str, str]]:

@@ -17,14 +17,14 @@ from bmrl.images import SUFFIXES
 __all__ = ["UNSUPPORTED", "FoundFiles", "FoundImages", "find_files", "find_images", "natural_order"]
 
 PARSING = "parsing"
-"""The folder beside the images that holds their face-parsing maps."""
+"""The folder next to the images that holds their face-parsing maps."""
 
 _IMAGES = ".heic .heif .hif .avif .jxl .jp2 .j2k .jpf .jpx .psd .svg .ico .tga .exr .hdr .ppm .pgm .pnm .pbm .dds"
 _RAW = ".dng .cr2 .cr3 .crw .nef .nrw .arw .orf .rw2 .raf .pef .srw .raw"
 _VIDEOS = ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .mts .m2ts"
 
 UNSUPPORTED = frozenset(f"{_IMAGES} {_RAW} {_VIDEOS}".split())
-"""Names of pictures and videos that bmrl can't read; they are counted, so that they don't go missing in silence."""
+"""Names of pictures and videos that bmrl can't read; they are counted, so that none is dropped silently."""
 
 # What operating systems and network drives leave in folders: thumbnails, metadata of archives, deleted files.
 _SYSTEM_FOLDERS = frozenset(("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"))
@@ -35,7 +35,7 @@ class FoundFiles(NamedTuple):
     """The files below a folder.
 
     Attributes:
-        files: regular files and links to nowhere, each ``folder / relative``, in :func:`natural_order`.
+        files: regular files and broken links, each ``folder / relative``, in :func:`natural_order`.
         skipped: what was left out, and why.
     """
 
@@ -44,7 +44,7 @@ class FoundFiles(NamedTuple):
 
 
 class FoundImages(NamedTuple):
-    """The images of a folder, and what there was besides.
+    """The images of a folder, and what else was found.
 
     Attributes:
         images: the files to read, each ``folder / relative``, in :func:`natural_order`.
@@ -61,13 +61,23 @@ class FoundImages(NamedTuple):
 def find_images(folder: str | os.PathLike[str]) -> FoundImages:
     """Return the images of a folder: those of its ``manifest.csv`` if it has one, else all below it, by their names.
 
-    What a sub-folder's ``manifest.csv`` lists stands for that sub-folder. Hidden files and folders, and those that
-    operating systems leave behind (``__MACOSX``, ``Thumbs.db``, thumbnails), are passed over; so is ``folder/parsing``,
-    which is named in ``skipped``. Linked folders are followed, none twice. No file but the manifests is opened.
+    Of a sub-folder with a ``manifest.csv``, the images that it lists are taken. Hidden files and folders, and those
+    that operating systems leave behind (``__MACOSX``, ``Thumbs.db``, thumbnails), are passed over; so is
+    ``folder/parsing``, which is named in ``skipped``. Linked folders are followed, none twice. No file but the
+    manifests is opened.
 
     Raises:
         MissingFileError: there is nothing at the path.
         DataError: it is no folder, or a manifest breaks a rule.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("10.png", "2.png", "notes.txt", "clip.mp4"):
+        ...     (folder / name).touch()
+        >>> found = find_images(folder)
+        >>> [path.name for path in found.images], found.unsupported
+        (['2.png', '10.png'], {'.mp4': 1})
     """
     folder = Path(folder)
     if not os.path.isdir(folder):  # False for what no path can be, unlike folder.is_dir()
@@ -90,7 +100,7 @@ def find_images(folder: str | os.PathLike[str]) -> FoundImages:
 
 
 def find_files(folder: Path) -> FoundFiles:
-    """Return all files below a folder as :func:`find_images` goes through it, but regardless of manifests."""
+    """Return all files below a folder in the way of :func:`find_images`, but regardless of manifests."""
     return _walk(folder)[0]
 
 
@@ -104,16 +114,16 @@ def natural_order(path: Path) -> tuple[object, ...]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is none of the user's own."""
+    """Whether a file or folder of this name is hidden or left by an operating system."""
     return name.startswith(".") or name in _SYSTEM_FOLDERS or name in _SYSTEM_FILES
 
 
 def _walk(folder: Path, *, stop_at: str | None = None) -> tuple[FoundFiles, list[Path]]:
-    """Return the files below ``folder``, and the folders that hold a file ``stop_at``, which are not gone through."""
+    """Return the files below ``folder``, and the folders that hold a file ``stop_at``, which are not searched."""
     files: list[Path] = []
     skipped: list[tuple[Path, str]] = []
     stopped: list[Path] = []
-    # The folders above count as seen: a link to one of them would lead back here, and far afield before that.
+    # The folders above count as seen: a link to one of them would lead out of the folder, and then back here.
     seen = {_identity(above.stat()): above for above in folder.resolve().parents}
     waiting, links = deque([folder]), deque[Path]()
     while waiting or links:
@@ -160,7 +170,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _special_kind(entry: os.DirEntry[str]) -> str | None:
-    """Return what an entry is if it is no regular file; None too if that can't be told, as of a link to nowhere."""
+    """Return what an entry is if it is no regular file; None also if that is unknown, as for a broken link."""
     try:
         return special_kind(entry.stat().st_mode)
     except OSError:

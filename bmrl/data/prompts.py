@@ -82,7 +82,7 @@ def prompt_tokens(generators: Iterable[Generator]) -> Tensor:
     generators = list(generators)
     if not generators:
         raise DataError("generators: expected at least one, got none")
-    # One token more than there is room for: cut prompts would end alike, and their generators be told apart no more.
+    # One token more than fits: a prompt that reaches it would be cut, and two long names could become the same tokens.
     tokens = tokenize([prompt for generator in generators for prompt in prompts(generator)], context_length=_ROOM + 1)
     tokens = tokens.reshape(-1, NUM_LEVELS, _ROOM + 1)
     too_long = tokens[..., _ROOM].any(1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 __all__ = ["COLUMNS", "ROLES", "SPLITS", "Row"]
 
 ROLES = ("seen", "unseen")
-"""What a generator is to a model: trained on, or only ever tested."""
+"""Whether a model may be trained on a generator's images, or is only tested on them."""
 
 SPLITS = ("train", "val", "test")
 """What an image is used for."""

@@ -23,8 +23,8 @@ def check_rows(rows: Sequence[Row], place: Callable[[int], str], name: str) -> N
 
     Args:
         rows: the rows in order.
-        place: where the row of an index stands, as an error shall name it.
-        name: the manifest as an error shall name it.
+        place: where the row of an index stands, as an error names it.
+        name: the manifest as an error names it.
 
     Raises:
         DataError: the first breach found, on one line.
@@ -110,7 +110,7 @@ def _normal(path: str) -> str:
 
 
 def _is_stored(path: str) -> bool:
-    """Whether ``path`` survives a CSV file in UTF-8: no NUL, no carriage return, no stray byte of a file name."""
+    """Whether ``path`` survives a CSV file in UTF-8: no NUL, no carriage return, no byte that is not UTF-8."""
     if path.isprintable():
         return True
     return not {"\0", "\r"} & set(path) and path.encode("utf-8", "ignore").decode("utf-8") == path

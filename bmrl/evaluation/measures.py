@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from bmrl.evaluation import metrics
 from bmrl.evaluation.intervals import wilson_interval
+from bmrl.evaluation.metrics import accuracy, aupr, auroc, balanced_accuracy, fpr_at_tpr, oscr, rejection_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,7 +136,7 @@ def _accepted_and_right(predictions: Predictions, threshold: float) -> float:
 
 def _mean_rejection(predictions: Predictions, threshold: float) -> float:
     rates = [
-        metrics.rejection_rate(predictions.probabilities[predictions.of(name)], threshold)
+        rejection_rate(predictions.probabilities[predictions.of(name)], threshold)
         for name in predictions.unseen_generators
     ]
     return sum(rates) / len(rates)
@@ -148,7 +148,7 @@ MEASURES: tuple[Measure | ThresholdMeasure, ...] = (
         title="Seen accuracy",
         explanation="Share of images from known generators that are named right when nothing may be rejected.",
         over="seen",
-        compute=lambda predictions: metrics.accuracy(*_seen(predictions)),
+        compute=lambda predictions: accuracy(*_seen(predictions)),
         has_interval=True,
         per_generator=Column("recall", "recall"),
     ),
@@ -157,7 +157,7 @@ MEASURES: tuple[Measure | ThresholdMeasure, ...] = (
         title="Balanced accuracy",
         explanation="The same, with every generator counting equally, however many images it has.",
         over="seen",
-        compute=lambda predictions: metrics.balanced_accuracy(*_seen(predictions)),
+        compute=lambda predictions: balanced_accuracy(*_seen(predictions)),
     ),
     Measure(
         name="auroc",
@@ -165,7 +165,7 @@ MEASURES: tuple[Measure | ThresholdMeasure, ...] = (
         explanation="How often a random seen image gets a higher maximum probability than a random unseen one. "
         "50% is guessing.",
         over="unseen",
-        compute=lambda predictions: metrics.auroc(*_scores(predictions)),
+        compute=lambda predictions: auroc(*_scores(predictions)),
         per_generator=Column("auroc", "AUROC"),
     ),
     Measure(
@@ -173,7 +173,7 @@ MEASURES: tuple[Measure | ThresholdMeasure, ...] = (
         title="FPR at 95% TPR",
         explanation="Share of unseen images that are accepted at the threshold that accepts 95% of the seen ones.",
         over="unseen",
-        compute=lambda predictions: metrics.fpr_at_tpr(*_scores(predictions), tpr=0.95),
+        compute=lambda predictions: fpr_at_tpr(*_scores(predictions), tpr=0.95),
         higher_is_better=False,
     ),
     Measure(
@@ -182,7 +182,7 @@ MEASURES: tuple[Measure | ThresholdMeasure, ...] = (
         explanation="Mean precision when the most confident answers are taken for seen images. It depends on the mix: "
         "guessing scores the share of seen images.",
         over="unseen",
-        compute=lambda predictions: metrics.aupr(*_scores(predictions)),
+        compute=lambda predictions: aupr(*_scores(predictions)),
     ),
     Measure(
         name="aupr_unseen",
@@ -190,7 +190,7 @@ MEASURES: tuple[Measure | ThresholdMeasure, ...] = (
         explanation="The same when the least confident answers are taken for unseen images. Guessing scores the share "
         "of unseen images.",
         over="unseen",
-        compute=lambda predictions: metrics.aupr(*_scores(predictions), positive="unseen"),
+        compute=lambda predictions: aupr(*_scores(predictions), positive="unseen"),
     ),
     Measure(
         name="oscr",
@@ -198,7 +198,7 @@ MEASURES: tuple[Measure | ThresholdMeasure, ...] = (
         explanation="How often a random seen image is named right and is more confident than a random unseen one. "
         "It is never above the seen accuracy.",
         over="unseen",
-        compute=lambda predictions: metrics.oscr(*_seen(predictions), _unseen(predictions)),
+        compute=lambda predictions: oscr(*_seen(predictions), _unseen(predictions)),
     ),
     ThresholdMeasure(
         name="seen_acceptance",
@@ -222,7 +222,7 @@ MEASURES: tuple[Measure | ThresholdMeasure, ...] = (
         explanation="Share of unseen images whose maximum probability is below the threshold. It means nothing without "
         "the acceptance of seen images: a model that is never sure rejects everything.",
         over="unseen",
-        compute=lambda predictions, threshold: metrics.rejection_rate(_unseen(predictions), threshold),
+        compute=lambda predictions, threshold: rejection_rate(_unseen(predictions), threshold),
         has_interval=True,
         per_generator=Column("rejection", "rejected"),
     ),

@@ -11,9 +11,9 @@ import torch
 
 from bmrl._results import Result
 from bmrl.errors import DataError, DTypeError, RangeError
-from bmrl.evaluation import metrics
 from bmrl.evaluation.detection import detection_metrics, real_probability
 from bmrl.evaluation.measures import threshold_free_measures, threshold_measures
+from bmrl.evaluation.metrics import confusion_matrix
 from bmrl.evaluation.predictions import Predictions
 from bmrl.inference.checks import check_thresholds
 
@@ -138,9 +138,7 @@ def summarize(predictions: Predictions, thresholds: Sequence[float]) -> Summary:
 
 
 def _seen(predictions: Predictions, thresholds: Sequence[float]) -> dict[str, Any]:
-    confusion = metrics.confusion_matrix(
-        predictions.probabilities[predictions.seen], predictions.labels[predictions.seen]
-    )
+    confusion = confusion_matrix(predictions.probabilities[predictions.seen], predictions.labels[predictions.seen])
     per_generator = [
         {
             "generator": generator.name,

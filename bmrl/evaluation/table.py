@@ -18,7 +18,7 @@ __all__ = ["format_metrics", "metric_lines"]
 
 
 def format_metrics(models: Mapping[str, Summary | Mapping[str, Any]]) -> str:
-    r"""Return a plain text table: one line per metric, one column per model, ``-`` for what a model does not have.
+    """Return a plain text table: one line per metric, one column per model, ``-`` for what a model does not have.
 
     Args:
         models: by name, what :func:`~bmrl.evaluation.evaluate` or :func:`~bmrl.evaluation.summarize` returned, or the
@@ -29,10 +29,11 @@ def format_metrics(models: Mapping[str, Summary | Mapping[str, Any]]) -> str:
 
     Example:
         >>> summary = {"seen": {"accuracy": 0.9, "balanced_accuracy": 0.875}, "unseen": None, "thresholds": []}
-        >>> print("\\n".join(format_metrics({"mine": summary}).splitlines()[:3]))
-                           mine
+        >>> for line in format_metrics({"mine": summary}).splitlines()[1:4]:
+        ...     print(line)
         Seen accuracy      90.0%
         Balanced accuracy  87.5%
+        AUROC seen/unseen  -
     """
     found = {name: as_summary(summary).metrics for name, summary in models.items()}
     lines = [("", *found)]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bmrl.encoders.backbone import ConvBackbone
+from bmrl.models.layout import to_channels_last
 
 if TYPE_CHECKING:
-    from bmrl.models import BMRL
+    from bmrl.models import BMRL, View
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 __all__ = ["InferenceGraph"]
 
@@ -25,22 +28,25 @@ class InferenceGraph(nn.Module):
 
     Args:
         model: the model to copy.
-        dtype: of the weights and of what is computed with them. The views are made in float32 all the same, and so is
-            the head's sum, which decides between near classes and costs next to nothing.
+        dtype: of the weights and of what is computed with them. Operators of views work in float32 all the same, and so
+            does the head, which decides between near classes and costs next to nothing.
         device: where the copy lies.
     """
 
     def __init__(self, model: BMRL, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
         super().__init__()
-        self.model = copy.deepcopy(model).to(device).requires_grad_(False).eval()
+        self.model = _copied(model, device)
         self.model.parsing_encoder = self.model.language_encoder = self.model.predictor = None  # for training alone
         for module in self.model.modules():
             if isinstance(module, ConvBackbone):
                 module.layers = _folded(module.layers)  # before rounding, or each weight would be rounded twice
         self.model.to(dtype)
         if dtype != torch.float32:
-            self.model.head = nn.Sequential(_ToFloat32(), copy.deepcopy(model.head).to(device).requires_grad_(False))
-        self.to(memory_format=torch.channels_last)  # the same numbers, from faster convolutions on a CPU
+            originals = model.visual_encoder.views.values()
+            for view, original in zip(self.model.visual_encoder.views.values(), originals, strict=True):
+                view.operator = _copied(cast("View", original).operator, device)
+            self.model.head = nn.Sequential(_ToFloat32(), _copied(model.head, device))
+        to_channels_last(self)  # the same numbers, from faster convolutions on a CPU
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,6 +60,11 @@ class InferenceGraph(nn.Module):
         """
         output = self.model(images)
         return output.probabilities.float(), output.embedding.float()
+
+
+def _copied(module: _Module, device: torch.device | str) -> _Module:
+    """Return a copy in evaluation mode and without gradients."""
+    return copy.deepcopy(module).to(device).requires_grad_(False).eval()
 
 
 class _ToFloat32(nn.Module):

@@ -49,9 +49,9 @@ def decide(probabilities: Values) -> Decisions:
         DTypeError: ``probabilities`` is not floating point.
 
     Example:
-        >>> decided = decide([[0.9, 0.1], [0.4, 0.6]])
+        >>> decided = decide([[0.75, 0.25], [0.5, 0.5]])
         >>> decided.labels.tolist(), decided.scores.tolist(), decided.seen(0.7).tolist()
-        ([0, 1], [0.9, 0.6], [True, False])
+        ([0, 0], [0.75, 0.5], [True, False])
     """
     return decide_checked(as_probabilities("probabilities", probabilities))
 

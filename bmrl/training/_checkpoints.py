@@ -31,7 +31,7 @@ SETTINGS_KEY = "settings"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints beside their place and renames them; Lightning's own goes through ``TMPDIR``."""
+    """Writes checkpoints next to their place and renames them; Lightning's class goes through ``TMPDIR``."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -115,7 +115,7 @@ def resume_point(folder: Path, task: AttributionTask) -> Path | None:
 
 
 def kept_weights(folder: Path, task: AttributionTask, *, with_validation: bool) -> Any:
-    """Return the weights that the recipe keeps of a run that has come to its end.
+    """Return the weights that the recipe keeps of a finished run.
 
     Raises:
         ConfigError: their checkpoint is damaged or not of this run.
@@ -135,7 +135,7 @@ def _read(path: Path, task: AttributionTask) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # PyTorch's reader looks at no checksum
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the readers meet in damaged bytes
+    except Exception as error:  # any that damaged bytes cause in the readers
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{expected}, got {reason}") from error
     if damaged:

@@ -40,7 +40,7 @@ class MetricsLogger(Logger):
         return self._version
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add a row and write the file anew: new columns come as late as the end of the first epoch."""
+        """Add a row and rewrite the file: new columns come as late as the end of the first epoch."""
         self._rows.append({"step": step} | metrics)
         columns = sorted({name for row in self._rows for name in row})
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Keep Lightning's advertisements and hints away from people who did not write the training loop."""
+"""Hide Lightning's advertisements, and its hints to those who write a training loop."""
 
 from __future__ import annotations
 

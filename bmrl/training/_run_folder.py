@@ -49,7 +49,7 @@ def run_folder(folder: Path, *, resume: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def failures(folder: Path, *, new: bool) -> Iterator[None]:
-    """Make a training that diverged known to whoever resumes it; undo a new one that failed in its first epoch."""
+    """Mark a training that diverged, so that it is not resumed; undo a new one that failed in its first epoch."""
     try:
         yield
     except DivergenceError as error:

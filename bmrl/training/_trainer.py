@@ -1,8 +1,8 @@
 """Lightning's Trainer, taking nothing from the environment, the working folder or the process's signals.
 
 Lightning reads its defaults from ``PL_TRAINER_*``, detects clusters by their environment variables (and, under SLURM,
-loads and writes ``hpc_ckpt_*.ckpt`` in the working folder), replaces the handlers of signals, and ends the process when
-somebody presses Ctrl-C. A function of a library does none of this.
+loads and writes ``hpc_ckpt_*.ckpt`` in the working folder), replaces the handlers of signals, and ends the process on
+Ctrl-C. A function of a library does none of this.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["make_trainer", "run_trainer"]
 
 def make_trainer(**arguments: Any) -> L.Trainer:
     """Return a Trainer of one device; ``arguments`` as Lightning's."""
-    # An argument that is given, be it the default, is not looked up in the environment.
+    # An argument that is given, even if it is the default, is not looked up in the environment.
     defaults = {name: parameter.default for name, parameter in inspect.signature(L.Trainer).parameters.items()}
     own = {
         "devices": 1,

@@ -15,20 +15,21 @@ from bmrl._files import new_file, write_text
 from bmrl._results import Result
 from bmrl.data.manifest import Manifest
 from bmrl.errors import DataError
-from bmrl.models import BMRLConfig, build_model, save_model
+from bmrl.models import build_model, save_model
 from bmrl.training._checkpoints import resume_point
 from bmrl.training._metrics import read_metrics
 from bmrl.training._run_folder import OBJECTIVE, SETTINGS, failures, finished, run_folder
 from bmrl.training.fitting import fit
 from bmrl.training.hardware import check_single_process, training_device
 from bmrl.training.loading import load_split, without_missing_maps
-from bmrl.training.settings import new_settings, read_settings
+from bmrl.training.settings import given_model, new_settings, read_settings
 from bmrl.training.task import BMRLTask
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
+    from bmrl.models import BMRL, BMRLConfig
     from bmrl.training.recipes import TrainingConfig
 
 __all__ = ["TrainingRun", "train"]
@@ -38,12 +39,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingRun(Result):
-    """What :func:`train` leaves behind.
+    """The result of :func:`train`.
 
     Attributes:
         folder: the model folder, which also holds ``training.json``, ``checkpoints/`` and, for each start of the
             run, ``log/version_N/metrics.csv``.
-        skipped: path and reason of each image that could not be read; empty for a run that was finished before.
+        skipped: path and reason of each image that could not be read; empty for a run that was already finished.
         parsing: whether parsing maps guided the training.
         epochs: how many were trained.
         best_epoch: the one with the lowest validation loss, counted from 1; None without validation images. Its
@@ -70,7 +71,8 @@ def train(
     data: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    preset: str = "tiny",
+    preset: str | None = None,
+    model: BMRL | str | os.PathLike[str] | None = None,
     resume: bool = False,
     model_changes: dict[str, Any] | None = None,
     recipe_changes: dict[str, Any] | None = None,
@@ -81,13 +83,19 @@ def train(
 
     Args:
         data: a folder with ``manifest.csv``; ``train`` images are learned, ``val`` images watched.
-        out: the run's folder, which becomes the model folder. Must be new or empty unless ``resume``, and nobody else
-            may be writing into it.
-        preset: ``"tiny"`` or ``"paper"``: the model's sizes and the recipe.
+        out: the run's folder, which becomes the model folder. Must be new or empty unless ``resume``, and no other
+            process may write into it.
+        preset: ``"tiny"`` (the default) or ``"paper"``: the model's sizes and the recipe.
+        model: trained in place of a preset's model, from the weights that it has: what
+            :func:`~bmrl.models.build_model` made, also of blocks of your own, for the data's seen generators in their
+            order; or the folder of a model. All of it is put into training mode; afterwards it is in evaluation mode
+            and on the CPU.
         resume: continue an interrupted run of ``out`` after its last finished epoch, with that run's settings.
-            A finished run is left as it is.
-        model_changes: fields of :class:`~bmrl.models.BMRLConfig` that differ from the preset.
-        recipe_changes: fields of :class:`~bmrl.training.TrainingConfig` that differ from the preset.
+            A finished run is left as it is. A run that began with ``model`` needs one of the same configuration again.
+        model_changes: fields of :class:`~bmrl.models.BMRLConfig` that differ from the preset, as
+            :meth:`~bmrl.models.BMRLConfig.with_changes` takes them; not with ``model``.
+        recipe_changes: fields of :class:`~bmrl.training.TrainingConfig` that differ from the preset; with ``model``,
+            from the defaults of that class.
         device: where to train: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``.
         progress: show a progress bar; None shows one on a terminal, and logs one line per epoch elsewhere.
 
@@ -96,46 +104,51 @@ def train(
 
     Raises:
         DataError, MissingFileError: the manifest does not hold what it must, or there is nothing to resume.
-        ConfigError: ``out`` is not empty, a setting does not fit, a checkpoint of the run is damaged or of another
-            one, or this process is one of several (``WORLD_SIZE``).
+        ConfigError: ``out`` is not empty, a setting does not fit, ``preset`` or ``model_changes`` is given with
+            ``model``, a checkpoint of the run is damaged or of another one, or this process is one of several
+            (``WORLD_SIZE``).
+        DTypeError, ModelFolderError: ``model`` is no BMRL, or one that could not be saved.
         RangeError: an unknown preset.
         DeviceError: the device is not there, or can't be trained on.
         FolderInUseError: another process or thread trains in ``out``.
         DivergenceError: a loss, a gradient, a weight or an answer is not finite. The folder holds no model then, but
             the checkpoints of the epochs before, and ``diverged.txt``; while that file is there, the run is not
-            resumed, since it would come to the same end.
+            resumed, since it would diverge again.
         KeyboardInterrupt: as it was raised; the run can be resumed. Signals are the caller's: no handler is changed.
     """
     folder = Path(out)
     check_single_process()
     place = training_device(device)
+    given = None if model is None else given_model(model, preset, model_changes)
     manifest = Manifest.read(data)
-    if resume and finished(folder):  # not claimed: it may lie where nobody can write
-        config, recipe = read_settings(folder, manifest)
+    if resume and finished(folder):  # not claimed: it may be read-only
+        config, recipe = read_settings(folder, manifest, given)
         _logger.info("%s: the run is finished", folder)
         return _result(folder, config, recipe)
     with run_folder(folder, resume=resume):
         config, recipe = (
-            read_settings(folder, manifest)
+            read_settings(folder, manifest, given)
             if resume
-            else new_settings(folder, manifest, preset, model_changes or {}, recipe_changes or {})
+            else new_settings(folder, manifest, preset or given or "tiny", model_changes or {}, recipe_changes or {})
         )
         if resume and finished(folder):  # by another process, just now
             return _result(folder, config, recipe)
-        checkpoint = resume_point(folder, _new_task(config, recipe)) if resume else None
+        checkpoint = resume_point(folder, _new_task(config, recipe, given)) if resume else None
         if resume and checkpoint is None:
-            _logger.info("%s: no epoch was finished; the run begins anew", folder)
+            _logger.info("%s: no epoch was finished; the run starts over", folder)
         train_set = load_split(manifest, config, "train")
         val_set = load_split(manifest, config, "val") if manifest.select(split="val", role="seen") else None
         if val_set is None:
             _logger.warning("%s: no validation images; the last weights are kept", manifest.root)
-        if not resume:
+        if not resume and given is None:
             config = without_missing_maps(config, train_set)
         elif config.parsing is not None and not train_set.num_parsing:
-            raise DataError(f"{manifest.root}: expected the parsing maps that the run began with, got none")
-        task = _new_task(config, recipe)
+            reason = "that the run began with" if resume else "for the model's parsing encoder"
+            raise DataError(f"{manifest.root}: expected parsing maps {reason}, got none")
+        task = _new_task(config, recipe, given)
         if not resume:
-            write_text(folder / SETTINGS, json.dumps(task.settings(), indent=2) + "\n")
+            settings = task.settings() | {"model_given": given is not None}
+            write_text(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
         options: dict[str, Any] = {"folder": folder, "checkpoint": checkpoint, "device": place, "progress": progress}
         with failures(folder, new=not resume):
             fit(task, train_set, val_set, **options)
@@ -152,7 +165,7 @@ def train(
 def _result(
     folder: Path, config: BMRLConfig, recipe: TrainingConfig, skipped: tuple[tuple[str, str], ...] = ()
 ) -> TrainingRun:
-    """Return what a run that has come to its end left behind."""
+    """Return the result of a finished run."""
     logged = read_metrics(folder)
     losses = {epoch: metrics["val_loss"] for epoch, metrics in sorted(logged.items()) if "val_loss" in metrics}
     return TrainingRun(
@@ -165,6 +178,6 @@ def _result(
     )
 
 
-def _new_task(config: BMRLConfig, recipe: TrainingConfig) -> BMRLTask:
+def _new_task(config: BMRLConfig, recipe: TrainingConfig, given: BMRL | None) -> BMRLTask:
     torch.manual_seed(recipe.seed)
-    return BMRLTask(build_model(config), recipe)
+    return BMRLTask(build_model(config) if given is None else given.train(), recipe)

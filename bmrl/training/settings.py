@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from bmrl._checks import check_choice
+from bmrl._checks import check_choice, described
 from bmrl._fields import names_of, unknown_name
 from bmrl._files import CLAIM
-from bmrl.errors import BMRLError, ConfigError, DataError, DivergenceError, MissingFileError
-from bmrl.models import BMRLConfig, presets
+from bmrl.errors import BMRLError, ConfigError, DataError, DivergenceError, DTypeError, MissingFileError
+from bmrl.models import BMRL, BMRLConfig, load_model, presets
+from bmrl.models.serialization import check_restorable
 from bmrl.training import recipes
 from bmrl.training._run_folder import DIVERGED, SETTINGS
 from bmrl.training.recipes import TrainingConfig
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from bmrl.data.manifest import Manifest
 
-__all__ = ["PRESETS", "new_settings", "read_settings"]
+__all__ = ["PRESETS", "given_model", "new_settings", "read_settings"]
 
 PRESETS: dict[str, tuple[Callable[..., BMRLConfig], Callable[..., TrainingConfig]]] = {
     "paper": (presets.paper, recipes.paper),
@@ -31,14 +33,22 @@ PRESETS: dict[str, tuple[Callable[..., BMRLConfig], Callable[..., TrainingConfig
 
 
 def new_settings(
-    folder: Path, manifest: Manifest, preset: str, model_changes: dict[str, Any], recipe_changes: dict[str, Any]
+    folder: Path, manifest: Manifest, base: str | BMRL, model_changes: dict[str, Any], recipe_changes: dict[str, Any]
 ) -> tuple[BMRLConfig, TrainingConfig]:
-    """Return the settings of a new run: a preset's, for the manifest's seen generators, with the changes.
+    """Return the settings of a new run: a preset's, for the manifest's seen generators, or a model's, with the changes.
+
+    Args:
+        folder: of the run.
+        manifest: of the data.
+        base: a preset's name, or the model that is to be trained.
+        model_changes: of the preset's model, by field.
+        recipe_changes: of the recipe, by field.
 
     Raises:
         ConfigError, DataError, RangeError: as :func:`~bmrl.training.train`.
     """
-    check_choice("preset", preset, PRESETS)
+    if isinstance(base, str):
+        check_choice("preset", base, PRESETS)
     if any(entry.name != CLAIM for entry in folder.iterdir()):
         hint = " (give --resume to continue the run in it)" if (folder / SETTINGS).is_file() else ""
         raise ConfigError(f"out: expected a new or empty folder, got {folder}{hint}")
@@ -63,16 +73,50 @@ def new_settings(
         for name in changes:
             if name not in known[owner.__name__]:
                 raise ConfigError(f"{name}: expected a field of {owner.__name__}, got one that belongs in {argument}")
-    model_preset, recipe_preset = PRESETS[preset]
-    config = model_preset(generators=generators, **model_changes)
-    recipe = recipe_preset(**recipe_changes)
+    if isinstance(base, str):
+        model_preset, recipe_preset = PRESETS[base]
+        config, recipe = model_preset(generators=generators, **model_changes), recipe_preset(**recipe_changes)
+    else:
+        config, recipe = base.config, TrainingConfig(**recipe_changes)
+        _check_generators(manifest, config, "model")
     if recipe.shift >= config.image_size:
         raise ConfigError(f"shift: expected less than image_size {config.image_size}, got {recipe.shift}")
     return config, recipe
 
 
-def read_settings(folder: Path, manifest: Manifest) -> tuple[BMRLConfig, TrainingConfig]:
+def given_model(model: Any, preset: str | None, model_changes: dict[str, Any] | None) -> BMRL:
+    """Return the model that is to be trained in place of a preset's, once it is known that it can be saved.
+
+    Raises:
+        ConfigError, DTypeError, ModelFolderError: as :func:`~bmrl.training.train`.
+    """
+    for argument, value in (("preset", preset), ("model_changes", model_changes)):
+        if value is not None:
+            raise ConfigError(f"{argument}: expected none together with model, got {described(value)}")
+    if isinstance(model, str | os.PathLike):
+        return load_model(model)
+    if not isinstance(model, BMRL):
+        raise DTypeError(f"model: expected a BMRL or its folder, got {type(model).__name__}")
+    check_restorable(model)
+    return model
+
+
+def _check_generators(manifest: Manifest, config: BMRLConfig, owner: str) -> None:
+    names = [generator.name for generator in manifest.generators("seen")]
+    expected = [generator.name for generator in config.generators]
+    if names != expected:
+        raise DataError(
+            f"{manifest.root}: expected the {owner}'s generators {', '.join(expected)}, got {', '.join(names)}"
+        )
+
+
+def read_settings(folder: Path, manifest: Manifest, given: BMRL | None) -> tuple[BMRLConfig, TrainingConfig]:
     """Return the settings that an interrupted run was started with.
+
+    Args:
+        folder: of the run.
+        manifest: of the data.
+        given: the model that is to be trained, where the run began with one.
 
     Raises:
         ConfigError, DataError, DivergenceError, MissingFileError: as :func:`~bmrl.training.train`.
@@ -90,8 +134,9 @@ def read_settings(folder: Path, manifest: Manifest) -> tuple[BMRLConfig, Trainin
     diverged = folder / DIVERGED
     if diverged.is_file():
         raise DivergenceError(f"{diverged}: {diverged.read_text(encoding='utf-8', errors='replace').strip()}")
-    names = [generator.name for generator in manifest.generators("seen")]
-    expected = [generator.name for generator in config.generators]
-    if names != expected:
-        raise DataError(f"{manifest.root}: expected the run's generators {', '.join(expected)}, got {', '.join(names)}")
+    _check_generators(manifest, config, "run")
+    if given is None and settings.get("model_given"):
+        raise ConfigError(f"model: expected the one that the run in {folder} began with, got none")
+    if given is not None and given.config != config:
+        raise ConfigError(f"model: expected one of the configuration in {path}, got another")
     return config, recipe

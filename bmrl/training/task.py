@@ -15,6 +15,7 @@ from bmrl._checks import check_positive
 from bmrl.data.prompts import prompt_tokens
 from bmrl.errors import ConfigError, DivergenceError, RangeError
 from bmrl.losses import BMRLObjective
+from bmrl.models.layout import to_channels_last
 from bmrl.training.augmentation import flip, shift
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class AttributionTask(L.LightningModule):
 
     def __init__(self, model: nn.Module, recipe: TrainingConfig) -> None:
         super().__init__()
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = to_channels_last(model)
         self.recipe = recipe
         config: Any = model.config
         if recipe.shift >= config.image_size:

@@ -9,7 +9,8 @@ import pytest
 
 from bmrl._files import CLAIM, claimed
 from bmrl.cli import demo as steps_of_demo
-from bmrl.cli.demo import MARK, demo
+from bmrl.cli.demo import demo
+from bmrl.cli.demo_folder import MARK
 from bmrl.errors import ConfigError, FolderInUseError
 
 if TYPE_CHECKING:

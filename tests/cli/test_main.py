@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bmrl.cli.main import main
+from bmrl.models import load_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -166,9 +168,11 @@ def test_bad_input_is_one_line_and_exit_code_1(trained, tmp_path):
     assert "config.json" in failure(run("attribute", tmp_path, "photo.jpg"))
     (tmp_path / "manifest.csv").write_text("path,generator\n")
     assert "expected one column manipulation" in failure(run("train", "--data", tmp_path, "--out", tmp_path / "m"))
-    assert "edge: expected true or false" in failure(
-        run("train", "--data", data, "--out", tmp_path / "m", "--set", "edge=null")
-    )
+    for name, expected in (("edge", "fields by name"), ("head.norm", "true or false")):
+        line = failure(run("train", "--data", data, "--out", tmp_path / "m", "--set", f"{name}=False"))
+        assert re.search(rf"{name}: expected .*{expected}, got 'False'", line)
+    failed = failure(run("train", "--data", data, "--out", tmp_path / "m", "--model", model, "--preset", "tiny"))
+    assert "preset: expected none together with model" in failed
     (tmp_path / "empty").mkdir()
     assert "expected images in this folder, got none" in failure(run("attribute", model, tmp_path / "empty"))
     assert "depth" in failure(run("train", "--data", data, "--out", tmp_path / "m", "--set", "depth=3"))
@@ -210,3 +214,25 @@ def test_help_names_every_command():
     assert result.returncode == 0
     assert [command for command in COMMANDS if not re.search(rf"^    {command}\b", result.stdout, re.M)] == []
     assert run("--version").stdout.startswith("bmrl 0.")
+
+
+def test_training_goes_on_from_a_model_folder(trained, tmp_path):
+    data, model = trained
+    options = [
+        "--epochs",
+        1,
+        "--learning-rate",
+        1e-9,
+        "--set",
+        "weight_decay=0",
+        "--set",
+        "keep=last",
+        "--device",
+        "cpu",
+    ]
+    result = run("train", "--data", data, "--out", tmp_path / "further", "--model", model, *options)
+    assert result.returncode == 0, result.stderr
+    before, after = load_model(model).state_dict(), load_model(tmp_path / "further").state_dict()
+    weights = [name for name in before if name.endswith("weight") and before[name].dim() > 1]
+    assert weights
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in weights)

@@ -119,7 +119,7 @@ def test_an_image_that_vanishes_is_replaced_with_a_warning(folder, caplog):
     assert data.skipped[0][1] == "expected an image file, got nothing at this path"
     assert len(caplog.messages) == 2
     assert caplog.messages[0] == (
-        f"{folder}: 1.png: expected an image file, got nothing at this path; the next image stands in for it"
+        f"{folder}: 1.png: expected an image file, got nothing at this path; the next image replaces it"
     )
     assert len(data) == 5
 

@@ -13,8 +13,8 @@ from bmrl.evaluation import Predictions, evaluate, format_metrics, metrics, pred
 from bmrl.evaluation.detection import detection_metrics, real_probability
 from bmrl.evaluation.image_statistics import color_spectrum_statistics
 from bmrl.evaluation.intervals import wilson_interval
-from bmrl.evaluation.plots import embedding_map, markers, score_histogram, threshold_curves
-from bmrl.evaluation.projection import project
+from bmrl.evaluation.report.plots import embedding_map, markers, score_histogram, threshold_curves
+from bmrl.evaluation.report.projection import project
 from bmrl.evaluation.shortcuts import shortcut_baseline
 from bmrl.evaluation.summary import Summary
 from bmrl.inference import Attributor, attributions_from_probabilities, decide

@@ -79,7 +79,7 @@ def test_config_json_names_no_object_to_import(saved):
     ("given", "message"),
     [
         ({}, r"^appearance, views.cosine: expected the modules that .*model was saved with, appearance \(tests.models."
-             r"blocks.Pooled\), views.cosine \(.*Cosine and .*Pooled\), got none; hand them over as load_model\(folder, "
+             r"blocks.Pooled\), views.cosine \(.*\), got none; hand them over as load_model\(folder, "
              r'appearance=..., views={"cosine": ...}\)$'),
         ({"appearance": Pooled()}, r"^views.cosine: expected the modules that .*, got none"),
         ({**own(), "edge": Pooled(1), "head": nn.Linear(16, 3)}, r"^edge, head: expected none, .*Pooled, .*Linear$"),

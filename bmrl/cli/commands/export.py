@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmrl._outputs import check_out_file, check_out_folder, check_utf8
@@ -22,7 +21,7 @@ __all__ = ["COMMAND"]
 
 _SERVING = (
     "backend",
-    "artifact",
+    "graph_format",
     "engine",
     "version",
     "max_batch_size",
@@ -34,11 +33,15 @@ _SERVING = (
     "max_pixels",
     "max_bytes",
 )
-"""Options of ``--format triton``: arguments of ``write_triton_repository``, whose ``format`` is the artifact's."""
+"""Options of ``--format triton``, as ``write_triton_repository`` calls them; ``graph_format`` is its ``format``."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model(parser, "; for triton, an exported file too")
+    add_model(parser, optional=True)
+    parser.usage = (
+        "%(prog)s [options] MODEL {--format FORMAT | --all} --out PATH\n"
+        "       %(prog)s [options] --artifact FILE --format triton --out PATH"
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     names = [*FORMATS, "triton"]
     what.add_argument("--format", choices=names, metavar="FORMAT", help=", ".join(names))
@@ -57,7 +60,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_serving_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--backend", choices=tuple(BACKENDS))
-    group.add_argument("--artifact", choices=tuple(FORMATS), metavar="FORMAT", help="what the backend runs")
+    group.add_argument("--artifact", type=path, metavar="FILE", help="an exported file, instead of MODEL")
+    group.add_argument(
+        "--graph-format",
+        choices=tuple(FORMATS),
+        metavar="FORMAT",
+        help="what MODEL is exported as, and the backend runs (default: the backend's)",
+    )
     group.add_argument("--engine", choices=ENGINES, help="what runs ONNX in the python backend")
     group.add_argument("--version", type=int, metavar="N", help="the server takes the highest (default: 1)")
     group.add_argument("--max-batch-size", type=int, metavar="N", help="images in one run (default: 64)")
@@ -93,10 +102,14 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Check how the options fit together, and the place to write to."""
-    serving = given(options, *_SERVING)
+    serving = given(options, *_SERVING, "artifact")
     if serving and options.format != "triton":
         option = "threads" if "num_threads" in serving else next(iter(serving)).replace("_", "-")
         options.usage_error(f"--{option}: only with --format triton")
+    if (options.model is None) == (options.artifact is None):
+        options.usage_error("expected either MODEL, or --artifact FILE with --format triton")
+    if options.artifact is not None and (options.graph_format or options.images):
+        options.usage_error("--graph-format, --images: expected neither with --artifact, which is a verified file")
     if options.all and options.device != "cpu":
         options.usage_error("--device: expected cpu with --all")
     if options.all and options.images is None:
@@ -124,16 +137,14 @@ def _write_repository(options: argparse.Namespace) -> None:
     from bmrl.export import Artifact, write_triton_repository
 
     serving = given(options, *_SERVING)
-    serving["format"] = serving.pop("artifact", None)
+    serving["format"] = serving.pop("graph_format", None)
     source: BMRL | Artifact
     images: dict[str, Any] = {}
-    if Path(options.model).is_file():
-        if options.artifact or options.images:
-            options.usage_error("--artifact, --images: expected neither with a file that is exported and verified")
-        source = Artifact(options.model)
+    if options.artifact is not None:
+        source = Artifact(options.artifact)
     else:
         source = _load(options)
-        calibrate = options.artifact is not None and FORMATS[options.artifact].calibrated
+        calibrate = options.graph_format is not None and FORMATS[options.graph_format].calibrated
         images = _images(options, source, calibrate=calibrate)
     write_triton_repository(source, options.out, device=options.device, **images, **serving)
 
@@ -160,5 +171,5 @@ COMMAND = Command(
     function="export_model",
     add_arguments=_add_arguments,
     run=_run,
-    takes={"out": "path", "all": None} | dict.fromkeys(_SERVING),
+    takes={"out": "path", "all": None} | dict.fromkeys(("artifact", *_SERVING)),
 )

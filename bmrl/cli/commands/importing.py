@@ -1,4 +1,4 @@
-"""``bmrl import``: images of one's own become a data folder."""
+"""``bmrl import``: your images become a data folder."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _run(options: argparse.Namespace) -> None:
 
 COMMAND = Command(
     name="import",
-    summary="turn images of your own into a data folder",
+    summary="turn your images into a data folder",
     function="import_faces",
     add_arguments=_add_arguments,
     run=_run,

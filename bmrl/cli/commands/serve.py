@@ -36,7 +36,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model-control",
         default="none",
         choices=["none", "explicit"],
-        help="explicit lets whoever reaches a port load and unload models, and so run code; on a loopback address only "
+        help="explicit lets every client load and unload models, and so run code; on a loopback address only "
         "(default: %(default)s)",
     )
     parser.add_argument(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmrl._outputs import check_out_folder
-from bmrl.cli.arguments import add_data, add_device, add_out, add_preset, given
+from bmrl.cli.arguments import add_data, add_device, add_out, add_preset, given, path
 from bmrl.cli.command import Command
 from bmrl.cli.output import complain, say
 from bmrl.cli.settings import add_settings, split_settings
@@ -24,6 +24,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     add_out(parser, "new or empty folder; becomes the model folder")
     add_preset(parser, default=None)
+    parser.add_argument(
+        "--model",
+        type=path,
+        metavar="MODEL",
+        help="model folder, as bmrl train writes it, to train further instead of a preset's model",
+    )
     parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --out")
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the training images")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images per step")
@@ -45,14 +51,15 @@ def _run(options: argparse.Namespace) -> None:
         options.usage_error(f"{twice}: expected one value, got {names.count(twice)} (--set and the options count)")
     from bmrl.training import train
 
-    model, more = split_settings(options.set)
+    model_changes, more = split_settings(options.set)
     run = train(
         options.data,
         options.out,
-        preset=options.preset or "tiny",
+        preset=options.preset,
+        model=options.model,
         resume=options.resume,
         recipe_changes=recipe | more,
-        model_changes=model,
+        model_changes=model_changes or None,
         device=options.device,
     )
     for name, reason in run.skipped:

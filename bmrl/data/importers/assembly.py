@@ -1,65 +1,34 @@
-"""The part that all importers share: from a list of candidates to a folder with a manifest."""
+"""What all importers share: from a list of candidates to a folder with a manifest."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from bmrl._files import CLAIM, claimed
 from bmrl._regular_files import open_regular
 from bmrl.data._parsing_map import order_problem
 from bmrl.data.importers.candidates import Candidate, examine
+from bmrl.data.importers.destination import check_destination, new_data_folder
 from bmrl.data.importers.report import FILENAME, ImportReport
 from bmrl.data.importers.splits import assign_splits, check_shares, merge_groups
-from bmrl.data.manifest import FILENAME as MANIFEST
 from bmrl.data.manifest import Manifest
 from bmrl.data.row import Row
-from bmrl.errors import DataError, FolderInUseError
+from bmrl.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["assemble", "check_destination"]
-
-_UNFINISHED = ".bmrl-unfinished-import"
-"""In a folder while an import writes into it; after a kill, it says that all that lies there is the import's."""
+__all__ = ["assemble"]
 
 _CHUNK = 64  # images that a thread examines at a time
 
 _logger = logging.getLogger(__name__)
-
-
-def check_destination(source: Path, out: Path) -> None:
-    """Check that ``out`` can take a data set without touching what is there.
-
-    Raises:
-        DataError: ``out`` is a file, holds something other than an unfinished import, or one of the two folders lies
-            in the other.
-    """
-    if out.resolve().is_relative_to(source.resolve()):
-        raise DataError(f"{out}: expected a folder outside {source}, which an import leaves as it is, got one inside")
-    if source.resolve().is_relative_to(out.resolve()):
-        raise DataError(f"{out}: expected a new or empty folder, got one that holds {source}")
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out}: expected a new or empty folder, got a file")
-    if out.is_dir() and not _is_unfinished(out) and _contents(out):
-        raise DataError(f"{out}: expected a new or empty folder, got one that holds files")
-
-
-def _contents(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if entry.name != CLAIM]
-
-
-def _is_unfinished(folder: Path) -> bool:
-    """Whether a folder holds what an import that was killed had written so far, and nothing but that."""
-    return (folder / _UNFINISHED).is_file() and not (folder / MANIFEST).exists()
 
 
 def assemble(
@@ -79,7 +48,7 @@ def assemble(
 
     Every image is decoded once: those that can't be are left out. Images of the very same bytes are put into one
     group. Groups of seen generators are shared out to train, val and test
-    (:func:`~bmrl.data.importers.splits.assign_splits`), images of unseen ones are all for the test. The manifest is
+    (:func:`~bmrl.data.importers.splits.assign_splits`), all images of unseen ones go to test. The manifest is
     written last, so that a folder with a manifest is complete; a failure on the way removes ``out``, and what a kill
     has left there is replaced by the next import.
 
@@ -93,7 +62,7 @@ def assemble(
         symlink: link to the images and maps instead of copying them.
         ignored: the number of other files found, by suffix, for the report.
         skipped: what was left out before, and why, for the report.
-        warnings: what else is worth a look, for the report.
+        warnings: what else needs attention, for the report.
 
     Raises:
         DataError: ``out`` is not accepted, no candidate is readable, or a file can't be copied.
@@ -102,117 +71,106 @@ def assemble(
     """
     check_shares(val, test)
     check_destination(source, out)
-    with _new_data_folder(source, out):
-        return _assemble(
-            candidates,
-            out,
-            source=source,
-            draw=partial(assign_splits, val=val, test=test, seed=seed),
-            symlink=symlink,
-            ignored=dict(ignored or {}),
-            skipped=list(skipped),
-            warnings=list(warnings),
-        )
+    with new_data_folder(source, out):
+        found = _examined(candidates)
+        if not found.taken:
+            raise DataError(f"{source}: expected at least one readable image, got none of {len(candidates)}")
+        manifest = Manifest(out, _rows(found, partial(assign_splits, val=val, test=test, seed=seed)))
+        report = _report(found, manifest, source=source, ignored=ignored or {}, skipped=skipped, warnings=warnings)
+        _transfer(found.taken, out, symlink=symlink)
+        try:
+            report.write()
+            manifest.write()
+        except OSError as error:
+            raise DataError(f"{out}: expected a folder that can be written into, got: {error.strerror}") from error
+        for warning in report.warnings:
+            _logger.warning("%s: %s", out, warning)
+    return report
 
 
-@contextlib.contextmanager
-def _new_data_folder(source: Path, out: Path) -> Iterator[None]:
-    """Keep ``out`` for the block alone, empty; remove it if the block fails."""
-    existed = out.exists()
-    try:
-        with claimed(out):
-            check_destination(source, out)  # another import may have ended while this one began
-            try:
-                for entry in _contents(out):
-                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-                (out / _UNFINISHED).touch()
-                yield
-                (out / _UNFINISHED).unlink()
-            except BaseException:
-                for entry in _contents(out):
-                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-                raise
-    except BaseException as error:
-        if not existed and not isinstance(error, FolderInUseError):
-            with contextlib.suppress(OSError):  # somebody else may have put something there
-                out.rmdir()
-        raise
+@dataclass(slots=True)
+class _Examined:
+    """What reading all candidates showed.
+
+    Attributes:
+        taken: those that can be read; without a map where it can't be used.
+        duplicates: those of ``taken`` with the very same bytes, one list per set.
+        skipped: path and reason of the others.
+        parsing_skipped: path and reason of the maps left out.
+        order_problem: what is wrong with the maps as a whole, if anything.
+    """
+
+    taken: list[Candidate]
+    duplicates: list[list[Candidate]]
+    skipped: list[tuple[str, str]]
+    parsing_skipped: list[tuple[str, str]]
+    order_problem: str | None
+
+    @property
+    def mislabeled(self) -> list[list[Candidate]]:
+        """Those of the duplicates that lie under several generators."""
+        return [same for same in self.duplicates if len({candidate.generator for candidate in same}) > 1]
 
 
-def _assemble(
-    candidates: Sequence[Candidate],
-    out: Path,
-    *,
-    source: Path,
-    draw: Callable[[Mapping[str, Mapping[str, int]]], dict[str, str]],
-    symlink: bool,
-    ignored: dict[str, int],
-    skipped: list[tuple[str, str]],
-    warnings: list[str],
-) -> ImportReport:
+def _examined(candidates: Sequence[Candidate]) -> _Examined:
     with ThreadPoolExecutor() as pool:
         chunks = [candidates[start : start + _CHUNK] for start in range(0, len(candidates), _CHUNK)]
         findings = [finding for found in pool.map(lambda chunk: list(map(examine, chunk)), chunks) for finding in found]
-    parsing_skipped = []
-    taken: list[Candidate] = []
+    shares = [found.lower_lip for found in findings if found.lower_lip is not None]
+    examined = _Examined([], [], [], [], order_problem(shares))
     by_bytes: defaultdict[bytes, list[Candidate]] = defaultdict(list)
     maps = Counter(_parsing_name(candidate.path) for candidate in candidates if candidate.parsing)
     for candidate, finding in zip(candidates, findings, strict=True):
         if finding.problem is not None:
-            skipped.append((candidate.path, finding.problem))
+            examined.skipped.append((candidate.path, finding.problem))
             continue
         problem = finding.parsing_problem
         if candidate.parsing and maps[_parsing_name(candidate.path)] > 1:
             problem = "expected one image of this name, got several with different suffixes"
         if problem is not None:
-            parsing_skipped.append((candidate.path, problem))
+            examined.parsing_skipped.append((candidate.path, problem))
             candidate = replace(candidate, parsing=None)
-        taken.append(candidate)
+        examined.taken.append(candidate)
         by_bytes[finding.digest].append(candidate)
-    if not taken:
-        raise DataError(f"{source}: expected at least one readable image, got none of {len(candidates)}")
+    examined.duplicates = [same for same in by_bytes.values() if len(same) > 1]
+    return examined
 
-    problem = order_problem([found.lower_lip for found in findings if found.lower_lip is not None])
-    warnings += [problem] if problem else []
-    duplicates = [same for same in by_bytes.values() if len(same) > 1]
-    mislabeled = [same for same in duplicates if len({candidate.generator for candidate in same}) > 1]
-    manifest = Manifest(out, _rows(taken, duplicates, draw))
+
+def _report(
+    found: _Examined,
+    manifest: Manifest,
+    *,
+    source: Path,
+    ignored: Mapping[str, int],
+    skipped: Sequence[tuple[str, str]],
+    warnings: Sequence[str],
+) -> ImportReport:
     images = manifest.counts()
-    report = ImportReport(
+    seen = {row.generator for row in manifest.select(role="seen")}
+    return ImportReport(
         source=source,
-        folder=out,
+        folder=manifest.root,
         images=images,
-        num_parsing=sum(candidate.parsing is not None for candidate in taken),
-        skipped=skipped,
-        parsing_skipped=parsing_skipped,
-        ignored=ignored,
-        duplicates=[[candidate.path for candidate in same] for same in duplicates],
-        mislabeled=[[candidate.path for candidate in same] for same in mislabeled],
+        num_parsing=sum(candidate.parsing is not None for candidate in found.taken),
+        skipped=[*skipped, *found.skipped],
+        parsing_skipped=found.parsing_skipped,
+        ignored=dict(ignored),
+        duplicates=[[candidate.path for candidate in same] for same in found.duplicates],
+        mislabeled=[[candidate.path for candidate in same] for same in found.mislabeled],
         warnings=[
             *warnings,
-            *_warnings_of_labels(mislabeled),
-            *_warnings_of_splits(images, {row.generator for row in manifest.select(role="seen")}),
+            *([found.order_problem] if found.order_problem else []),
+            *_warnings_of_labels(found.mislabeled),
+            *_warnings_of_splits(images, seen),
         ],
     )
-    _transfer(taken, out, symlink=symlink)
-    try:
-        report.write()
-        manifest.write()
-    except OSError as error:
-        raise DataError(f"{out}: expected a folder that can be written into, got: {error.strerror}") from error
-    for warning in report.warnings:
-        _logger.warning("%s: %s", out, warning)
-    return report
 
 
-def _rows(
-    taken: Sequence[Candidate],
-    duplicates: Sequence[Sequence[Candidate]],
-    draw: Callable[[Mapping[str, Mapping[str, int]]], dict[str, str]],
-) -> tuple[Row, ...]:
+def _rows(found: _Examined, draw: Callable[[Mapping[str, Mapping[str, int]]], dict[str, str]]) -> tuple[Row, ...]:
+    taken = found.taken
     groups = merge_groups(
         {group for each in taken for group in (each.group, *each.also, *each.split_with)},
-        [[each.group for each in same] for same in duplicates] + [[each.group, *each.also] for each in taken],
+        [[each.group for each in same] for same in found.duplicates] + [[each.group, *each.also] for each in taken],
     )
     units = merge_groups(  # what lies in one split
         set(groups.values()), [[groups[group] for group in (each.group, *each.split_with)] for each in taken]

@@ -1,4 +1,4 @@
-"""An image that an importer found, and the look at it that decides whether it is taken."""
+"""An image that an importer found, and the examination that decides whether it is taken."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from bmrl._decoding import file_bytes
-from bmrl._text import printable
+from bmrl._image_bytes import file_bytes
 from bmrl.data._parsing_map import decoded_parsing_map, lower_lip_share
+from bmrl.data._reading import reason
 from bmrl.data.rules import is_inside
 from bmrl.errors import BMRLError
 from bmrl.images import MAX_BYTES, decoded
@@ -33,7 +33,7 @@ class Candidate:
         group: the person, source picture or video that it shows.
         parsing: where its parsing map lies, if it has one.
         also: further groups that are one with its group, such as the two videos that a face swap was made of.
-        split_with: groups that must lie in the same split and are groups of their own.
+        split_with: groups that must lie in the same split, though they are separate groups.
     """
 
     file: Path
@@ -62,20 +62,19 @@ def examine(candidate: Candidate) -> Finding:
     """Decode a candidate and its map, and return what can't be used of them and why."""
     name = candidate.path
     if not is_inside(name):
-        reason = "expected a name in UTF-8, without backslashes and drives, got another"
-        return Finding(b"", reason, None)
+        return Finding(b"", "expected a name in UTF-8, without backslashes and drives, got another", None)
     try:
         with file_bytes(candidate.file, MAX_BYTES, name) as data:
             digest = hashlib.sha256(data).digest()
             with decoded(data, name=name) as image:
                 size = image.size
     except BMRLError as error:
-        return Finding(b"", str(error).removeprefix(f"{printable(name)}: "), None)
+        return Finding(b"", reason(error, name), None)
     del image  # the map may take the memory now
     if candidate.parsing is not None:
         try:
             with decoded_parsing_map(candidate.parsing, size) as parsing:
                 return Finding(digest, None, None, lower_lip_share(parsing))
         except BMRLError as error:
-            return Finding(digest, None, str(error).removeprefix(f"{printable(candidate.parsing.name)}: "))
+            return Finding(digest, None, reason(error, candidate.parsing.name))
     return Finding(digest, None, None)

@@ -68,7 +68,7 @@ def read_families(path: Path) -> dict[str, GeneratorRule]:
     content = _read_yaml(path, where)
     for folder in content:
         if isinstance(folder, bool) or not isinstance(folder, str | int):
-            raise DataError(f"{where}: expected generator names, got {folder!r}; put a name that means more in quotes")
+            raise DataError(f"{where}: expected generator names, got {folder!r}; put a name of another type in quotes")
         if not is_name(str(folder)):
             raise DataError(f"{where}: expected generator names of {NAME_RULE}, got {described(folder)}")
     places = {str(folder): f"{where}, {printable(str(folder))}" for folder in content}
@@ -143,8 +143,8 @@ def _agreed(entries: Mapping[str, Mapping[str, Any]], places: Mapping[str, str])
         for key in _SHARED:
             if key in entry and shared.setdefault(key, entry[key]) != entry[key]:
                 raise DataError(
-                    f"{places[folder]}, {key}: expected {shared[key]} for {name}, as {first[name, key]} says, "
-                    f"got {entry[key]}"
+                    f"{places[folder]}, {key}: expected {described(shared[key])} for {name}, as {first[name, key]} "
+                    f"says, got {described(entry[key])}"
                 )
             if key in entry:
                 first.setdefault((name, key), folder)

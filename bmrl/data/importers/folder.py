@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bmrl._checks import check_integer, check_switch
+from bmrl._checks import check_integer, check_path, check_switch
 from bmrl._text import printable
 from bmrl.data.finding import PARSING
-from bmrl.data.importers.assembly import assemble, check_destination
+from bmrl.data.importers.assembly import assemble
 from bmrl.data.importers.candidates import Candidate
+from bmrl.data.importers.destination import check_destination
 from bmrl.data.importers.families import GeneratorRule, families_entry, read_families
 from bmrl.data.importers.frames import swapped_videos, video_folders, warn_of_numbers, warn_of_series
 from bmrl.data.importers.known import known_family
@@ -23,8 +22,10 @@ from bmrl.generators import ARCHITECTURES, MANIPULATIONS
 from bmrl.images import SUFFIXES
 
 if TYPE_CHECKING:
+    import os
     import re
     from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
 
     from bmrl.data.importers.layout import FoundImage, Layout
     from bmrl.data.importers.report import ImportReport
@@ -58,15 +59,15 @@ def import_faces(
 
     Numbered images in a sub-folder that is named as a video, or has the same numbers as others, are frames of one
     video and one group (:mod:`bmrl.data.importers.frames`). Other images whose file names agree but for the suffix are
-    one group, in whatever generator's folder they lie, since fakes are often named after the picture that they
-    were made of. A pattern in ``families`` groups otherwise.
+    one group, across generators' folders, since fakes are often named after the picture that they were made of; in
+    several folders of one generator they are separate groups in one split. A pattern in ``families`` groups otherwise.
 
     Args:
         source: the folder to import.
         out: a new or empty folder; in the end it holds ``manifest.csv``, ``import_report.json``, the images and,
             in ``parsing``, the maps.
         families: YAML file on the generators.
-        unseen: names of generators to be tested only, whatever ``families`` says.
+        unseen: names of generators to be tested only, regardless of ``families``.
         seed: of the splits.
         val: >= 0, the share of validation images of every seen generator.
         test: >= 0, the share of test images; ``val + test < 1``.
@@ -78,18 +79,30 @@ def import_faces(
             its schema or names a generator without a folder; a pattern does not fit an image; ``out`` is not empty or
             can't be written.
         FolderInUseError: another process writes into ``out`` now.
-        DTypeError, RangeError: ``seed``, ``symlink``, ``unseen`` or the shares are of another type or out of range.
+        DTypeError, RangeError: an argument is of another type or out of range.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from PIL import Image
+        >>> home = pathlib.Path(tempfile.mkdtemp())
+        >>> for generator, color in (("FOMM", "red"), ("real_ffhq", "green")):
+        ...     (home / "faces" / generator).mkdir(parents=True)
+        ...     Image.new("RGB", (8, 8), color).save(home / "faces" / generator / "a.png")
+        >>> report = import_faces(home / "faces", home / "data", unseen=["FOMM"], val=0, test=0)
+        >>> report.images
+        {'FOMM': {'train': 0, 'val': 0, 'test': 1}, 'real_ffhq': {'train': 1, 'val': 0, 'test': 0}}
     """
-    source, out = Path(source), Path(out)
+    source, out = check_path("source", source), check_path("out", out)
+    families = None if families is None else check_path("families", families)
     check_shares(val, test)
     check_switch("symlink", symlink)
     check_integer("seed", seed)
     if isinstance(unseen, str):
         raise DTypeError(f"unseen: expected a list of generators, got the text {unseen!r}")
-    said = {} if families is None else read_families(Path(families))
+    said = {} if families is None else read_families(families)
     layout = read_layout(source, said)
     check_destination(source, out)
-    rules = _rules(layout, said, "families" if families is None else printable(os.fspath(families)), unseen)
+    rules = _rules(layout, said, "families" if families is None else printable(str(families)), unseen)
     found: dict[str, list[Candidate]] = {}
     warnings = list(layout.warnings)
     for folder, images in layout.images.items():
@@ -158,7 +171,7 @@ def _rules(
 
 
 def _candidates(source: Path, rule: GeneratorRule, images: Sequence[FoundImage]) -> tuple[list[Candidate], str | None]:
-    """Return the candidates of one folder, and what is worth a look at how they were grouped."""
+    """Return the candidates of one folder, and a warning if their grouping needs attention."""
     videos = video_folders([image.below for image in images]) if rule.group is None else set()
     candidates = []
     for image in images:
@@ -189,7 +202,7 @@ def _candidates(source: Path, rule: GeneratorRule, images: Sequence[FoundImage])
 
 
 def _told_apart(found: Mapping[str, Sequence[Candidate]], rules: Mapping[str, GeneratorRule]) -> list[Candidate]:
-    """Return all candidates, with groups of their own where several folders of one generator have the same names.
+    """Return all candidates, with separate groups where several folders of one generator have the same names.
 
     Such pictures share nothing but a name. They still lie in one split, since an image of another generator that has
     this name too may be made of either. What a pattern says is a group stays one.

@@ -1,4 +1,4 @@
-"""Tell from their names which images are frames of a video, so that no video lies in train and test alike."""
+"""Tell from their names which images are frames of a video, so that no video lies in both train and test."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def warn_of_numbers(paths: Collection[PurePosixPath]) -> str | None:
 
 
 def warn_of_series(names: Collection[str]) -> str | None:
-    """Return what to ask about names such as ``anna_1``, ``anna_2``, ``bob_1``: each is a group of its own."""
+    """Return what to ask about names such as ``anna_1``, ``anna_2``, ``bob_1``: each is a separate group."""
     series: defaultdict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
         if match := _SERIES.fullmatch(name):
@@ -82,6 +82,6 @@ def warn_of_series(names: Collection[str]) -> str | None:
         return None
     first, second, *_ = repeated[0]
     return (
-        f"names such as {first} and {second} are groups of their own; if they show one person or video, families "
+        f"names such as {first} and {second} are separate groups; if they show one person or video, families "
         f"needs a group pattern"
     )

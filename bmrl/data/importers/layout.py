@@ -1,4 +1,4 @@
-"""Which generator's images lie where in a folder that is to be imported."""
+"""Where the images of each generator lie in a folder that is to be imported."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class FoundImage:
 
 @dataclass(slots=True)
 class Layout:
-    """What lies where in a source.
+    """The contents of a source folder.
 
     Attributes:
         images: those of each generator.
         ignored: the number of other files, by suffix.
         skipped: path and reason of what was left out.
-        warnings: what was taken otherwise than by its folder's name.
+        warnings: what was not taken by its folder's name.
     """
 
     images: dict[str, list[FoundImage]] = field(default_factory=dict)
@@ -68,7 +68,7 @@ def read_layout(source: Path, named: Collection[str]) -> Layout:
 
     Args:
         source: the folder to import.
-        named: generators that the user described; one of them may be called as a split is.
+        named: generators that the user described; one of them may have the name of a split.
 
     Raises:
         MissingFileError: there is no such folder.
@@ -87,7 +87,7 @@ def read_layout(source: Path, named: Collection[str]) -> Layout:
     folders: defaultdict[str, list[Path]] = defaultdict(list)
     if splits and len(splits) < len(tops):
         other = next(name for name in tops if name not in splits)
-        raise DataError(f"{source}: expected a folder per generator, got {splits[0]}, a split, beside {other}")
+        raise DataError(f"{source}: expected a folder per generator, got {splits[0]}, a split, next to {other}")
     for top in tops:
         if not splits:
             folders[top].append(source / top)

@@ -19,7 +19,7 @@ FILENAME = "import_report.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportReport(Result):
-    """What an importer took, left out and noticed; written beside the manifest as ``import_report.json``.
+    """What an importer took, left out and noticed; written next to the manifest as ``import_report.json``.
 
     Attributes:
         source: the folder that was imported.
@@ -31,7 +31,7 @@ class ImportReport(Result):
         ignored: the number of files that are no images by their names, by suffix; hidden files are not counted.
         duplicates: images of the very same bytes, one list per set; they share a group and so a split.
         mislabeled: those of ``duplicates`` that lie under several generators: all but one label must be wrong.
-        warnings: what else is worth a look, such as a seen generator without training images.
+        warnings: what else needs attention, such as a seen generator without training images.
     """
 
     source: Path

@@ -50,7 +50,11 @@ def assign_splits(groups: Mapping[str, Mapping[str, int]], *, val: float, test: 
         {'a': 'train', 'b': 'test'}
     """
     check_shares(val, test)
-    shares = {"test": test, "val": val, "train": 1 - val - test}  # ties go to the smaller sets, lest they stay empty
+    shares = {
+        "test": test,
+        "val": val,
+        "train": 1 - val - test,
+    }  # ties go to the smaller sets
     totals: Counter[str] = Counter()
     for sizes in groups.values():
         totals.update(sizes)

@@ -74,6 +74,6 @@ def smoothstep(low: float, high: float, x: Array) -> Array:
 
 
 def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> Array:
-    """Band-limited noise ``(size, size)``, about unit variance: ``cells`` random values a side, bicubic between."""
+    """Band-limited noise ``(size, size)``, about unit variance: ``cells`` random values per side, bicubic between."""
     grid = rng.standard_normal((cells, cells), dtype=np.float32)
     return np.asarray(Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC)) * np.float32(1.2)

@@ -1,4 +1,4 @@
-"""A picture that shows the data set at a glance: a row a generator."""
+"""A picture that shows the data set at a glance: one row per generator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from bmrl.data.simulated.folder import CONTACT_SHEET, save_image
-from bmrl.parsing import PARSING_CLASSES
+from bmrl.parsing import PARSING_COLORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,7 @@ def write_contact_sheet(manifest: Manifest, simulators: Sequence[Simulator]) -> 
     The spectrum is that of the high-pass residual (log scale, zero frequency in the middle): the trace by which the
     generator can be told, which the faces do not show.
     """
+    palette = np.array(PARSING_COLORS, dtype=np.uint8)
     font, small = ImageFont.load_default(16), ImageFont.load_default(12)
     rows = {s.name: [row for row in manifest.select(split="test") if row.generator == s.name] for s in simulators}
     width = Image.open(manifest.image_path(manifest.rows[0])).width
@@ -53,7 +54,10 @@ def write_contact_sheet(manifest: Manifest, simulators: Sequence[Simulator]) -> 
         for column, picture in enumerate(pictures):
             sheet.paste(_enlarged(picture, size), (_LABEL_WIDTH + column * step, top))
         parsing = np.asarray(Image.open(manifest.parsing_path(rows[simulator.name][0])))
-        sheet.paste(_enlarged(Image.fromarray(_palette()[parsing]), size), (_LABEL_WIDTH + _FACES * step, top))
+        sheet.paste(
+            _enlarged(Image.fromarray(palette[parsing]), size),
+            (_LABEL_WIDTH + _FACES * step, top),
+        )
         spectrum = np.mean([residual_spectrum(np.asarray(picture)) for picture in pictures], axis=0)
         low, high = np.percentile(spectrum, (1, 99.9))
         shade = np.clip((spectrum - low) / (high - low) * 255, 0, 255).astype(np.uint8)
@@ -88,11 +92,3 @@ def _wrap(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
         else:
             lines[-1] = longer
     return "\n".join(lines)
-
-
-def _palette() -> NDArray[np.uint8]:
-    """A color for each parsing class ``(19, 3)``, evenly around the hues; background is black."""
-    hue = np.arange(len(PARSING_CLASSES))[:, None] * 0.381966 + np.array([0, 1 / 3, 2 / 3])
-    colors: NDArray[np.uint8] = (140 + 100 * np.cos(2 * np.pi * hue)).astype(np.uint8)
-    colors[0] = 0
-    return colors

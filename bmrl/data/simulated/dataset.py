@@ -7,12 +7,12 @@ import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from bmrl._checks import check_integer, check_path
 from bmrl._files import claimed
 from bmrl.data.manifest import Manifest
 from bmrl.data.row import Row
@@ -23,7 +23,10 @@ from bmrl.data.simulated.manipulations import Scene
 from bmrl.data.simulated.people import draw_identity, draw_photo
 from bmrl.data.simulated.report import SimulationReport
 from bmrl.data.simulated.simulators import SIMULATORS, Simulator
-from bmrl.errors import DataError, DTypeError, RangeError
+from bmrl.errors import DataError, RangeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["simulate"]
 
@@ -50,12 +53,12 @@ def simulate(
 
     Args:
         folder: new, empty, or an earlier output of this function, which is replaced.
-        seed: >= 0. The same arguments give the same bytes, whatever ``workers`` is.
+        seed: >= 0. The same arguments give the same bytes, for any number of ``workers``.
         images_per_generator: images of each seen generator in all splits together, >= 3; an unseen one gets as many
             as a seen one has for testing.
         image_size: side of the images in pixels, 64 to 512 and a multiple of 16. Train at this size: resizing an image
             wipes out its generator's trace.
-        workers: threads that draw, >= 1; by default one a processor. (NumPy and Pillow release the lock, and threads
+        workers: threads that draw, >= 1; by default one per processor. (NumPy and Pillow release the lock, and threads
             need no import guard in the caller's script.)
 
     Returns:
@@ -63,7 +66,7 @@ def simulate(
 
     Raises:
         RangeError: an argument is outside its range.
-        DTypeError: ``folder`` is no path.
+        DTypeError: ``folder`` is no path, or a number no integer.
         DataError: ``folder`` holds anything that this function did not write, and nothing is changed then; or a file
             can't be written: then nothing that was drawn stays.
         FolderInUseError: another process writes into ``folder`` now.
@@ -74,20 +77,18 @@ def simulate(
         >>> report.num_images, report.images["sim_camera"]
         (36, {'train': 1, 'val': 1, 'test': 1})
     """
-    _check_whole("seed", seed, 0, None)
-    _check_whole("images_per_generator", images_per_generator, 3, 100_000)
-    _check_whole("image_size", image_size, 64, 512)
+    root = check_path("folder", folder)
+    check_integer("seed", seed, least=0)
+    check_integer("images_per_generator", images_per_generator, least=3, most=100_000)
+    check_integer("image_size", image_size, least=64, most=512)
     if image_size % 16:
         raise RangeError(f"image_size: expected a multiple of 16, got {image_size}")
     if workers is not None:
-        _check_whole("workers", workers, 1, 1024)
-    if not isinstance(folder, (str, os.PathLike)):
-        raise DTypeError(f"folder: expected a path, got {type(folder).__name__}")
-    root = Path(folder)
+        check_integer("workers", workers, least=1, most=1024)
     if os.path.lexists(root) and not root.is_dir():
         raise DataError(f"folder: expected a folder, got the file {root}")
 
-    settings = {"seed": seed, "images_per_generator": images_per_generator, "image_size": image_size}
+    settings = {"seed": int(seed), "images_per_generator": int(images_per_generator), "image_size": int(image_size)}
     pictures = _plan(images_per_generator)
     missing = not root.exists()
     try:
@@ -100,14 +101,14 @@ def simulate(
                 write_contact_sheet(manifest, SIMULATORS)
                 manifest.write()  # last: a folder with a manifest is complete
             except BaseException:
-                with contextlib.suppress(DataError, OSError):  # the failure is to be told
+                with contextlib.suppress(DataError, OSError):  # report the first failure
                     clear_folder(root)
                 raise
     finally:
         if missing:
             with contextlib.suppress(OSError):
                 root.rmdir()  # only where it is empty
-    return SimulationReport(folder=root, seed=seed, image_size=image_size, images=manifest.counts())
+    return SimulationReport(folder=root, seed=int(seed), image_size=int(image_size), images=manifest.counts())
 
 
 class _Picture(NamedTuple):
@@ -142,9 +143,3 @@ def _write_picture(root: Path, seed: int, image_size: int, picture: _Picture) ->
     face = simulator.draw(Scene(identity, donor, draw_photo(rng), image_size), rng)
     save_image(Image.fromarray(to_bytes(face.image)), root / row.path)
     save_image(Image.fromarray(face.parsing), root / "parsing" / row.path)
-
-
-def _check_whole(name: str, value: int, low: int, high: int | None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
-        bound = f">= {low}" if high is None else f"from {low} to {high}"
-        raise RangeError(f"{name}: expected a whole number {bound}, got {value!r}")

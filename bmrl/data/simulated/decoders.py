@@ -65,7 +65,7 @@ def nearest(image: Array, rng: np.random.Generator) -> Array:
 
 
 def pixel_shuffle(image: Array, rng: np.random.Generator) -> Array:
-    """Sub-pixel convolution, factor 2 (Shi et al. 2016): a filter a sub-pixel, and their gains differ by color."""
+    """Sub-pixel convolution, factor 2 (Shi et al. 2016): one filter per sub-pixel, and their gains differ by color."""
     return _shuffle(image, rng, _GAINS_2)
 
 

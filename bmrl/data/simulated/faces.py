@@ -36,7 +36,7 @@ class Face(NamedTuple):
 
 
 def render(identity: Identity, photo: Photo, size: int) -> Face:
-    """Return the face of ``identity`` in the situation ``photo``, ``size`` pixels a side.
+    """Return the face of ``identity`` in the situation ``photo``, ``size`` pixels per side.
 
     The same arguments give the same picture; two people in one ``photo`` have their eyes and mouths in about the
     same places.

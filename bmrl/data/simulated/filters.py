@@ -50,7 +50,7 @@ def downsample(image: Array, factor: int) -> Array:
 
 
 def resize(image: Array, size: int, method: Image.Resampling) -> Array:
-    """Resample a square image to ``size`` pixels a side (antialiased where it shrinks)."""
+    """Resample a square image to ``size`` pixels per side (antialiased where it shrinks)."""
     planes = [np.asarray(Image.fromarray(plane).resize((size, size), method)) for plane in np.moveaxis(image, 2, 0)]
     return np.stack(planes, axis=2)
 

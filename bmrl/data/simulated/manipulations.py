@@ -1,4 +1,4 @@
-"""How a generator's picture comes about: all of it synthesised, a region edited, or a face swapped in."""
+"""How a generator makes a picture: all of it synthesized, a region edited, or a face swapped in."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SMALLEST_REGION = 0.12
 
 
 class Scene(NamedTuple):
-    """What is to be shown: a person, a second one for face swaps, the situation, the picture's side in pixels."""
+    """What to show: a person, a second one for face swaps, the situation, the picture's side in pixels."""
 
     identity: Identity
     donor: Identity

@@ -1,4 +1,4 @@
-"""ResNet-18 from scratch: the baseline that a score of BMRL is read beside."""
+"""ResNet-18 from scratch: the baseline that BMRL is compared with."""
 
 from __future__ import annotations
 

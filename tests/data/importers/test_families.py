@@ -108,15 +108,15 @@ ARCHITECTURE = "none, GAN, diffusion, flow, autoregressive, autoencoder, graphic
         (
             "a: {generator: x, manipulation: EFS, architecture: GAN}\n"
             "b: {generator: x, manipulation: FS, architecture: GAN}",
-            ", b, manipulation: expected EFS for x, as a says, got FS",
+            ", b, manipulation: expected 'EFS' for x, as a says, got 'FS'",
         ),
         (
             "x: {manipulation: EFS, architecture: GAN}\nb: {generator: x, architecture: flow}",
-            ", b, architecture: expected GAN for x, as x says, got flow",
+            ", b, architecture: expected 'GAN' for x, as x says, got 'flow'",
         ),
         (
             "a: {generator: x, manipulation: none, role: unseen}\nb: {generator: x}\nc: {generator: x, role: seen}",
-            ", c, role: expected unseen for x, as a says, got seen",
+            ", c, role: expected 'unseen' for x, as a says, got 'seen'",
         ),
         ("a: {manipulation: EFS, architecture: GAN, role: known}", ", a, role: expected seen or unseen, got 'known'"),
         (
@@ -129,12 +129,26 @@ ARCHITECTURE = "none, GAN, diffusion, flow, autoregressive, autoencoder, graphic
             ", a, architecture: expected none exactly for photographs (manipulation none), "
             "got GAN with manipulation none",
         ),
+        (
+            "a: {manipulation: [EFS], architecture: GAN}\nb: {generator: a, manipulation: EFS}",
+            ", b, manipulation: expected list for a, as a says, got 'EFS'",
+        ),
+        (
+            'a: {manipulation: "x\\ny", architecture: GAN}\nb: {generator: a, manipulation: EFS}',
+            ", b, manipulation: expected 'x\\ny' for a, as a says, got 'EFS'",
+        ),
         ("a: {manipulation: none, group: 3}", ", a, group: expected a regular expression, got 3"),
         ("a: EFS", ", a: expected a mapping with the key manipulation, got 'EFS'"),
         ("- a", ": expected a mapping of generator names, got list"),
         ("", ": expected a mapping of generator names, got NoneType"),
-        ("no: {manipulation: none}", ": expected generator names, got False; put a name that means more in quotes"),
-        ("1.5: {manipulation: none}", ": expected generator names, got 1.5; put a name that means more in quotes"),
+        (
+            "no: {manipulation: none}",
+            ": expected generator names, got False; put a name of another type in quotes",
+        ),
+        (
+            "1.5: {manipulation: none}",
+            ": expected generator names, got 1.5; put a name of another type in quotes",
+        ),
         ("'a ': {manipulation: none}", f": expected generator names of {NAMES}, got 'a '"),
         ('"a\\u200b": {manipulation: none}', f": expected generator names of {NAMES}, got 'a\\u200b'"),
         (

@@ -356,7 +356,7 @@ def test_names_that_look_like_series_are_asked_about(tmp_path):
         save(tmp_path / "source" / "DDPM" / f"{name}.png", len(name) * 7 + ord(name[0]) + int(name[-1]))
     report = import_faces(tmp_path / "source", tmp_path / "out")
     assert report.warnings[0] == (
-        "DDPM: names such as anna_1 and anna_2 are groups of their own; if they show one person or video, families "
+        "DDPM: names such as anna_1 and anna_2 are separate groups; if they show one person or video, families "
         "needs a group pattern"
     )
 
@@ -395,7 +395,7 @@ def test_splits_are_no_generators(tmp_path):
     assert len(manifest.rows) == 24
     assert report.warnings[0] == "the splits of the source (test, train, val) were not kept: new ones were drawn"
     save(source / "simswap" / "a.png", 1)
-    message = r"source: expected a folder per generator, got test, a split, beside simswap$"
+    message = r"source: expected a folder per generator, got test, a split, next to simswap$"
     with pytest.raises(DataError, match=message):
         import_faces(source, tmp_path / "other")
     families = tmp_path / "families.yaml"

@@ -1,4 +1,4 @@
-"""Several folders that are one class: names, families, roles, and groups of their own."""
+"""Several folders that are one class: names, families, roles, and separate groups."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_unseen_names_the_class(source, families, tmp_path):
 
 def test_contradictions_are_refused(source, families, tmp_path):
     text = ONE.replace("photographs}", "photographs, manipulation: FR, architecture: GAN}")
-    with pytest.raises(DataError, match=r"0_Real_FF\+\+, manipulation: expected none .* 0_Real_CelebDF says, got FR$"):
+    with pytest.raises(DataError, match=r"FF\+\+, manipulation: expected 'none' .* 0_Real_CelebDF says, got 'FR'$"):
         import_faces(source, tmp_path / "out", families=families(text))
     assert not (tmp_path / "out").exists()
 

@@ -43,7 +43,7 @@ DECODE_NAME = "bmrl_decode"
 DECIDE_NAME = "bmrl_decide"
 
 DECODING_MODULES = (
-    *("__init__.py", "_checks.py", "_decoding.py", "_memory.py", "_regular_files.py", "_text.py"),
+    *("__init__.py", "_checks.py", "_decoding.py", "_image_bytes.py", "_memory.py", "_regular_files.py", "_text.py"),
     *("errors.py", "images.py"),
 )
 

@@ -13,7 +13,7 @@ import tritonclient.grpc
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from bmrl.errors import BMRLError, DTypeError, RangeError, RepositoryError
+from bmrl.errors import BMRLError, DTypeError, MissingFileError, RangeError, RepositoryError
 from bmrl.export import Artifact, TritonClient, TritonServer, export_model, write_triton_repository
 from bmrl.export.artifact import read_entries, write_entries
 from bmrl.export.triton.client import session as _session
@@ -309,6 +309,27 @@ def test_refuses_an_exported_file_that_the_backend_does_not_run(foreign, tmp_pat
     copy = Path(shutil.copy(file, tmp_path / "model.onnx"))
     with pytest.raises(BMRLError, match=r"artifact.json: expected the description of model.onnx, got nothing"):
         write_triton_repository(Artifact(copy), tmp_path / "models")
+
+
+@pytest.mark.parametrize("name", ["pytorch", "onnxruntime"])
+def test_a_backend_that_moves_its_file_serves_it_on_a_gpu(foreign, tmp_path, name):
+    file = Artifact(foreign[name].parent / BACKENDS[name][1])
+    folder = write_triton_repository(file, tmp_path / "models", backend=name, device="cuda")
+    check_model(folder)
+    (group,) = text_format.Parse((folder / "bmrl" / "config.pbtxt").read_text(), ModelConfig()).instance_group
+    assert group.kind == group.KIND_GPU
+
+
+def test_a_compiled_file_is_served_on_the_device_that_it_was_made_for(foreign, tmp_path):
+    file = Artifact(foreign["torch_aoti"].parent / "model.pt2")
+    with pytest.raises(RepositoryError, match="instance_group.kind: expected KIND_CPU, got KIND_GPU"):
+        write_triton_repository(file, tmp_path / "models", backend="torch_aoti", device="cuda")
+
+
+def test_a_path_is_a_model_folder_and_no_exported_file(foreign, tmp_path):
+    with pytest.raises(MissingFileError, match=r"^model: expected a folder .*, got .*model.pt$"):
+        write_triton_repository(foreign["pytorch"].parent / "model.pt", tmp_path / "models")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from bmrl.errors import MissingExtraError
-from bmrl.evaluation import plots
+from bmrl.evaluation.report import plots
 
 SCORES = torch.linspace(0.2, 1.0, 30, dtype=torch.float64)
 

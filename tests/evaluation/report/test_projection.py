@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bmrl.errors import MissingExtraError, ShapeError
-from bmrl.evaluation.projection import project
+from bmrl.evaluation.report.projection import project
 
 
 def test_groups_stay_together():

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from bmrl._version import __version__
 from bmrl.errors import DTypeError, MissingExtraError
-from bmrl.evaluation import plots
 from bmrl.evaluation.detection import DETECTION_MEASURES
-from bmrl.evaluation.projection import MIN_IMAGES, project
-from bmrl.evaluation.report_tables import comparison, seen_generators, unseen_generators
+from bmrl.evaluation.report.plots import embedding_map, markers, score_histogram, threshold_curves
+from bmrl.evaluation.report.projection import MIN_IMAGES, project
+from bmrl.evaluation.report.tables import comparison, seen_generators, unseen_generators
 from bmrl.evaluation.result import Evaluation
 from bmrl.generators import MANIPULATION_NAMES
 
@@ -42,7 +42,7 @@ def render_report(evaluation: Evaluation) -> str:
     except ImportError as error:
         raise MissingExtraError("Jinja2", "train") from error
     environment = Environment(
-        loader=PackageLoader("bmrl.evaluation"),
+        loader=PackageLoader("bmrl.evaluation.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -69,8 +69,8 @@ def _pictures(evaluation: Evaluation) -> dict[str, Any]:
     seen, unseen = scores[predictions.seen], scores[~predictions.seen]
     thresholds = [entry["threshold"] for entry in evaluation.thresholds]
     pictures: dict[str, Any] = {
-        "histogram": _data_uri(plots.score_histogram(seen, unseen, thresholds)),
-        "curves": _data_uri(plots.threshold_curves(seen, unseen, thresholds)),
+        "histogram": _data_uri(score_histogram(seen, unseen, thresholds)),
+        "curves": _data_uri(threshold_curves(seen, unseen, thresholds)),
         "map": None,
     }
     if len(scores) >= MIN_IMAGES:
@@ -78,8 +78,8 @@ def _pictures(evaluation: Evaluation) -> dict[str, Any]:
         others = predictions.unseen_generators
         step = -(-len(scores) // MAX_MAPPED)  # rounded up: evenly spaced images, at most MAX_MAPPED
         kinds = [(names + others).index(row.generator) for row in predictions.rows[::step]]
-        styles = plots.markers(len(names), len(others))
-        pictures["map"] = _data_uri(plots.embedding_map(project(predictions.embeddings[::step]), kinds, styles))
+        styles = markers(len(names), len(others))
+        pictures["map"] = _data_uri(embedding_map(project(predictions.embeddings[::step]), kinds, styles))
         pictures["num_mapped"] = len(kinds)
         pictures["legend"] = [
             {"name": name, "glyph": style.glyph, "color": style.color, "seen": index < len(names)}
