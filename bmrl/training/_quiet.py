@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["quiet_lightning"]
 
 _CHATTER = (
+    r".*module\(s\) in eval mode at the start of training.*",  # a frozen network stays in it
     r".*does not have many workers.*",  # images are cached in memory: workers would only copy them
     r".*Checkpoint directory .* exists and is not empty.*",  # expected when a run resumes
     r".*You're resuming from a checkpoint that ended.*",
