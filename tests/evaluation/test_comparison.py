@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bmrl.data.manifest import Manifest
-from bmrl.errors import ConfigError, DataError, MissingExtraError, RangeError
+from bmrl.errors import BMRLError, ConfigError, DataError, MissingExtraError, RangeError
 from bmrl.evaluation import _cross_validation, comparison
 from bmrl.evaluation._cross_validation import _fold, split_into_folds
 from bmrl.evaluation.comparison import Comparison, MethodResult, compare, format_comparison
@@ -173,16 +173,16 @@ def test_rejects_bad_arguments(data, tmp_path):
         compare(data, tmp_path, folds=1)
     with pytest.raises(ConfigError, match="seeds: expected at least one, got none"):
         compare(data, tmp_path, seeds=())
-    with pytest.raises(RangeError, match="methods: expected 'bmrl' or 'resnet18', got 'vgg'"):
+    with pytest.raises(RangeError, match=r"^methods: expected .*'resnet18', got 'vgg'"):
         compare(data, tmp_path, methods=("vgg",))
     with pytest.raises(ConfigError, match="seeds: expected each once, got 1 0 1"):
         compare(data, tmp_path, seeds=(1, 0, 1))
     with pytest.raises(ConfigError, match="methods: expected each once, got bmrl bmrl"):
         compare(data, tmp_path, methods=("bmrl", "bmrl"))
     for methods in ((), "bmrl"):
-        with pytest.raises(ConfigError, match="methods: expected a sequence of names, got"):
+        with pytest.raises(ConfigError, match=r"^methods: expected .*names, got"):
             compare(data, tmp_path, methods=methods)
-    with pytest.raises(RangeError, match="device: expected 'auto' or 'cpu' or 'gpu', got 'abacus'"):
+    with pytest.raises(BMRLError, match=r"^device: expected .*, got 'abacus'"):
         compare(data, tmp_path, device="abacus")
 
 

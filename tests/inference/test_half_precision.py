@@ -37,6 +37,6 @@ def test_a_model_that_computes_something_else_is_refused(wrong, dtype):
     model = build_model(presets.tiny(num_generators=3)).to(dtype)
     model.__class__ = Older
     model.wrong = wrong
-    with pytest.raises(VerificationError, match=r"^model: expected an answer in torch.b?float16 within 0.1 of that in"):
+    with pytest.raises(VerificationError, match=r"^model: expected .*torch.b?float16 .*, got "):
         Attributor(model)
     Attributor(model.float())
