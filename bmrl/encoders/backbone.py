@@ -20,8 +20,8 @@ class ConvBackbone(nn.Module):
 
     Args:
         in_channels: channels of the input.
-        channels: output channels, one a stage.
-        convs_per_stage: convolutions a stage.
+        channels: output channels, one per stage.
+        convs_per_stage: convolutions per stage.
         final_pool: whether the last stage pools too. The noise encoder leaves it out, so that its half-size
             patch gives a feature map as large as the other views'.
 
@@ -48,7 +48,7 @@ class ConvBackbone(nn.Module):
         check_switch("final_pool", final_pool)
         if len(channels) != len(convs_per_stage) or not channels:
             raise ConfigError(
-                f"convs_per_stage: expected one entry a stage of channels {tuple(channels)}, "
+                f"convs_per_stage: expected one entry per stage of channels {tuple(channels)}, "
                 f"got {tuple(convs_per_stage)}"
             )
         self.in_channels = in_channels

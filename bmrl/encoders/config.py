@@ -58,7 +58,7 @@ class EncoderConfig:
 
     @property
     def num_layers(self) -> int:
-        """A lower bound of the layers, each of which has a tensor of its own; nothing larger is built when loading."""
+        """A lower bound of the layers, each of which has its own tensor; nothing larger is built when loading."""
         return 0
 
     def check_embed_dim(self, embed_dim: int) -> None:

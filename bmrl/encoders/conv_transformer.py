@@ -26,8 +26,8 @@ class ConvTransformer(nn.Module):
         in_channels: channels of the input.
         input_size: height and width of the input in pixels; a multiple of the backbone's stride.
         embed_dim: width d of the embedding.
-        channels: backbone channels, one a stage.
-        convs_per_stage: convolutions a stage.
+        channels: backbone channels, one per stage.
+        convs_per_stage: convolutions per stage.
         num_blocks: transformer blocks.
         num_heads: attention heads, a divisor of ``embed_dim``.
         mlp_dim: hidden width of each block's MLP.

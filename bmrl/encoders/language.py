@@ -30,8 +30,8 @@ def tokenize(texts: Sequence[str], *, context_length: int = 77) -> Tensor:
     """Return the byte-pair tokens of CLIP's vocabulary.
 
     Args:
-        texts: one prompt a row.
-        context_length: tokens a row, at least 2. Longer texts are cut, keeping the end-of-text token.
+        texts: one prompt per row.
+        context_length: tokens per row, at least 2. Longer texts are cut, keeping the end-of-text token.
 
     Returns:
         ``(len(texts), context_length)`` int64: start-of-text 49406, words, end-of-text 49407, then 0.
@@ -61,8 +61,8 @@ class LanguageEncoder(nn.Module):
     Args:
         embed_dim: width d of the embedding.
         vocab_size: number of word tokens.
-        context_length: tokens a prompt.
-        num_levels: prompts a sample; they follow one another, t = num_levels * context_length (308 in the paper).
+        context_length: tokens per prompt.
+        num_levels: prompts per sample; they follow one another, t = num_levels * context_length (308 in the paper).
         num_blocks: transformer blocks L.
         num_heads: attention heads, a divisor of ``embed_dim``.
         mlp_dim: hidden width of each block's MLP.

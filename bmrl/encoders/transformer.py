@@ -47,7 +47,7 @@ class SelfAttention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention and a GELU MLP, each behind a layer norm and beside a residual path.
+    """Attention and a GELU MLP, each after a layer norm and with a residual connection.
 
     Args:
         embed_dim: width of a token.
@@ -89,7 +89,7 @@ class TransformerEncoder(nn.Module):
         embed_dim: width d of a token.
         num_tokens: tokens n of the sequence, the class token not counted.
         num_blocks: how many blocks.
-        num_heads: attention heads a block, a divisor of ``embed_dim``.
+        num_heads: attention heads per block, a divisor of ``embed_dim``.
         mlp_dim: hidden width of each MLP.
         dropout: probability of dropping a unit in each block.
 

@@ -24,7 +24,7 @@ class InferenceGraph(nn.Module):
     """A model reduced to what a server runs: images in, probabilities and embedding out.
 
     It holds a copy of the model in evaluation mode and without gradients, its batch norms folded into the convolutions;
-    the model that was given keeps its parameters, mode and device whatever is done to the graph.
+    the model that was given keeps its parameters, mode and device, no matter what is done to the graph.
 
     Args:
         model: the model to copy.

@@ -139,7 +139,7 @@ def _check_parts(expected: dict[str, nn.Module], parts: dict[str, nn.Module], ow
             continue
         first = places.setdefault(id(part), name)
         if first != name:
-            raise ModelFolderError(f"{name}: expected a module of its own, got that of {first}; copy it with deepcopy")
+            raise ModelFolderError(f"{name}: expected its own module, got that of {first}; copy it with deepcopy")
 
 
 def _kind(part: Any) -> str:
@@ -169,7 +169,7 @@ def _check_tensors(model: BMRL, expected: BMRL, parts: dict[str, nn.Module], own
             continue
         first = places.setdefault((tensor.device, tensor.data_ptr()), name) if tensor.numel() else name
         if first != name:
-            raise ModelFolderError(f"{name}: expected values of its own, got those of {first}; clone one of the two")
+            raise ModelFolderError(f"{name}: expected its own values, got those of {first}; clone one of the two")
     for name, constant in expected.named_buffers():
         if name not in saved and not _within(name, own):
             owner, _, buffer = name.rpartition(".")
@@ -184,7 +184,7 @@ def _plain(name: str) -> str:
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors of the state dict: contiguous, on the CPU, and each with memory of its own."""
+    """Return the tensors of the state dict: contiguous, on the CPU, and each with its own memory."""
     tensors: dict[str, Tensor] = {}
     places: set[int] = set()
     for name, tensor in model.state_dict().items():

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["BLOCKS", "Blocks", "assembled", "build_model", "class_of", "custom_blocks"]
 
 BLOCKS = ("appearance", "edge", "noise", "parsing", "language", "head")
-"""Blocks that a module may replace, beside the views that may be added."""
+"""Blocks that a module may replace, in addition to the views that may be added."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Blocks:
         for name, module in self.named.items():
             for part in module.modules():
                 if (owner := owners.setdefault(id(part), name)) != name:
-                    raise ConfigError(f"{name}: expected modules of its own, got one of {owner}; copy it with deepcopy")
+                    raise ConfigError(f"{name}: expected its own modules, got one of {owner}; copy it with deepcopy")
 
 
 def build_model(
@@ -111,7 +111,7 @@ def build_model(
 
     Raises:
         DTypeError: ``config`` is no :class:`BMRLConfig`, a block is no module, or returns something else than a tensor
-            of its own dtype.
+            in its dtype.
         ShapeError: a block returns another shape; the message names it.
         ConfigError: a block fails with the input it gets, shares a module with another, or the configuration wants one
             that was not handed over.

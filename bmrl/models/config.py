@@ -139,7 +139,7 @@ class BMRLConfig:
 
     @property
     def num_layers(self) -> int:
-        """A lower bound of the layers of all encoders, each of which has a tensor of its own."""
+        """A lower bound of the layers of all encoders, each of which has its own tensor."""
         language = self.language.num_blocks if isinstance(self.language, LanguageConfig) else 0
         return language + sum(part.num_layers for _, part, _, _ in self._encoders())
 

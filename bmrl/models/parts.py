@@ -49,7 +49,7 @@ class NoiseConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CustomViewConfig:
-    """A view beside the paper's three, whose modules the user hands over."""
+    """A view in addition to the paper's three, whose modules the user hands over."""
 
     name: str
     """What the view is called: a Python identifier."""

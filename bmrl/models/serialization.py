@@ -197,7 +197,7 @@ def _weights_of(source: Path, config: BMRLConfig) -> Weights:
 
 def _blueprint_of(config: BMRLConfig, saved: Weights, blocks: Blocks) -> BMRL:
     """Return the model of ``config`` without values, once the weights have the shapes that it asks for."""
-    if config.num_layers > len(saved.shapes):  # each has a tensor of its own
+    if config.num_layers > len(saved.shapes):  # each has its own tensor
         raise ModelFolderError(
             f"{saved.path}: expected weights of {config.num_layers} layers, as config.json says, got "
             f"{len(saved.shapes)} tensors"

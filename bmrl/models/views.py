@@ -60,7 +60,7 @@ class View(nn.Module):
     def seen(self, images: Tensor) -> Tensor:
         """Return what the encoder reads of floating point images: made in their precision, passed on in the encoder's.
 
-        An operator with values of its own, such as a learned filter, computes in their precision.
+        An operator that has tensors, such as a learned filter, computes in their precision.
         """
         result: Tensor = self.operator(images.to(dtype_of(self.operator) or images.dtype))
         dtype = dtype_of(self.encoder)

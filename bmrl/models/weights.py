@@ -60,7 +60,7 @@ def _metadata(model: Restorable) -> dict[str, str]:
 
 
 class Weights:
-    """A file of weights, open as long as this object lives: all is read from the same file, whatever replaces it.
+    """A file of weights, open as long as this object lives: all is read from one file, even if another replaces it.
 
     Attributes:
         path: the file.

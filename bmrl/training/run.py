@@ -143,8 +143,8 @@ def train(
         if not resume and given is None:
             config = without_missing_maps(config, train_set)
         elif config.parsing is not None and not train_set.num_parsing:
-            reason = "that the run began with" if resume else "for the model's parsing encoder"
-            raise DataError(f"{manifest.root}: expected parsing maps {reason}, got none")
+            which = "the parsing maps that the run began with" if resume else "parsing maps for the parsing encoder"
+            raise DataError(f"{manifest.root}: expected {which}, got none")
         task = _new_task(config, recipe, given)
         if not resume:
             settings = task.settings() | {"model_given": given is not None}

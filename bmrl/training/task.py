@@ -89,7 +89,7 @@ class AttributionTask(L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Start the step's randomness: augmentation here, dropout in PyTorch's global state."""
-        # Not once an epoch: Lightning leaves that hook out for the first epoch after a resume.
+        # Not once per epoch: Lightning leaves that hook out for the first epoch after a resume.
         seed = ((self.recipe.seed * 1_000_003 + self.current_epoch) * 1_000_003 + batch_idx) % 2**63
         self._rng.manual_seed(seed)
         torch.manual_seed(seed)

@@ -31,6 +31,6 @@ def test_rejects_bad_input():
     with pytest.raises(DTypeError, match=r"images: expected a floating-point dtype, got torch.uint8"):
         backbone(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(
-        ConfigError, match=r"convs_per_stage: expected one entry a stage of channels \(4, 8\), got \(1,\)"
+        ConfigError, match=r"convs_per_stage: expected one entry per stage of channels \(4, 8\), got \(1,\)"
     ):
         ConvBackbone(channels=(4, 8), convs_per_stage=(1,))

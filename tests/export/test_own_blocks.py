@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from bmrl.evaluation import evaluate
-from bmrl.export import TritonClient, TritonServer, export_model, load_artifact, write_triton_repository
+from bmrl.export import FORMATS, TritonClient, TritonServer, export_model, load_artifact, write_triton_repository
 from bmrl.export.graph import InferenceGraph
 from bmrl.inference import Attributor
 from bmrl.models import View, build_model, presets
@@ -67,9 +67,9 @@ def eager(model, batch):
 
 @pytest.mark.parametrize("name", ["torchscript", "pt2", "onnx"])
 def test_an_artifact_answers_as_the_model(own_model, tmp_path, name):
-    artifact = export_model(own_model, tmp_path / "model.file", name)
-    loaded = load_artifact(tmp_path / "model.file").run
-    assert artifact is not None
+    path = tmp_path / f"model{FORMATS[name].suffix}"
+    export_model(own_model, path, name)
+    loaded = load_artifact(path).run
     for batch in (images(1), images(5)):
         for got, expected in zip(loaded(batch), eager(own_model, batch), strict=True):
             np.testing.assert_allclose(np.asarray(got), expected, rtol=1e-4, atol=1e-4)

@@ -161,7 +161,7 @@ def test_blocks_share_nothing():
     shared = nn.Linear(24, 16)
     first, second = Pooled(), Pooled(1)
     first.last = second.last = shared
-    with pytest.raises(ConfigError, match=r"^edge: expected modules of its own, got one of appearance"):
+    with pytest.raises(ConfigError, match=r"^edge: expected its own modules, got one of appearance"):
         build_model(make_config(), appearance=first, edge=second)
 
 

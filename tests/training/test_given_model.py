@@ -127,7 +127,7 @@ def test_generators_and_maps_must_be_there(data, data_without_parsing, small, tm
     other = build_model(presets.tiny(num_generators=3, **small))
     with pytest.raises(DataError, match=r"expected the model's generators generator_0, .*, got camera, noise, stripes"):
         train(data, tmp_path / "run", model=other)
-    with pytest.raises(DataError, match=r"expected parsing maps for the model's parsing encoder, got none"):
+    with pytest.raises(DataError, match=r"expected parsing maps for the parsing encoder, got none"):
         train(data_without_parsing, tmp_path / "run", model=make(data, small, blocks=appearance))
     assert not (tmp_path / "run").exists()
 

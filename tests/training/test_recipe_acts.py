@@ -90,7 +90,7 @@ def _averaged(average, weights, decay):
 
 @pytest.fixture(scope="module")
 def config(data, runs):
-    changes = runs.plain | {"image_size": 32, "dropout": 0.0}
+    changes = runs.plain | {"image_size": 32, "*.dropout": 0.0}
     return tiny(generators=Manifest.read(data).generators("seen"), **changes)
 
 

@@ -176,7 +176,7 @@ def test_images_that_are_lost_during_the_training_are_listed(data_without_parsin
 
 def test_a_killed_run_resumes_with_the_losses_of_an_uninterrupted_one(data, small, runs, run_code, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    settings = {"model": small | {"dropout": 0.2}, "epochs": 3, "ema_decay": 0.8}
+    settings = {"model": small | {"*.dropout": 0.2}, "epochs": 3, "ema_decay": 0.8}
     assert run_code(runs.call(data, whole, **settings)).wait() == 0
 
     process = run_code(runs.call(data, killed, **settings))
