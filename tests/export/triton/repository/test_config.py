@@ -322,7 +322,7 @@ def test_a_backend_that_moves_its_file_serves_it_on_a_gpu(foreign, tmp_path, nam
 
 def test_a_compiled_file_is_served_on_the_device_that_it_was_made_for(foreign, tmp_path):
     file = Artifact(foreign["torch_aoti"].parent / "model.pt2")
-    with pytest.raises(RepositoryError, match="instance_group.kind: expected KIND_CPU, got KIND_GPU"):
+    with pytest.raises(RepositoryError, match=r"instance_group\.kind: expected KIND_CPU, got KIND_GPU"):
         write_triton_repository(file, tmp_path / "models", backend="torch_aoti", device="cuda")
 
 
