@@ -27,6 +27,20 @@ project = "bmrl"
 author = copyright = "The bmrl developers"
 version = release = __version__
 
+BOUNDED = [
+    "AnyEncoder",
+    "Count",
+    "Depth",
+    "Head",
+    "Language",
+    "NotNegative",
+    "Parsing",
+    "Positive",
+    "Share",
+    "Threshold",
+]
+"""Annotations that also say what a field's value may be: shown by their names."""
+
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/README"
 include_patterns = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "*/README.md", "docs/**"]
@@ -37,6 +51,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_type_aliases = {name: name for name in BOUNDED}
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 napoleon_custom_sections = ["Source"]
 napoleon_use_ivar = True
@@ -105,8 +120,6 @@ def write_reference(app: Sphinx, config: Any) -> None:
         (folder / f"{room}.rst").write_text(page(room, ROOMS[room], shown), encoding="utf-8")
 
 
-BOUNDED = re.compile(r"Annotated\[(\w+), Bounds\([^)]*\)\]")
-
 CONTENTS = """
 ```{toctree}
 :hidden:
@@ -155,8 +168,14 @@ def add_contents(app: Sphinx, docname: str, source: list[str]) -> None:
 def shorten_signature(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Leave the bounds of fields out of signatures: the descriptions and the errors name them."""
-    return BOUNDED.sub(r"\1", signature) if signature else signature, returns
+    """Leave out of a signature what is only Python's way of writing it: bounds, modules, and factories of defaults."""
+    for pattern, short in (
+        (r"Annotated\[(\w+), Bounds\([^)]*\)\]", r"\1"),
+        (r"TypeAliasForwardRef\('(\w+)'\)", r"\1"),
+        ("<factory>", "..."),
+    ):
+        signature = re.sub(pattern, short, signature) if signature else signature
+    return signature, returns
 
 
 def visit_math(translator: Any, node: nodes.Element) -> None:
