@@ -6,8 +6,8 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from bmrl._checks import described
 from bmrl._fields import check_fields
+from bmrl._values import described
 from bmrl.errors import ConfigError, RangeError
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bmrl._checks import check_choice, check_integer
+from bmrl._checks import check_integer
 from bmrl._decoding import FORMATS, check_size, memory_to_decode, open_image, orientation, to_rgb
 from bmrl._image_bytes import ImageSource, file_bytes, opened_file, source_name
 from bmrl._text import one_line, printable
+from bmrl._values import check_choice
 from bmrl.errors import DTypeError, ImageError
 
 if TYPE_CHECKING:

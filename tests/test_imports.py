@@ -32,7 +32,7 @@ def test_standalone_files_import_nothing_of_bmrl(graph):
     assert {other for one in files for other in graph.find_modules_directly_imported_by(one)} == set()
 
 
-@pytest.mark.parametrize("module", ["bmrl", "bmrl.errors", "bmrl.parsing"])
+@pytest.mark.parametrize("module", ["bmrl", "bmrl.errors", "bmrl.generators", "bmrl.parsing"])
 def test_plain_data_loads_no_torch(module):
     program = f"import sys, {module}; print('torch' in sys.modules, 'numpy' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)

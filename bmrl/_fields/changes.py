@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from bmrl._checks import described
 from bmrl._fields.names import EVERY, annotations_of, names_of, nested_in, shown, unknown_name
+from bmrl._values import described
 from bmrl.errors import ConfigError
 
 __all__ = ["with_changes"]

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from bmrl._checks import check_choice, described
 from bmrl._fields.names import annotations_of, shown, unknown_name
+from bmrl._values import check_choice, described
 from bmrl.errors import ConfigError, RangeError
 
 __all__ = ["Bounds", "Count", "Kinds", "NotNegative", "Positive", "Share", "check_fields", "checked", "from_mapping"]

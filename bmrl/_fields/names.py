@@ -7,7 +7,7 @@ import difflib
 import functools
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
-from bmrl._checks import described
+from bmrl._values import described
 from bmrl.errors import ConfigError
 
 if TYPE_CHECKING:

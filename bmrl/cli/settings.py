@@ -70,8 +70,8 @@ def split_settings(settings: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any],
     Raises:
         ConfigError: neither has a field of this name.
     """
-    from bmrl._checks import described
     from bmrl._fields import names_of, unknown_name
+    from bmrl._values import described
     from bmrl.errors import ConfigError
     from bmrl.models import BMRLConfig
     from bmrl.training import TrainingConfig

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bmrl._checks import check_integer, check_switch
+from bmrl._checks import check_integer
+from bmrl._values import check_switch
 from bmrl.data._parsing_map import lower_lip_share, order_problem
 from bmrl.data._reading import header_problem, read_row, reason
 from bmrl.errors import DataError, ImageError, MissingFileError

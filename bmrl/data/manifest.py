@@ -11,10 +11,10 @@ from operator import attrgetter, itemgetter
 from pathlib import Path, PurePosixPath
 from typing import cast
 
-from bmrl._checks import check_choice
 from bmrl._files import new_file
 from bmrl._regular_files import open_regular
 from bmrl._text import one_line, printable
+from bmrl._values import check_choice
 from bmrl.data.row import COLUMNS, ROLES, SPLITS, Row
 from bmrl.data.rules import check_rows
 from bmrl.errors import DataError, DTypeError, MissingFileError

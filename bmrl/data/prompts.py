@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bmrl._checks import described
+from bmrl._values import described
 from bmrl.encoders.language import tokenize
 from bmrl.errors import DataError
 

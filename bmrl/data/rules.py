@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from bmrl._checks import described
+from bmrl._values import described
 from bmrl.data.row import ROLES, SPLITS
 from bmrl.errors import BMRLError, DataError
 from bmrl.generators import NAME_RULE, check_family, is_name

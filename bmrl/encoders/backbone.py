@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from bmrl._checks import check_counts, check_floating, check_integer, check_shape, check_switch
+from bmrl._checks import check_counts, check_floating, check_integer, check_shape
+from bmrl._values import check_switch
 from bmrl.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from bmrl._checks import check_choice, check_floating, check_integer, check_shape
+from bmrl._checks import check_floating, check_integer, check_shape
+from bmrl._values import check_choice
 from bmrl.encoders.backbone import ConvBackbone
 from bmrl.encoders.transformer import TransformerEncoder
 from bmrl.errors import ConfigError

@@ -10,7 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from bmrl._checks import check_choice, check_dtype, check_integer, check_shape
+from bmrl._checks import check_dtype, check_integer, check_shape
+from bmrl._values import check_choice
 from bmrl.encoders.transformer import TransformerBlock
 from bmrl.errors import DTypeError, MissingExtraError, RangeError
 

@@ -7,17 +7,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from bmrl._checks import (
-    check_choice,
-    check_floating,
-    check_integer,
-    check_path,
-    check_positive,
-    check_shape,
-    check_switch,
-    described,
-)
+from bmrl._checks import check_floating, check_integer, check_positive, check_shape
 from bmrl._ranges import check_unit_range
+from bmrl._values import check_choice, check_path, check_switch, described
 from bmrl.encoders._towers.checks import EMBEDDED_NAME, check_pixels, check_stages, check_start
 from bmrl.encoders._towers.from_open_clip import open_clip_parts
 from bmrl.encoders._towers.from_timm import timm_parts

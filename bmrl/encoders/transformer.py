@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from bmrl._checks import check_integer, check_shape, check_share, check_switch
+from bmrl._checks import check_integer, check_shape, check_share
+from bmrl._values import check_switch
 from bmrl.errors import ConfigError
 
 __all__ = ["SelfAttention", "TransformerBlock", "TransformerEncoder"]

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 
-from bmrl._checks import check_choice, check_integer
+from bmrl._checks import check_integer
 from bmrl._files import claimed, remove_leftovers, write_text
 from bmrl._results import Result, plain
 from bmrl._text import columns
+from bmrl._values import check_choice
 from bmrl.errors import ConfigError, DataError, DivergenceError
 from bmrl.evaluation._cross_validation import MakeTask, cross_validate, split_into_folds
 from bmrl.evaluation._rows import as_manifest

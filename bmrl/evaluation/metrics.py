@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from bmrl._checks import check_choice, check_positive
+from bmrl._checks import check_positive
+from bmrl._values import check_choice
 from bmrl.errors import ShapeError
 from bmrl.inference.checks import as_labels, as_probabilities, as_scores, check_rate
 from bmrl.inference.decision import decide, decide_checked

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bmrl._checks import check_choice, check_dtype, check_integer, check_shape
+from bmrl._checks import check_dtype, check_integer, check_shape
+from bmrl._values import check_choice
 from bmrl.data.row import SPLITS
 from bmrl.errors import DataError, DTypeError, ShapeError
 from bmrl.evaluation._rows import Computed, Skipped, as_manifest, compute_rows

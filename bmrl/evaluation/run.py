@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmrl._checks import check_choice, check_integer, check_switch
+from bmrl._checks import check_integer
 from bmrl._extras import require
 from bmrl._files import claimed, new_file
 from bmrl._outputs import check_out_file, check_out_folder
+from bmrl._values import check_choice, check_switch
 from bmrl.data.row import SPLITS
 from bmrl.errors import DataError, DTypeError
 from bmrl.evaluation._rows import as_manifest

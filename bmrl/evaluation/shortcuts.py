@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bmrl._checks import check_choice, check_integer
+from bmrl._checks import check_integer
+from bmrl._values import check_choice
 from bmrl.data.row import SPLITS
 from bmrl.errors import DataError, MissingExtraError
 from bmrl.evaluation._rows import Computed, as_manifest, compute_rows

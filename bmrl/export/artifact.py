@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bmrl._checks import check_dtype, check_integer, check_shape, check_switch, described
+from bmrl._checks import check_dtype, check_integer, check_shape
 from bmrl._extras import missing_extra
 from bmrl._files import flush, locked, new_file, write_text
 from bmrl._text import shown
+from bmrl._values import check_switch, described
 from bmrl._version import __version__
 from bmrl.errors import (
     ArtifactError,

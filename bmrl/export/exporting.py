@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bmrl._checks import described
 from bmrl._devices import as_device
 from bmrl._files import scratch
 from bmrl._results import Result
 from bmrl._text import shown
+from bmrl._values import described
 from bmrl.errors import BMRLError, DTypeError, ExportError, MissingFileError, RangeError
 from bmrl.export.artifact import describe_model, publish, read_entries, write_entries
 from bmrl.export.formats import FORMATS, check_format

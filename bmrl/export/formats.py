@@ -153,6 +153,6 @@ def check_format(name: str, format: Any) -> None:
     Raises:
         RangeError: it is something else.
     """
-    from bmrl._checks import check_choice
+    from bmrl._values import check_choice
 
     check_choice(name, format, tuple(FORMATS))

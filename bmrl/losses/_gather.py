@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bmrl._checks import check_switch
+from bmrl._values import check_switch
 from bmrl.errors import BMRLError, ConfigError, DeviceError, DTypeError, ShapeError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bmrl._checks import check_choice
+from bmrl._values import check_choice
 from bmrl.losses._arguments import check_count
 
 CenterInit = Literal["sphere", "simplex"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from bmrl._checks import check_choice
+from bmrl._values import check_choice
 from bmrl.losses._arguments import check_finite_positive
 from bmrl.losses._batches import check_clusters
 from bmrl.losses._distances import EXACT

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from bmrl._checks import check_choice, check_dtype, check_floating, check_same_device, check_shape
+from bmrl._checks import check_dtype, check_floating, check_same_device, check_shape
 from bmrl._transforms import has_values
+from bmrl._values import check_choice
 from bmrl.errors import DTypeError, ShapeError
 from bmrl.losses._arguments import check_count, check_finite_positive
 from bmrl.losses._batches import check_batch, check_finite, check_labels, check_paired

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from bmrl._checks import check_choice
+from bmrl._values import check_choice
 from bmrl.losses._arguments import check_count
 from bmrl.losses._gather import GroupReference, check_gather, gather_for
 from bmrl.losses._reductions import REDUCTIONS, Reduction

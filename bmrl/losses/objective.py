@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bmrl._checks import check_choice, check_shape, check_share, check_switch
+from bmrl._checks import check_shape, check_share
+from bmrl._values import check_choice, check_switch
 from bmrl.errors import ConfigError, DTypeError
 from bmrl.losses._arguments import check_count, check_weight
 from bmrl.losses._batches import check_batch, check_finite, check_labels

@@ -11,7 +11,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.overrides import TorchFunctionMode
 
-from bmrl._checks import described
+from bmrl._values import described
 from bmrl.errors import ModelFolderError
 from bmrl.models.bmrl import BMRL
 from bmrl.models.building import Blocks, assembled

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from bmrl._checks import described
+from bmrl._values import described
 from bmrl.encoders import LanguageEncoder, ParsingEncoder
 from bmrl.encoders.config import (
     ConvTransformerConfig,

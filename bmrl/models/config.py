@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-from bmrl._checks import described
 from bmrl._fields import Count, Kinds, check_fields, from_mapping, with_changes
+from bmrl._values import described
 from bmrl.encoders.config import (
     ConvTransformerConfig,
     CustomConfig,

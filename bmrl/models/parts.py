@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from torch import nn
 
-from bmrl._checks import described
 from bmrl._fields import Bounds, Count, Positive, Share, check_fields
+from bmrl._values import described
 from bmrl.encoders.config import ConvTransformerConfig
 from bmrl.encoders.kinds import AnyEncoder  # noqa: TC001 - a field's annotation is read
 from bmrl.errors import ConfigError

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from bmrl._checks import described
 from bmrl._fields import Bounds, checked, from_mapping, with_changes
+from bmrl._values import described
 from bmrl.errors import ConfigError
 from bmrl.generators import Generator
 from bmrl.models.config import BMRLConfig

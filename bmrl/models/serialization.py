@@ -12,9 +12,9 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from bmrl._checks import check_path, described
 from bmrl._files import locked, new_file, write_text
 from bmrl._json import read_json
+from bmrl._values import check_path, described
 from bmrl._version import __version__
 from bmrl.errors import BMRLError, ConfigError, MissingFileError, ModelFolderError
 from bmrl.models import weights

@@ -8,8 +8,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from bmrl._checks import check_choice, check_integer, check_shape, described
+from bmrl._checks import check_integer, check_shape
 from bmrl._ranges import check_unit_range
+from bmrl._values import check_choice, described
 from bmrl.errors import ConfigError, DTypeError
 from bmrl.models.views import Pixels, Residuals, View, dtype_of, unit_images
 from bmrl.ops import Sobel, views

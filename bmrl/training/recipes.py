@@ -6,7 +6,6 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from bmrl._checks import described
 from bmrl._fields import (
     LARGEST_COUNT,
     Bounds,
@@ -18,6 +17,7 @@ from bmrl._fields import (
     names_of,
     unknown_name,
 )
+from bmrl._values import described
 from bmrl.errors import ConfigError
 from bmrl.training.objective_settings import checked_objective
 

@@ -7,9 +7,9 @@ import os
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from bmrl._checks import check_choice, described
 from bmrl._fields import names_of, unknown_name
 from bmrl._files import CLAIM
+from bmrl._values import check_choice, described
 from bmrl.errors import BMRLError, ConfigError, DataError, DivergenceError, DTypeError, MissingFileError
 from bmrl.models import BMRL, BMRLConfig, load_model, presets
 from bmrl.models.serialization import check_restorable

@@ -23,7 +23,15 @@ def test_losses_load_torch_alone():
     loaded = json.loads(run.stdout)
     assert "bmrl.losses.dfacc" in loaded
     ours = {name for name in loaded if name.split(".")[0] == "bmrl" and not name.startswith("bmrl.losses")}
-    assert ours == {"bmrl", "bmrl.errors", "bmrl._checks", "bmrl._kernels", "bmrl._transforms", "bmrl._version"}
+    assert ours == {
+        "bmrl",
+        "bmrl.errors",
+        "bmrl._checks",
+        "bmrl._kernels",
+        "bmrl._transforms",
+        "bmrl._values",
+        "bmrl._version",
+    }
     others = {name.split(".")[0] for name in loaded} - {"bmrl", "torch"} - set(sys.stdlib_module_names)
     assert others == set()
 

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bmrl._checks import described
 from bmrl._regular_files import open_regular
 from bmrl._text import one_line, printable
+from bmrl._values import described
 from bmrl.data.importers.known import known_family
 from bmrl.data.row import ROLES
 from bmrl.errors import BMRLError, DataError, MissingExtraError, MissingFileError

@@ -6,8 +6,9 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bmrl._checks import check_integer, check_path, check_switch
+from bmrl._checks import check_integer
 from bmrl._text import printable
+from bmrl._values import check_path, check_switch
 from bmrl.data.finding import PARSING
 from bmrl.data.importers.assembly import assemble
 from bmrl.data.importers.candidates import Candidate

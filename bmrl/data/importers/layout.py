@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from bmrl._checks import described
 from bmrl._text import printable
+from bmrl._values import described
 from bmrl.data.finding import PARSING, UNSUPPORTED, find_files, is_hidden
 from bmrl.data.importers.known import known_family, names_photographs
 from bmrl.errors import DataError, MissingFileError

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from bmrl._checks import check_integer, check_path
+from bmrl._checks import check_integer
 from bmrl._files import claimed
+from bmrl._values import check_path
 from bmrl.data.manifest import Manifest
 from bmrl.data.row import Row
 from bmrl.data.simulated.camera import to_bytes

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bmrl._checks import check_integer, check_number, described
+from bmrl._checks import check_integer, check_number
+from bmrl._values import described
 from bmrl.errors import ConfigError, RangeError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bmrl._checks import described
+from bmrl._values import described
 from bmrl.errors import ConfigError, MissingExtraError, MissingFileError
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from bmrl._checks import check_choice, check_integer, check_not_negative, check_positive, check_switch
+from bmrl._checks import check_integer, check_not_negative, check_positive
+from bmrl._values import check_choice, check_switch
 from bmrl.errors import BMRLError, DTypeError, RangeError, RequestRefusedError, ServerError, ServerUnavailableError
 from bmrl.export.triton.client.answers import Answer, answer_from_message, check_answer, check_values
 from bmrl.export.triton.client.description import read_description

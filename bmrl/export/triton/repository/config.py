@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmrl._checks import check_choice, check_integer, check_number
+from bmrl._checks import check_integer, check_number
 from bmrl._regular_files import open_regular
 from bmrl._text import shown
+from bmrl._values import check_choice
 from bmrl.errors import DTypeError, RangeError, RepositoryError
 from bmrl.export.formats import ENGINES
 from bmrl.export.triton.contract import MODEL_NAME, ServedModel, import_tritonclient

@@ -44,7 +44,7 @@ DECIDE_NAME = "bmrl_decide"
 
 DECODING_MODULES = (
     *("__init__.py", "_checks.py", "_decoding.py", "_image_bytes.py", "_memory.py", "_regular_files.py", "_text.py"),
-    *("errors.py", "images.py"),
+    *("_values.py", "errors.py", "images.py"),
 )
 
 

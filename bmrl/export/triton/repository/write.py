@@ -17,8 +17,9 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from bmrl._checks import check_choice, check_integer, check_path, check_switch, described
+from bmrl._checks import check_integer
 from bmrl._files import locked, new_folder
+from bmrl._values import check_choice, check_path, check_switch, described
 from bmrl.errors import RangeError
 from bmrl.export.artifact import MAX_BATCH, Artifact, describe_model, engines_of, write_entries
 from bmrl.export.exporting import as_exportable, export_model

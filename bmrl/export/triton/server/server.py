@@ -7,7 +7,8 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from bmrl._checks import check_choice, check_integer, check_path, check_switch
+from bmrl._checks import check_integer
+from bmrl._values import check_choice, check_path, check_switch
 from bmrl.errors import RangeError, ServerError
 from bmrl.export.triton.contract import import_tritonclient
 from bmrl.export.triton.server.ports import LOOPBACK, check_host, choose_ports, is_loopback, reachable
