@@ -166,8 +166,8 @@ def test_bad_input_is_one_line_and_exit_code_1(trained, tmp_path):
     assert "config.json" in failure(run("attribute", tmp_path, "photo.jpg"))
     (tmp_path / "manifest.csv").write_text("path,generator\n")
     assert "expected one column manipulation" in failure(run("train", "--data", tmp_path, "--out", tmp_path / "m"))
-    assert "edge: expected true or false" in failure(
-        run("train", "--data", data, "--out", tmp_path / "m", "--set", "edge=null")
+    assert "edge: expected ConvTransformerConfig or" in failure(
+        run("train", "--data", data, "--out", tmp_path / "m", "--set", "edge=False")
     )
     (tmp_path / "empty").mkdir()
     assert "expected images in this folder, got none" in failure(run("attribute", model, tmp_path / "empty"))
