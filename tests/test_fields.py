@@ -44,6 +44,7 @@ def test_what_a_doc_says():
     assert DOCS["language.readout"].type == "last_level or first_level"
     assert DOCS["noise.patch_size"].type == "integer >= 2, or null"
     assert DOCS["edge"].type.startswith("fields of kind conv_transformer or ")
+    assert DOCS["edge.kind"].type == " or ".join([*ENCODERS, "custom"])
     assert DOCS["edge"].type.endswith("custom, or null")
     assert DOCS["edge"].default == ConvTransformerConfig()
     assert DOCS["noise.encoder.final_pool"].default is True  # of the encoder; the noise view's own default differs

@@ -49,10 +49,16 @@ def _walk(owner: type, prefix: str, note: str) -> Iterator[FieldDoc]:
             default = field.default_factory()
         yield FieldDoc(prefix + field.name, described_type(annotation), default, docs.get(field.name, "") + note)
         seen: set[str] = set()
-        for kind, part in nested_in(annotation).items():
+        parts = nested_in(annotation)
+        for kind, part in parts.items():
             own = f" (kind {kind})" if kind is not None and seen else ""
             found = [entry for entry in _walk(part, f"{prefix}{field.name}.", own) if entry.name not in seen]
             seen |= {entry.name for entry in found}
+            if kind is not None and not own:  # the first kind's, which speaks for all
+                found = [
+                    entry._replace(type=" or ".join(map(str, parts))) if entry.name.endswith(".kind") else entry
+                    for entry in found
+                ]
             yield from found
 
 
