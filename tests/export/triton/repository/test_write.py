@@ -197,10 +197,10 @@ def test_a_full_disk_leaves_the_old_repository(model, repository, tmp_path):
         folder = write_triton_repository(Artifact(repository / "bmrl" / "1" / "model.pt"), disk / "models")
         before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         save_model(model, tmp_path / "model")
-        for source in (tmp_path / "model", repository / "bmrl" / "1" / "model.pt"):
-            command = [sys.executable, "-m", "bmrl", "export", str(source), "--format", "triton", "--ensemble"]
+        for source in ([tmp_path / "model"], ["--artifact", repository / "bmrl" / "1" / "model.pt"]):
+            command = [sys.executable, "-m", "bmrl", "export", *source, "--format", "triton", "--ensemble"]
             ended = subprocess.run(
-                [*command, "--out", str(folder)], capture_output=True, text=True, timeout=240, check=False
+                [*command, "--out", folder], capture_output=True, text=True, timeout=240, check=False
             )
             assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1), ended.stderr
             assert ended.stderr.startswith("bmrl: error: ")
