@@ -31,7 +31,7 @@ from bmrl.ops import Sobel
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["BLOCKS", "Blocks", "assembled", "build_model", "class_of", "custom_blocks"]
+__all__ = ["BLOCKS", "Blocks", "assembled", "build_model", "class_of", "custom_blocks", "with_custom"]
 
 BLOCKS = ("appearance", "edge", "noise", "parsing", "language", "head")
 """Blocks that a module may replace, in addition to the views that may be added."""
@@ -62,14 +62,14 @@ class Blocks:
         for name, view in (self.views or {}).items():
             check_view_name("views", name)
             if not isinstance(view, View):
-                raise DTypeError(f"views.{name}: expected a bmrl.models.View, got {_what(view)}")
+                raise DTypeError(f"views.{name}: expected a bmrl.models.View, got {described(view)}")
             self.named[f"views.{name}"] = view
         for name in BLOCKS:
             module = getattr(self, name)
             if module is None:
                 continue
             if not isinstance(module, nn.Module):
-                raise DTypeError(f"{name}: expected a torch.nn.Module, got {_what(module)}")
+                raise DTypeError(f"{name}: expected a torch.nn.Module, got {described(module)}")
             self.named[name] = module
         owners: dict[int, str] = {}
         for name, module in self.named.items():
@@ -127,9 +127,9 @@ def build_model(
         torch.Size([1, 7])
     """
     if not isinstance(config, BMRLConfig):
-        raise DTypeError(f"config: expected a BMRLConfig, got {type(config).__name__}")
+        raise DTypeError(f"config: expected a BMRLConfig, got {described(config)}")
     blocks = Blocks(appearance, edge, noise, views, parsing, language, head)
-    config = _with_custom(config, blocks)
+    config = with_custom(config, blocks)
     for name, module in blocks.named.items():
         check_contract(name, module, config)
     return assembled(config, blocks)
@@ -168,7 +168,9 @@ def custom_blocks(config: BMRLConfig) -> dict[str, str]:
     if config.noise is not None:
         parts["noise"] = config.noise.encoder
     found = {name: part.module for name, part in parts.items() if part is not None and part.kind == "custom"}
-    return found | {f"views.{view.name}": f"{view.operator} and {view.encoder}" for view in config.views}
+    return found | {
+        f"views.{view.name}": " and ".join(filter(None, (view.operator, view.encoder))) for view in config.views
+    }
 
 
 def class_of(module: nn.Module) -> str:
@@ -180,12 +182,12 @@ def class_of(module: nn.Module) -> str:
 def _check_complete(config: BMRLConfig, blocks: Blocks) -> None:
     for name, kind in custom_blocks(config).items():
         if name not in blocks.named:
-            was = f" ({kind})" if kind.strip() else ""
+            was = f" ({kind})" if kind else ""
             raise ConfigError(f"{name}: expected the module that the configuration calls custom{was}, got none")
 
 
-def _with_custom(config: BMRLConfig, blocks: Blocks) -> BMRLConfig:
-    """Return the configuration with the blocks that are handed over marked as such."""
+def with_custom(config: BMRLConfig, blocks: Blocks) -> BMRLConfig:
+    """Return the configuration with the blocks that are handed over marked as such, by the classes that they have."""
     changes: dict[str, Any] = {
         name: CustomConfig(module=class_of(module))
         for name, module in blocks.named.items()
@@ -255,7 +257,3 @@ def _language_encoder(config: BMRLConfig) -> LanguageEncoder:
 def _options(part: EncoderConfig | LanguageConfig) -> dict[str, Any]:
     """Return the fields of a configuration, which its encoder takes by the same names."""
     return {name.name: getattr(part, name.name) for name in dataclasses.fields(part) if name.name != "kind"}
-
-
-def _what(value: Any) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
