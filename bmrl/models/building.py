@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from bmrl._values import described
@@ -19,10 +20,10 @@ from bmrl.encoders.config import (
     LanguageConfig,
 )
 from bmrl.encoders.kinds import build_encoder
-from bmrl.errors import ConfigError, DTypeError
+from bmrl.errors import ConfigError, DTypeError, MissingFileError
 from bmrl.models.bmrl import BMRL
 from bmrl.models.config import BMRLConfig
-from bmrl.models.contracts import check_contract
+from bmrl.models.contracts import check_contract, inner_dtype
 from bmrl.models.parts import CustomHeadConfig, CustomViewConfig, HeadConfig, NoiseConfig, check_view_name
 from bmrl.models.views import Pixels, Residuals, View
 from bmrl.models.visual import MultiPerspectiveVisualEncoder
@@ -92,8 +93,8 @@ def build_model(
     """Return a model, in training mode, on PyTorch's default device and in its default dtype.
 
     What is not handed over is built from the configuration and freshly initialized. A module that is handed over
-    becomes part of the model as it is, with its weights, device and dtype; it is tried with a small batch first. The
-    model's configuration says which blocks these are: :func:`load_model` wants them again.
+    becomes part of the model as it is, with its weights and device; it is tried with a small batch first. The model's
+    configuration says which blocks these are: :func:`load_model` wants them again.
 
     Args:
         config: the architecture; see :mod:`bmrl.models.presets`.
@@ -110,8 +111,8 @@ def build_model(
         head: maps ``(batch, embed_dim)`` to ``(batch, num_generators)`` logits.
 
     Raises:
-        DTypeError: ``config`` is no :class:`BMRLConfig`, a block is no module, or returns something else than a tensor
-            in its dtype.
+        DTypeError: ``config`` is no :class:`BMRLConfig`, a block is no module, has another dtype than the default one,
+            or returns something else than a tensor in it; the finished model may be converted as a whole.
         ShapeError: a block returns another shape; the message names it.
         ConfigError: a block fails with the input it gets, shares a module with another, or the configuration wants one
             that was not handed over.
@@ -132,6 +133,9 @@ def build_model(
     config = with_custom(config, blocks)
     for name, module in blocks.named.items():
         check_contract(name, module, config)
+        dtype = inner_dtype(module)
+        if dtype not in (None, torch.get_default_dtype()):
+            raise DTypeError(f"{name}: expected a module in {torch.get_default_dtype()}, as the others, got {dtype}")
     return assembled(config, blocks)
 
 
@@ -217,19 +221,27 @@ def _views(config: BMRLConfig, blocks: Blocks) -> Iterator[tuple[str, View]]:
     """Yield all views in order: the paper's, then those that were added."""
     size, width = config.image_size, config.embed_dim
 
-    def encoder(own: nn.Module | None, part: EncoderConfig, channels: int, side: int) -> nn.Module:
-        return own if own is not None else build_encoder(part, channels, side, width)
+    def encoder(name: str, own: nn.Module | None, part: EncoderConfig, channels: int, side: int) -> nn.Module:
+        if own is not None:
+            return own
+        try:
+            return build_encoder(part, channels, side, width)
+        except (ConfigError, MissingFileError) as error:  # of a field, such as the name of a pretrained network
+            raise type(error)(f"{name}.{error}") from error
 
     if config.appearance is not None:
-        yield "appearance", View(Pixels(), encoder(blocks.appearance, config.appearance, 3, size))
+        yield "appearance", View(Pixels(), encoder("appearance", blocks.appearance, config.appearance, 3, size))
     if config.edge is not None:
-        yield "edge", View(Sobel(), encoder(blocks.edge, config.edge, 1, size))
+        yield "edge", View(Sobel(), encoder("edge", blocks.edge, config.edge, 1, size))
     if config.noise is not None:
         side = config.noise.patch_size
         assert side is not None
         yield (
             "noise",
-            View(Residuals(side, config.noise.truncation), encoder(blocks.noise, config.noise.encoder, 3, side)),
+            View(
+                Residuals(side, config.noise.truncation),
+                encoder("noise.encoder", blocks.noise, config.noise.encoder, 3, side),
+            ),
         )
     for view in config.views:
         yield view.name, (blocks.views or {})[view.name]

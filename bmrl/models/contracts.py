@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bmrl.models.config import BMRLConfig
 
-__all__ = ["Contract", "answers", "check_contract", "contract_of"]
+__all__ = ["Contract", "answers", "check_contract", "contract_of", "inner_dtype"]
 
 
 class Contract(NamedTuple):
@@ -84,7 +84,7 @@ def check_contract(name: str, module: nn.Module, config: BMRLConfig) -> None:
             raise DTypeError(f"{wanted}, got a {type(answer).__name__}")
         if answer.shape != (batch, contract.width):
             raise ShapeError(f"{wanted}, got {tuple(answer.shape)}")
-        dtype = _inner_dtype(module) or torch.get_default_dtype()
+        dtype = inner_dtype(module) or torch.get_default_dtype()
         if answer.dtype != dtype:
             raise DTypeError(f"{wanted} in {dtype}, got {answer.dtype}")
 
@@ -106,7 +106,8 @@ def answers(module: nn.Module, inputs: Tensor) -> Tensor:
     return answer
 
 
-def _inner_dtype(module: nn.Module) -> torch.dtype | None:
+def inner_dtype(module: nn.Module) -> torch.dtype | None:
+    """Return the floating-point dtype that a block computes in, a view's encoder; None if it holds no such values."""
     return dtype_of(module.encoder) if isinstance(module, View) else dtype_of(module)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from bmrl.errors import BMRLError, ConfigError, DTypeError, ShapeError
 from bmrl.models import View, build_model
 from bmrl.ops import Sobel, richest_patch, sobel, srm
-from tests.models.blocks import Parsing, Pooled, cosine_view, every_block
+from tests.models.blocks import Cosine, Parsing, Pooled, cosine_view, every_block
 from tests.models.conftest import make_config
 
 IMAGES = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -234,9 +234,14 @@ def test_a_block_without_values():
 
 
 def test_blocks_in_another_precision():
-    config = make_config(edge=None, noise=None, parsing=None, language=None)
-    model = build_model(config, appearance=Pooled().double(), views={"cosine": cosine_view().double()})
+    model = build_model(make_config(), appearance=Pooled(), views={"cosine": cosine_view()})
     assert model.double()(IMAGES).logits.dtype == torch.float64
+    with pytest.raises(DTypeError, match=r"^edge: expected a module in torch.float32, .*, got torch.float16"):
+        build_model(make_config(), edge=Pooled(1).half())
+    with pytest.raises(DTypeError, match=r"^views.cosine: expected a module in torch.float32, .*, got torch.float64"):
+        build_model(make_config(), views={"cosine": View(Cosine(), Pooled(1).double())})
+    exact = View(Cosine().double(), Pooled(1))  # only the operator, whose result is converted
+    assert build_model(make_config(), views={"cosine": exact})(IMAGES).logits.dtype == torch.float32
 
 
 def test_operators_may_learn():
