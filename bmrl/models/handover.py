@@ -130,7 +130,7 @@ def check_answers(source: Path, model: BMRL, kept: dict[str, list[list[float]]])
     for name, block in blocks_of(model).named.items():
         _try(name, block, model.config)
         got = answers(block, contract_of(name, model.config).inputs)
-        expected = torch.tensor(kept.get(name, []))
+        expected = torch.tensor(kept.get(name, []), device="cpu")
         if got.shape != expected.shape:
             raise ModelFolderError(f"{source}: expected weights with answers of {name}, got none of its shape")
         apart = _apart(got, expected)

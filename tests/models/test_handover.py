@@ -153,6 +153,14 @@ def test_a_block_that_no_folder_could_give_back(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+def test_another_default_device(saved):
+    blocks = own()
+    with torch.device("meta"):  # stands for a GPU: nothing on it can be compared with the CPU
+        loaded = load_model(saved, **blocks)
+    for got, expected in zip(outputs(loaded), outputs(load_model(saved, **own())), strict=True):
+        assert torch.equal(got, expected)
+
+
 def test_lazy_layers(tmp_path):
     def lazy():
         return nn.Sequential(nn.Flatten(), nn.LazyLinear(16))
