@@ -33,10 +33,11 @@ def check_switch(name: str, value: Any) -> None:
 
 
 def described(value: Any) -> str:
-    """Return the repr of a plain value, or the type's name of any other."""
+    """Return the repr of a plain value, or the type's name of any other; a class is called one."""
     plain = value is None or isinstance(value, bool | int | float | complex | str | bytes)
+    other = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
     try:
-        text = repr(value) if plain else type(value).__name__
+        text = repr(value) if plain else other
     except ValueError:  # Python writes no integer of more than 4,300 digits
         text = "an integer of thousands of digits"
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -63,8 +63,15 @@ class InferenceGraph(nn.Module):
 
 
 def _copied(module: _Module, device: torch.device | str) -> _Module:
-    """Return a copy in evaluation mode and without gradients."""
-    return copy.deepcopy(module).to(device).requires_grad_(False).eval()
+    """Return a copy in evaluation mode, without gradients, and without what ``torch.compile`` wraps."""
+    copied = copy.deepcopy(module).to(device).eval()
+    for parameter in copied.parameters():
+        parameter.detach_()  # requires_grad_ refuses those of a copied ScriptModule, which are no leaves
+    for part in list(copied.modules()):
+        for name, child in part.named_children():
+            if hasattr(child, "_orig_mod"):
+                setattr(part, name, child._orig_mod)
+    return copied
 
 
 class _ToFloat32(nn.Module):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from bmrl._values import described
@@ -19,10 +20,10 @@ from bmrl.encoders.config import (
     LanguageConfig,
 )
 from bmrl.encoders.kinds import build_encoder
-from bmrl.errors import ConfigError, DTypeError
+from bmrl.errors import ConfigError, DTypeError, MissingFileError
 from bmrl.models.bmrl import BMRL
 from bmrl.models.config import BMRLConfig
-from bmrl.models.contracts import check_contract
+from bmrl.models.contracts import check_contract, inner_dtype
 from bmrl.models.parts import CustomHeadConfig, CustomViewConfig, HeadConfig, NoiseConfig, check_view_name
 from bmrl.models.views import Pixels, Residuals, View
 from bmrl.models.visual import MultiPerspectiveVisualEncoder
@@ -31,7 +32,7 @@ from bmrl.ops import Sobel
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["BLOCKS", "Blocks", "assembled", "build_model", "class_of", "custom_blocks"]
+__all__ = ["BLOCKS", "Blocks", "assembled", "build_model", "class_of", "custom_blocks", "with_custom"]
 
 BLOCKS = ("appearance", "edge", "noise", "parsing", "language", "head")
 """Blocks that a module may replace, in addition to the views that may be added."""
@@ -62,14 +63,14 @@ class Blocks:
         for name, view in (self.views or {}).items():
             check_view_name("views", name)
             if not isinstance(view, View):
-                raise DTypeError(f"views.{name}: expected a bmrl.models.View, got {_what(view)}")
+                raise DTypeError(f"views.{name}: expected a bmrl.models.View, got {described(view)}")
             self.named[f"views.{name}"] = view
         for name in BLOCKS:
             module = getattr(self, name)
             if module is None:
                 continue
             if not isinstance(module, nn.Module):
-                raise DTypeError(f"{name}: expected a torch.nn.Module, got {_what(module)}")
+                raise DTypeError(f"{name}: expected a torch.nn.Module, got {described(module)}")
             self.named[name] = module
         owners: dict[int, str] = {}
         for name, module in self.named.items():
@@ -92,8 +93,8 @@ def build_model(
     """Return a model, in training mode, on PyTorch's default device and in its default dtype.
 
     What is not handed over is built from the configuration and freshly initialized. A module that is handed over
-    becomes part of the model as it is, with its weights, device and dtype; it is tried with a small batch first. The
-    model's configuration says which blocks these are: :func:`load_model` wants them again.
+    becomes part of the model as it is, with its weights and device; it is tried with a small batch first. The model's
+    configuration says which blocks these are: :func:`load_model` wants them again.
 
     Args:
         config: the architecture; see :mod:`bmrl.models.presets`.
@@ -110,8 +111,8 @@ def build_model(
         head: maps ``(batch, embed_dim)`` to ``(batch, num_generators)`` logits.
 
     Raises:
-        DTypeError: ``config`` is no :class:`BMRLConfig`, a block is no module, or returns something else than a tensor
-            in its dtype.
+        DTypeError: ``config`` is no :class:`BMRLConfig`, a block is no module, has another dtype than the default one,
+            or returns something else than a tensor in it; the finished model may be converted as a whole.
         ShapeError: a block returns another shape; the message names it.
         ConfigError: a block fails with the input it gets, shares a module with another, or the configuration wants one
             that was not handed over.
@@ -127,11 +128,14 @@ def build_model(
         torch.Size([1, 7])
     """
     if not isinstance(config, BMRLConfig):
-        raise DTypeError(f"config: expected a BMRLConfig, got {type(config).__name__}")
+        raise DTypeError(f"config: expected a BMRLConfig, got {described(config)}")
     blocks = Blocks(appearance, edge, noise, views, parsing, language, head)
-    config = _with_custom(config, blocks)
+    config = with_custom(config, blocks)
     for name, module in blocks.named.items():
         check_contract(name, module, config)
+        dtype = inner_dtype(module)
+        if dtype not in (None, torch.get_default_dtype()):
+            raise DTypeError(f"{name}: expected a module in {torch.get_default_dtype()}, as the others, got {dtype}")
     return assembled(config, blocks)
 
 
@@ -168,7 +172,9 @@ def custom_blocks(config: BMRLConfig) -> dict[str, str]:
     if config.noise is not None:
         parts["noise"] = config.noise.encoder
     found = {name: part.module for name, part in parts.items() if part is not None and part.kind == "custom"}
-    return found | {f"views.{view.name}": f"{view.operator} and {view.encoder}" for view in config.views}
+    return found | {
+        f"views.{view.name}": " and ".join(filter(None, (view.operator, view.encoder))) for view in config.views
+    }
 
 
 def class_of(module: nn.Module) -> str:
@@ -180,12 +186,12 @@ def class_of(module: nn.Module) -> str:
 def _check_complete(config: BMRLConfig, blocks: Blocks) -> None:
     for name, kind in custom_blocks(config).items():
         if name not in blocks.named:
-            was = f" ({kind})" if kind.strip() else ""
+            was = f" ({kind})" if kind else ""
             raise ConfigError(f"{name}: expected the module that the configuration calls custom{was}, got none")
 
 
-def _with_custom(config: BMRLConfig, blocks: Blocks) -> BMRLConfig:
-    """Return the configuration with the blocks that are handed over marked as such."""
+def with_custom(config: BMRLConfig, blocks: Blocks) -> BMRLConfig:
+    """Return the configuration with the blocks that are handed over marked as such, by the classes that they have."""
     changes: dict[str, Any] = {
         name: CustomConfig(module=class_of(module))
         for name, module in blocks.named.items()
@@ -215,19 +221,27 @@ def _views(config: BMRLConfig, blocks: Blocks) -> Iterator[tuple[str, View]]:
     """Yield all views in order: the paper's, then those that were added."""
     size, width = config.image_size, config.embed_dim
 
-    def encoder(own: nn.Module | None, part: EncoderConfig, channels: int, side: int) -> nn.Module:
-        return own if own is not None else build_encoder(part, channels, side, width)
+    def encoder(name: str, own: nn.Module | None, part: EncoderConfig, channels: int, side: int) -> nn.Module:
+        if own is not None:
+            return own
+        try:
+            return build_encoder(part, channels, side, width)
+        except (ConfigError, MissingFileError) as error:  # of a field, such as the name of a pretrained network
+            raise type(error)(f"{name}.{error}") from error
 
     if config.appearance is not None:
-        yield "appearance", View(Pixels(), encoder(blocks.appearance, config.appearance, 3, size))
+        yield "appearance", View(Pixels(), encoder("appearance", blocks.appearance, config.appearance, 3, size))
     if config.edge is not None:
-        yield "edge", View(Sobel(), encoder(blocks.edge, config.edge, 1, size))
+        yield "edge", View(Sobel(), encoder("edge", blocks.edge, config.edge, 1, size))
     if config.noise is not None:
         side = config.noise.patch_size
         assert side is not None
         yield (
             "noise",
-            View(Residuals(side, config.noise.truncation), encoder(blocks.noise, config.noise.encoder, 3, side)),
+            View(
+                Residuals(side, config.noise.truncation),
+                encoder("noise.encoder", blocks.noise, config.noise.encoder, 3, side),
+            ),
         )
     for view in config.views:
         yield view.name, (blocks.views or {})[view.name]
@@ -255,7 +269,3 @@ def _language_encoder(config: BMRLConfig) -> LanguageEncoder:
 def _options(part: EncoderConfig | LanguageConfig) -> dict[str, Any]:
     """Return the fields of a configuration, which its encoder takes by the same names."""
     return {name.name: getattr(part, name.name) for name in dataclasses.fields(part) if name.name != "kind"}
-
-
-def _what(value: Any) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bmrl.models.config import BMRLConfig
 
-__all__ = ["Contract", "answers", "check_contract", "contract_of"]
+__all__ = ["Contract", "answers", "check_contract", "contract_of", "inner_dtype"]
 
 
 class Contract(NamedTuple):
@@ -68,8 +68,10 @@ def check_contract(name: str, module: nn.Module, config: BMRLConfig) -> None:
     Raises:
         ShapeError: what it returns has another shape.
         DTypeError: what it returns is no tensor, or has another dtype than the module.
-        ConfigError: it fails; the message names the block.
+        ConfigError: it fails, or holds no values; the message names the block.
     """
+    if any(tensor.is_meta for tensor in chain(module.parameters(), module.buffers())):
+        raise ConfigError(f"{name}: expected a module with values, got one on the meta device")
     contract = contract_of(name, config)
     for batch in (2, 1):
         wanted = f"{name}: expected {contract.described()}"
@@ -82,7 +84,7 @@ def check_contract(name: str, module: nn.Module, config: BMRLConfig) -> None:
             raise DTypeError(f"{wanted}, got a {type(answer).__name__}")
         if answer.shape != (batch, contract.width):
             raise ShapeError(f"{wanted}, got {tuple(answer.shape)}")
-        dtype = _inner_dtype(module) or torch.get_default_dtype()
+        dtype = inner_dtype(module) or torch.get_default_dtype()
         if answer.dtype != dtype:
             raise DTypeError(f"{wanted} in {dtype}, got {answer.dtype}")
 
@@ -104,7 +106,8 @@ def answers(module: nn.Module, inputs: Tensor) -> Tensor:
     return answer
 
 
-def _inner_dtype(module: nn.Module) -> torch.dtype | None:
+def inner_dtype(module: nn.Module) -> torch.dtype | None:
+    """Return the floating-point dtype that a block computes in, a view's encoder; None if it holds no such values."""
     return dtype_of(module.encoder) if isinstance(module, View) else dtype_of(module)
 
 
@@ -112,7 +115,12 @@ def _inner_dtype(module: nn.Module) -> torch.dtype | None:
 def _untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
     """Put modes, buffers and the states of random numbers back."""
     modes = [(part, part.training) for part in module.modules()]
-    kept = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    kept = [
+        (part._buffers, name, buffer, buffer.detach().clone())
+        for part in module.modules()
+        for name, buffer in part._buffers.items()
+        if buffer is not None
+    ]
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices):
@@ -122,5 +130,5 @@ def _untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
         for part, training in modes:
             part.training = training
         with torch.no_grad():
-            for buffer, values in kept:
-                buffer.copy_(values)
+            for buffers, name, buffer, values in kept:
+                buffers[name] = buffer.copy_(values)  # a module may have put another tensor in its place

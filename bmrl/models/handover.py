@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from bmrl.errors import BMRLError, ModelFolderError
 from bmrl.models.building import BLOCKS, Blocks, class_of, custom_blocks
@@ -33,15 +34,11 @@ def place_of(name: str) -> str:
     return f"visual_encoder.{name}" if name.startswith("views.") else name
 
 
-def blocks_of(model: BMRL, *, same_classes: bool = True) -> Blocks:
+def blocks_of(model: BMRL) -> Blocks:
     """Return the modules that stand where the model's configuration says that some were handed over.
 
-    Args:
-        model: whose blocks.
-        same_classes: they must be of the classes that the configuration names.
-
     Raises:
-        ModelFolderError: one is missing, or of another class.
+        ModelFolderError: one is missing, or of another class than the configuration says.
     """
     found: dict[str, Any] = {"views": {}}
     classes = custom_blocks(model.config)
@@ -52,7 +49,7 @@ def blocks_of(model: BMRL, *, same_classes: bool = True) -> Blocks:
             raise ModelFolderError(f"{place_of(name)}: expected {kind}, got nothing") from error
         module = getattr(module, "_orig_mod", module)
         got = " and ".join(map(class_of, module.children())) if name.startswith("views.") else class_of(module)
-        if same_classes and kind.strip() and got != kind:
+        if got != kind:
             hint = f"build_model(config, {_as_argument(name)}) takes another"
             raise ModelFolderError(f"{place_of(name)}: expected {kind}, as the configuration says, got {got}; {hint}")
         if name.startswith("views."):
@@ -72,7 +69,7 @@ def check_handed_over(source: Path, config: BMRLConfig, blocks: Blocks) -> None:
     missing = [name for name in wanted if name not in blocks.named]
     more = [name for name in blocks.named if name not in wanted]
     if missing:
-        each = ", ".join(f"{name} ({wanted[name]})" for name in missing)
+        each = ", ".join(f"{name} ({wanted[name] or 'of any class'})" for name in missing)
         raise ModelFolderError(
             f"{', '.join(missing)}: expected the modules that {source} was saved with, {each}, got none; hand them "
             f"over as load_model(folder, {', '.join(map(_as_argument, missing))})"
@@ -83,8 +80,8 @@ def check_handed_over(source: Path, config: BMRLConfig, blocks: Blocks) -> None:
             f"{', '.join(class_of(blocks.named[name]) for name in more)}"
         )
     for name, block in blocks.named.items():
-        if any(tensor.is_meta for tensor in (*block.parameters(), *block.buffers())):
-            raise ModelFolderError(f"{name}: expected a module with values, got one on the meta device")
+        if any(tensor.is_meta or is_lazy(tensor) for tensor in (*block.parameters(), *block.buffers())):
+            _try(name, block, config)  # what is lazy has no shapes before it is called
 
 
 def _as_argument(name: str) -> str:
@@ -105,18 +102,21 @@ def answers_of(model: BMRL) -> dict[str, list[list[float]]]:
     """Return what each block that was handed over answers to its contract's inputs, on the CPU in float32.
 
     Raises:
-        ModelFolderError: it fails, or an answer is not finite.
+        ModelFolderError: it fails, an answer is not finite, or it answers otherwise when it is asked again.
     """
     found = {}
     for name, block in blocks_of(model).named.items():
         plain = copy.deepcopy(block).to("cpu").float()
-        try:
-            check_contract(name, plain, model.config)
-        except BMRLError as error:
-            raise ModelFolderError(str(error)) from error
-        answer = answers(plain, contract_of(name, model.config).inputs)
+        _try(name, plain, model.config)
+        inputs = contract_of(name, model.config).inputs
+        answer, again = answers(plain, inputs), answers(plain, inputs)
         if not answer.isfinite().all():
             raise ModelFolderError(f"{name}: expected finite answers, got NaN or infinity")
+        if not _apart(again, answer) <= TOLERANCE:
+            raise ModelFolderError(
+                f"{name}: expected the same answers whenever it is asked, got others the second time; it depends on "
+                "more than its input and its tensors"
+            )
         found[name] = [[float(f"{value:.7g}") for value in row] for row in answer.tolist()]
     return found
 
@@ -127,18 +127,27 @@ def check_answers(source: Path, model: BMRL, kept: dict[str, list[list[float]]])
     Raises:
         ModelFolderError: it answers otherwise, or the file does not say how.
     """
-    for name, block in blocks_of(model, same_classes=False).named.items():
-        try:
-            check_contract(name, block, model.config)
-        except BMRLError as error:
-            raise ModelFolderError(str(error)) from error
+    for name, block in blocks_of(model).named.items():
+        _try(name, block, model.config)
         got = answers(block, contract_of(name, model.config).inputs)
-        expected = torch.tensor(kept.get(name, []))
+        expected = torch.tensor(kept.get(name, []), device="cpu")
         if got.shape != expected.shape:
             raise ModelFolderError(f"{source}: expected weights with answers of {name}, got none of its shape")
-        apart = (got - expected).abs().max().item() / max(expected.abs().max().item(), 1e-12)
+        apart = _apart(got, expected)
         if not apart <= TOLERANCE:  # nor is NaN
             raise ModelFolderError(
                 f"{name}: expected the answers of the module that was saved in {source}, got others with the same "
                 f"weights ({apart:.2g} apart); its class computes something else"
             )
+
+
+def _try(name: str, block: nn.Module, config: BMRLConfig) -> None:
+    try:
+        check_contract(name, block, config)
+    except BMRLError as error:
+        raise ModelFolderError(str(error)) from error
+
+
+def _apart(got: Tensor, expected: Tensor) -> float:
+    """Return the largest difference, as a share of the largest expected value."""
+    return (got - expected).abs().max().item() / max(expected.abs().max().item(), 1e-12)

@@ -27,7 +27,9 @@ __all__ = [
 STANDARD_VIEWS = ("appearance", "edge", "noise")
 """The paper's views, in the order of its section 3.3."""
 
-_TAKEN = frozenset(dir(nn.ModuleDict())) | {"training"}
+_TAKEN = frozenset(dir(nn.ModuleDict())) | {"training", "_orig_mod"}
+"""Names of the methods of a ModuleDict, which holds the views, and of what ``torch.compile`` wraps."""
+
 Threshold = Annotated[float, Bounds(above=0, below=1)]
 
 
@@ -69,11 +71,11 @@ def check_view_name(argument: str, name: object) -> None:
     Raises:
         ConfigError: it may not.
     """
-    # A ModuleDict, which holds the views, lets no name hide one of its methods.
     plain = isinstance(name, str) and name.isidentifier() and name.isascii() and len(name) <= 100
     if not plain or name in STANDARD_VIEWS or name in _TAKEN:
         raise ConfigError(
-            f"{argument}: expected a Python identifier other than {', '.join(STANDARD_VIEWS)}, got {described(name)}"
+            f"{argument}: expected a Python identifier other than {', '.join(STANDARD_VIEWS)} and the attributes of a "
+            f"torch.nn.ModuleDict, got {described(name)}"
         )
 
 

@@ -19,7 +19,7 @@ from bmrl._version import __version__
 from bmrl.errors import BMRLError, ConfigError, MissingFileError, ModelFolderError
 from bmrl.models import weights
 from bmrl.models._restorable import Restorable, blueprint, restorable, tensors_of
-from bmrl.models.building import Blocks
+from bmrl.models.building import Blocks, with_custom
 from bmrl.models.config import BMRLConfig
 from bmrl.models.handover import answers_of, check_answers, check_handed_over, fill, place_of
 from bmrl.models.weights import Weights, bound, difference, one_line
@@ -140,7 +140,7 @@ def load_model(
     config = _read_config(source / CONFIG)
     saved = _weights_of(source, config)
     check_handed_over(source, config, blocks)
-    model = _blueprint_of(config, saved, blocks)
+    model = _blueprint_of(with_custom(config, blocks), saved, blocks)  # a class may have moved since
     state = {name.replace("_orig_mod.", ""): tensor for name, tensor in model.state_dict().items()}
     tensors = saved.read(state)
     for name, block in blocks.named.items():

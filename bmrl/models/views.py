@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bmrl._checks import check_images, check_integer, check_positive
+from bmrl._values import described
 from bmrl.encoders import AppearanceEncoder, EdgeEncoder, NoiseEncoder
 from bmrl.errors import DTypeError
 from bmrl.ops import Sobel, richest_patch, srm
@@ -41,7 +42,7 @@ class View(nn.Module):
         super().__init__()
         for name, part in (("operator", operator), ("encoder", encoder)):
             if not isinstance(part, nn.Module):
-                raise DTypeError(f"{name}: expected a torch.nn.Module, got {type(part).__name__}")
+                raise DTypeError(f"{name}: expected a torch.nn.Module, got {described(part)}")
         self.operator = operator
         self.encoder = encoder
 

@@ -63,7 +63,7 @@ class MultiPerspectiveVisualEncoder(nn.Module):
             raise DTypeError(f"views: expected views by name, got {described(views)}")
         for name, view in views.items():
             if not isinstance(view, View):
-                raise DTypeError(f"views.{name}: expected a bmrl.models.View, got {type(view).__name__}")
+                raise DTypeError(f"views.{name}: expected a bmrl.models.View, got {described(view)}")
         if not views:
             raise ConfigError("views: expected at least one, got none")
         if fusion == "cross_attention" and "appearance" not in views:

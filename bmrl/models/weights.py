@@ -86,7 +86,9 @@ class Weights:
             try:
                 content = parse_json(metadata[ENTRY])
                 self.bound = bound(_completed(content["config"]))
-                self.answers = {name: torch.tensor(rows).tolist() for name, rows in content["answers"].items()}
+                self.answers = {
+                    name: torch.tensor(rows, device="cpu").tolist() for name, rows in content["answers"].items()
+                }
             except (BMRLError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
                 reason = one_line(error)
                 raise ModelFolderError(f"{path}: expected weights of bmrl {__version__}, got {reason}") from error

@@ -13,6 +13,7 @@ from bmrl._values import check_choice, described
 from bmrl.errors import BMRLError, ConfigError, DataError, DivergenceError, DTypeError, MissingFileError
 from bmrl.models import BMRL, BMRLConfig, load_model, presets
 from bmrl.models.serialization import check_restorable
+from bmrl.models.weights import difference
 from bmrl.training import recipes
 from bmrl.training._run_folder import DIVERGED, SETTINGS
 from bmrl.training.recipes import TrainingConfig
@@ -138,5 +139,8 @@ def read_settings(folder: Path, manifest: Manifest, given: BMRL | None) -> tuple
     if given is None and settings.get("model_given"):
         raise ConfigError(f"model: expected the one that the run in {folder} began with, got none")
     if given is not None and given.config != config:
-        raise ConfigError(f"model: expected one of the configuration in {path}, got another")
+        field, wanted, got = difference("", config.to_dict(), given.config.to_dict())
+        raise ConfigError(
+            f"model: expected one of the configuration in {path}, got another {field}: {got}, not {wanted}"
+        )
     return config, recipe

@@ -111,7 +111,11 @@ def test_dropout(encoder, value):
             ConfigError,
             r"views: expected appearance, the query of cross_attention, got a",
         ),
-        (lambda: View(nn.Identity, nn.Identity()), DTypeError, r"operator: expected a torch.nn.Module, got type"),
+        (
+            lambda: View(nn.Identity, nn.Identity()),
+            DTypeError,
+            r"operator: expected a torch.nn.Module, got the class Identity",
+        ),
         (lambda: View(nn.Identity(), torch.sin), DTypeError, r"encoder: expected a torch.nn.Module, got builtin"),
         (
             lambda: Residuals(truncation=0),

@@ -220,7 +220,7 @@ GOOD = {"name": "test_efficientnet", "image_size": 32, "embed_dim": 8, "weights"
         ({"stages": ()}, ConfigError, "stages: "),
         ({"stages": (2, 1)}, ConfigError, r"stages: expected increasing numbers, got \(2, 1\)"),
         ({"stages": (-1,)}, RangeError, r"stages\[0\]: .* got -1"),
-        ({"stages": (9,)}, ConfigError, r"stages: expected 'test_efficientnet' to have the stages \(9,\)"),
+        ({"stages": (9,)}, ConfigError, r"stages: expected 'test_efficientnet' to have the stages \(9,\), got fewer$"),
         ({"name": "test_vit", "stages": (99,)}, ConfigError, r"stages: expected 'test_vit' to have the stages \(99,\)"),
         (
             {"stages": (1,), "pooling": "output"},

@@ -75,6 +75,27 @@ def test_an_artifact_answers_as_the_model(own_model, tmp_path, name):
             np.testing.assert_allclose(np.asarray(got), expected, rtol=1e-4, atol=1e-4)
 
 
+def compiled(block):
+    return torch.compile(block, backend="eager")
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "name"),  # torch.export takes no ScriptModule
+    [(torch.jit.script, "torchscript"), (compiled, "torchscript"), (compiled, "pt2"), (compiled, "onnx")],
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")
+def test_a_block_that_is_scripted_or_compiled(tmp_path, wrapped, name):
+    torch.manual_seed(0)
+    sizes = {"*.channels": (4, 8), "*.convs_per_stage": (1, 1), "*.num_blocks": 1, "*.mlp_dim": 16}
+    config = presets.tiny(generators=CLASSES, image_size=32, embed_dim=16, parsing=None, language=None, **sizes)
+    model = build_model(config, appearance=wrapped(Pooled()), head=wrapped(torch.nn.Linear(16, len(CLASSES)))).eval()
+    path = tmp_path / f"model{FORMATS[name].suffix}"
+    export_model(model, path, name)
+    for got, expected in zip(load_artifact(path).run(images(3)), eager(model, images(3)), strict=True):
+        np.testing.assert_allclose(np.asarray(got), expected, rtol=1e-4, atol=1e-4)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 @pytest.mark.timeout(600)
 def test_a_compiled_artifact_answers_as_the_model(own_model, tmp_path):
     export_model(own_model, tmp_path / "model.pt2", "aoti")

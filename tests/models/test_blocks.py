@@ -9,7 +9,7 @@ from torch import nn
 from bmrl.errors import BMRLError, ConfigError, DTypeError, ShapeError
 from bmrl.models import View, build_model
 from bmrl.ops import Sobel, richest_patch, sobel, srm
-from tests.models.blocks import Parsing, Pooled, cosine_view, every_block
+from tests.models.blocks import Cosine, Parsing, Pooled, cosine_view, every_block
 from tests.models.conftest import make_config
 
 IMAGES = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -141,7 +141,7 @@ def test_another_width_of_a_real_encoder():
     [
         ({"edge": Pooled}, r"edge: expected a torch.nn.Module, got the class Pooled"),
         ({"head": torch.sin}, r"head: expected a torch.nn.Module, got builtin_function"),
-        ({"parsing": False}, r"parsing: expected a torch.nn.Module, got bool"),
+        ({"parsing": False}, r"parsing: expected a torch.nn.Module, got False"),
         ({"views": [cosine_view()]}, r"views: expected views by name, got list"),
         ({"views": {"a": Pooled()}}, r"views.a: expected a bmrl.models.View, got Pooled"),
     ],
@@ -151,7 +151,7 @@ def test_what_is_no_block(blocks, message):
         build_model(make_config(), **blocks)
 
 
-@pytest.mark.parametrize("name", ["edge", "a.b", "", "a b", "items", 3, "ä"])
+@pytest.mark.parametrize("name", ["edge", "a.b", "", "a b", "items", "_orig_mod", 3, "ä"])
 def test_names_that_no_view_may_have(name):
     with pytest.raises(ConfigError, match=r"views: expected a Python identifier other than appearance, edge, noise"):
         build_model(make_config(), views={name: cosine_view()})
@@ -202,10 +202,46 @@ def test_a_trial_leaves_no_traces():
     assert block.layer.weight.grad is None
 
 
+class Counting(nn.Module):
+    """Puts another tensor into its buffer's place at each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 16)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, images):
+        self.calls = self.calls + 1
+        return self.layer(images.mean(dim=(2, 3)))
+
+
+def test_a_trial_puts_buffers_back_that_were_replaced():
+    block = Counting()
+    calls = block.calls
+    build_model(make_config(), appearance=block)
+    assert block.calls is calls
+    assert calls.item() == 0
+
+
+def test_a_view_of_a_class():
+    with pytest.raises(DTypeError, match=r"^operator: expected a torch.nn.Module, got the class Sobel"):
+        View(Sobel, Pooled(1))
+
+
+def test_a_block_without_values():
+    with pytest.raises(ConfigError, match=r"^noise: expected a module with values, got one on the meta device"):
+        build_model(make_config(), noise=Pooled().to("meta"))
+
+
 def test_blocks_in_another_precision():
-    config = make_config(edge=None, noise=None, parsing=None, language=None)
-    model = build_model(config, appearance=Pooled().double(), views={"cosine": cosine_view().double()})
+    model = build_model(make_config(), appearance=Pooled(), views={"cosine": cosine_view()})
     assert model.double()(IMAGES).logits.dtype == torch.float64
+    with pytest.raises(DTypeError, match=r"^edge: expected a module in torch.float32, .*, got torch.float16"):
+        build_model(make_config(), edge=Pooled(1).half())
+    with pytest.raises(DTypeError, match=r"^views.cosine: expected a module in torch.float32, .*, got torch.float64"):
+        build_model(make_config(), views={"cosine": View(Cosine(), Pooled(1).double())})
+    exact = View(Cosine().double(), Pooled(1))  # only the operator, whose result is converted
+    assert build_model(make_config(), views={"cosine": exact})(IMAGES).logits.dtype == torch.float32
 
 
 def test_operators_may_learn():

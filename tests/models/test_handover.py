@@ -113,6 +113,66 @@ def test_blocks_with_other_tensors(saved, block, message):
         load_model(saved, **(own() | {"appearance": block}))
 
 
+class Moved(Pooled):
+    """The same class under another name, as when a script became a module."""
+
+
+def test_a_class_that_moved_is_saved_again(saved, tmp_path):
+    loaded = load_model(saved, **(own() | {"appearance": Moved(), "views": {"cosine": View(Cosine(), Moved(1))}}))
+    assert loaded.config.appearance.module == f"{__name__}.Moved"
+    assert loaded.config.views[0].encoder == f"{__name__}.Moved"
+    again = save_model(loaded, tmp_path / "again")
+    assert (again / "model.safetensors").read_bytes() == (saved / "model.safetensors").read_bytes()
+
+
+def test_names_of_classes_may_be_absent(saved, tmp_path):
+    header = json.loads((saved / "config.json").read_text())
+    header["model"]["appearance"]["module"] = header["model"]["views"][0]["operator"] = ""
+    header["model"]["views"][0]["encoder"] = ""
+    (saved / "config.json").write_text(json.dumps(header))
+    with pytest.raises(
+        ModelFolderError, match=r"with, appearance \(of any class\), views.cosine \(of any class\), got"
+    ):
+        load_model(saved)
+    save_model(load_model(saved, **own()), tmp_path / "again")
+
+
+class Stateful(Pooled):
+    """Answers otherwise each time, by what no tensor holds."""
+
+    calls = 0
+
+    def forward(self, images):
+        self.calls += 1
+        return super().forward(images) * self.calls
+
+
+def test_a_block_that_no_folder_could_give_back(tmp_path):
+    with pytest.raises(ModelFolderError, match=r"^appearance: expected the same answers .*, got others the second"):
+        save_model(trained(appearance=Stateful()), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_another_default_device(saved):
+    blocks = own()
+    with torch.device("meta"):  # stands for a GPU: nothing on it can be compared with the CPU
+        loaded = load_model(saved, **blocks)
+    for got, expected in zip(outputs(loaded), outputs(load_model(saved, **own())), strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_lazy_layers(tmp_path):
+    def lazy():
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(16))
+
+    model = trained(appearance=lazy())
+    loaded = load_model(save_model(model, tmp_path / "model"), appearance=lazy())
+    for got, expected in zip(outputs(loaded), outputs(model), strict=True):
+        assert torch.equal(got, expected)
+    with pytest.raises(ModelFolderError, match=r"^appearance: expected a module that maps .*, got \(2, 8\)"):
+        load_model(tmp_path / "model", appearance=nn.Sequential(nn.Flatten(), nn.LazyLinear(8)))
+
+
 class Negated(Pooled):
     """Has the same tensors, and computes something else."""
 

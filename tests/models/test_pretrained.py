@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bmrl.encoders import PretrainedConfig, PretrainedEncoder
-from bmrl.errors import ConfigError, ModelFolderError
+from bmrl.errors import ConfigError, MissingFileError, ModelFolderError
 from bmrl.models import build_model, load_model, presets, save_model
 
 pytest.importorskip("timm")
@@ -129,5 +129,9 @@ def test_a_configuration_is_plain_data():
 
 
 def test_a_name_that_timm_does_not_know_is_found_when_the_model_is_built():
-    with pytest.raises(ConfigError, match="name: expected a model of timm, got 'no_such'"):
+    with pytest.raises(ConfigError, match=r"^appearance.name: expected a model of timm, got 'no_such'"):
         build_model(config_of({"name": "no_such", "weights": None}))
+    with pytest.raises(
+        MissingFileError, match=r"^appearance.weights: expected a file of weights, got no file at absent"
+    ):
+        build_model(config_of({"name": "test_vit", "weights": "absent.pth"}))

@@ -94,10 +94,10 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(data, small, tmp_pa
     again = {"resume": True, "device": "cpu", "progress": False}
     with pytest.raises(ConfigError, match=r"^model: expected the one that the run in .* began with, got none"):
         train(data, tmp_path / "run", **again)
-    with pytest.raises(ConfigError, match=r"^model: expected one of the configuration in .*training.json, got another"):
+    with pytest.raises(ConfigError, match=r"^model: expected one of the configuration in .*json, got another edge: "):
         train(data, tmp_path / "run", model=make(data, small | {"edge": None}, blocks=two_views), **again)
     other = make(data, small, blocks=lambda: two_views() | {"appearance": nn.Sequential(Pooled())})
-    with pytest.raises(ConfigError, match=r"^model: expected one of the configuration in .*, got another"):
+    with pytest.raises(ConfigError, match=r"^model: .*, got another appearance.module: .*Sequential'"):
         train(data, tmp_path / "run", model=other, **again)
     resumed = make(data, small, seed=seed, blocks=two_views)
     train(data, tmp_path / "run", model=resumed, **again)

@@ -51,7 +51,8 @@ def building(name: str, stages: Sequence[int] | None) -> Iterator[None]:
         raise
     except Exception as error:
         asked = "any stages" if stages is None else f"the stages {tuple(stages)}"
-        raise ConfigError(f"stages: expected {name!r} to have {asked}, got {one_line(error)}") from error
+        reason = "fewer" if isinstance(error, IndexError) else one_line(error)
+        raise ConfigError(f"stages: expected {name!r} to have {asked}, got {reason}") from error
 
 
 def one_line(error: Exception) -> str:
