@@ -164,5 +164,5 @@ def add_preset(parser: argparse.ArgumentParser, default: str | None = "tiny") ->
 def _device(text: str) -> str:
     """Return a device in PyTorch's words, or ``auto``."""
     if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?", text):
-        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda, cuda:N or mps, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda, cuda:N, mps or xpu, got {text!r}")
     return text

@@ -14,6 +14,7 @@ from bmrl._checks import check_integer
 from bmrl._values import check_switch
 from bmrl.data._parsing_map import lower_lip_share, order_problem
 from bmrl.data._reading import header_problem, read_row, reason
+from bmrl.data.manifest import PARSING
 from bmrl.errors import DataError, ImageError, MissingFileError
 from bmrl.images import MAX_IMAGE_SIZE
 
@@ -161,7 +162,9 @@ class FaceDataset(Dataset[Sample]):
             _logger.warning("%s: skipped %s of %d", where, _summary(self.skipped), len(rows))
         if order is not None:
             _logger.warning("%s: %s", where, order)
-        if self.parsing_skipped:
+        if self.parsing_skipped and not (manifest.root / PARSING).is_dir():
+            _logger.warning("%s: no parsing maps, got no folder %s", where, PARSING)
+        elif self.parsing_skipped:
             _logger.warning("%s: no parsing map for %s of %d", where, _summary(self.parsing_skipped), len(kept))
 
     def __len__(self) -> int:

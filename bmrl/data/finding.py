@@ -10,14 +10,11 @@ from typing import NamedTuple
 
 from bmrl._regular_files import special_kind
 from bmrl._text import printable
-from bmrl.data.manifest import FILENAME, Manifest
+from bmrl.data.manifest import FILENAME, PARSING, Manifest
 from bmrl.errors import DataError, MissingFileError
 from bmrl.images import SUFFIXES
 
 __all__ = ["UNSUPPORTED", "FoundFiles", "FoundImages", "find_files", "find_images", "natural_order"]
-
-PARSING = "parsing"
-"""The folder next to the images that holds their face-parsing maps."""
 
 _IMAGES = ".heic .heif .hif .avif .jxl .jp2 .j2k .jpf .jpx .psd .svg .ico .tga .exr .hdr .ppm .pgm .pnm .pbm .dds"
 _RAW = ".dng .cr2 .cr3 .crw .nef .nrw .arw .orf .rw2 .raf .pef .srw .raw"

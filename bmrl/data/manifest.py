@@ -20,10 +20,11 @@ from bmrl.data.rules import check_rows
 from bmrl.errors import DataError, DTypeError, MissingFileError
 from bmrl.generators import Architecture, Generator, Manipulation
 
-__all__ = ["FILENAME", "Manifest"]
+__all__ = ["FILENAME", "PARSING", "Manifest"]
 
 FILENAME = "manifest.csv"
-
+PARSING = "parsing"
+"""The folder next to the images that holds their face-parsing maps."""
 
 _VALUES = attrgetter(*COLUMNS)
 
@@ -149,7 +150,7 @@ class Manifest:
 
         The image's suffix gives way to ``.png``, so ``a.jpg`` and ``a.png`` in one folder would share a map.
         """
-        return self.root / "parsing" / PurePosixPath(row.path).with_suffix(".png")
+        return self.root / PARSING / PurePosixPath(row.path).with_suffix(".png")
 
 
 def _parse(path: Path) -> tuple[array[int], tuple[Row, ...]]:

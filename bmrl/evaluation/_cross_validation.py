@@ -22,6 +22,8 @@ from bmrl.training.task import AttributionTask
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
+
     from bmrl.data.row import Row
 
 __all__ = ["MakeTask", "cross_validate", "split_into_folds"]
@@ -62,7 +64,7 @@ def cross_validate(
     recipes: Sequence[TrainingConfig],
     make_task: MakeTask,
     *,
-    device: str,
+    device: str | torch.device,
 ) -> list[float]:
     """Return the accuracy on held-out training groups after each epoch, averaged over the folds.
 

@@ -120,7 +120,7 @@ def compare(
     folds: int = 3,
     max_epochs: int | None = None,
     methods: Sequence[str] = ("bmrl", "resnet18"),
-    device: str = "auto",
+    device: str | torch.device = "auto",
 ) -> Comparison:
     """Train BMRL and ResNet-18 with several seeds and compare them on the test split.
 
@@ -189,7 +189,7 @@ def train_resnet18(
     config: BMRLConfig,
     recipe: TrainingConfig,
     *,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     progress: bool | None = None,
 ) -> ResNet18:
     """Return ResNet-18 trained on the training split, in evaluation mode on the CPU.
@@ -255,7 +255,13 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _run_method(
-    name: str, manifest: Manifest, config: BMRLConfig, splits: Sequence[Manifest], recipes: _Recipes, *, device: str
+    name: str,
+    manifest: Manifest,
+    config: BMRLConfig,
+    splits: Sequence[Manifest],
+    recipes: _Recipes,
+    *,
+    device: str | torch.device,
 ) -> MethodResult:
     """Choose a method's number of epochs, and train and test it with every seed."""
     config, make_task = _config_for(name, config), partial(_make_task, name)
@@ -270,7 +276,7 @@ def _run_method(
 
 
 def _run(
-    manifest: Manifest, config: BMRLConfig, recipe: TrainingConfig, make_task: MakeTask, *, device: str
+    manifest: Manifest, config: BMRLConfig, recipe: TrainingConfig, make_task: MakeTask, *, device: str | torch.device
 ) -> dict[str, float | None]:
     """Train on the whole training split and return the metrics of the test split."""
     task = make_task(config, recipe)

@@ -78,12 +78,13 @@ def evaluate(
         The metrics and the predictions behind them; ``to_dict()`` is the content of ``metrics.json``.
 
     Raises:
-        DataError: there is nothing to evaluate, roles contradict the model's classes, or a baseline has no metrics.
+        DataError: the split has no image of a seen generator or none can be read, roles contradict the model's
+            classes, or a baseline has no metrics.
         MissingFileError: there is no such model or manifest. MissingExtraError: the extra ``train`` is missing.
         OutputError: ``out`` can't be written. FolderInUseError: another evaluation or training writes into it.
         DeviceError: there is no such device.
         RangeError, DTypeError: another argument is out of range or of the wrong type, or the model returns NaN.
-        All but NaN is noticed before the work begins.
+        All but NaN and images that can't be read is noticed before the work begins.
     """
     limits = None if thresholds is None else check_thresholds(thresholds)
     check_choice("split", split, SPLITS)
@@ -94,6 +95,7 @@ def evaluate(
     target = Path(out)
     require("jinja2", "matplotlib", "sklearn")
     manifest = as_manifest(data)
+    _check_seen(manifest, split)
     network = resolve_model(model, device)
     with _claimed(target):
         for file in (METRICS, REPORT):
@@ -131,6 +133,11 @@ def evaluate(
         )
         _write(evaluation)
     return evaluation
+
+
+def _check_seen(manifest: Manifest, split: str) -> None:
+    if not manifest.select(split=split, role="seen"):
+        raise DataError(f"split: expected images of seen generators in the {split} split of {manifest.root}, got none")
 
 
 def _described(model: BMRL | str | os.PathLike[str], network: BMRL) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from bmrl.errors import (
 )
 from bmrl.export.probe import check_probe
 from bmrl.export.standalone import artifact_runtime
-from bmrl.models.serialization import encoded_weights
+from bmrl.models.serialization import WEIGHTS, encoded_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,7 +211,7 @@ def describe_model(model: BMRL) -> dict[str, Any]:
             {"name": "probabilities", "dtype": "float32", "shape": ["batch", classes]},
             {"name": "embedding", "dtype": "float32", "shape": ["batch", config.embed_dim]},
         ],
-        "source": {"model.safetensors": _weights_sha256(model)},
+        "source": {WEIGHTS: _weights_sha256(model)},
         "versions": {"bmrl": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
         "processor": torch.backends.cpu.get_cpu_capability(),
     }

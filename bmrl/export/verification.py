@@ -21,11 +21,13 @@ from bmrl.errors import ExportError, ShapeError, VerificationError
 from bmrl.export.artifact import MAX_BATCH, load_artifact
 from bmrl.export.probe import check_probe, probe_image
 from bmrl.export.standalone import artifact_runtime
+from bmrl.inference.decision import decide_checked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from bmrl.inference.decision import Decisions
     from bmrl.models import BMRL
 
 __all__ = ["TOLERANCE", "Reference", "Verification", "check_engine", "check_images", "reference", "verify"]
@@ -158,9 +160,10 @@ def verify(
             worst[name] = max(worst[name], difference)
         got, right = answers[f"probabilities.{size}"][: len(images)], expected.probabilities
         right = right[: len(got)]
-        same_class.append(got.argmax(1) == right.argmax(1))
-        decided = [_decisions(rows, thresholds) for rows in (got, right)]
-        changed = max(changed, int((decided[0] != decided[1]).any(1).sum()))
+        decided = [decide_checked(rows.double()) for rows in (got, right)]
+        same_class.append(decided[0].labels == decided[1].labels)
+        answers_at = [_decisions(each, thresholds) for each in decided]
+        changed = max(changed, int((answers_at[0] != answers_at[1]).any(1).sum()))
     if exact and changed:
         raise VerificationError(
             f"probabilities: expected the decisions of the model, got {changed} others of {len(images)}"
@@ -217,10 +220,9 @@ def _answers(path: Path, images: Tensor, engine: str | None) -> dict[str, Tensor
         return load_file(answer)
 
 
-def _decisions(probabilities: Tensor, thresholds: list[float]) -> Tensor:
+def _decisions(decided: Decisions, thresholds: list[float]) -> Tensor:
     """Return ``(n, thresholds)``: the class, or -1 for unseen."""
-    best, index = probabilities.max(1)
-    return torch.stack([torch.where(best >= threshold, index, -1) for threshold in thresholds], 1)
+    return torch.stack([torch.where(decided.seen(threshold), decided.labels, -1) for threshold in thresholds], 1)
 
 
 def _patterns(size: int) -> Tensor:

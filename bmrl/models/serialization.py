@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bmrl.models.bmrl import BMRL
     from bmrl.models.views import View
 
-__all__ = ["check_restorable", "encoded_weights", "load_model", "save_model"]
+__all__ = ["CONFIG", "WEIGHTS", "check_restorable", "encoded_weights", "load_model", "save_model"]
 
 FORMAT = 3
 """Version of the folder's layout; raised when an older library could not read it."""

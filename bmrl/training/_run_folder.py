@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bmrl._files import claimed, remove_leftovers, write_text
 from bmrl.errors import ConfigError, DivergenceError, MissingFileError
+from bmrl.models.serialization import CONFIG, WEIGHTS
 from bmrl.training._checkpoints import BEST_CHECKPOINT, LAST_CHECKPOINT
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ OBJECTIVE = "objective.safetensors"
 
 def finished(folder: Path) -> bool:
     """Return whether a run has come to its end: ``config.json`` is written last."""
-    return (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ def run_folder(folder: Path, *, resume: bool) -> Iterator[None]:
         raise ConfigError(f"out: expected a new or empty folder, got {folder}")
     try:
         with claimed(folder):
-            for path in (SETTINGS, OBJECTIVE, LAST_CHECKPOINT, BEST_CHECKPOINT, "config.json", "model.safetensors"):
+            for path in (SETTINGS, OBJECTIVE, LAST_CHECKPOINT, BEST_CHECKPOINT, CONFIG, WEIGHTS):
                 remove_leftovers(folder / path)
             for log in folder.glob("log/version_*"):
                 remove_leftovers(log / "metrics.csv")

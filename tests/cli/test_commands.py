@@ -65,8 +65,6 @@ def test_every_place_is_checked_to_be_given():
 
 
 def test_names_that_help_shows_without_loading_the_tables_are_those_of_the_tables():
-    from bmrl.data.rules import SPLITS
     from bmrl.training.settings import PRESETS
 
     assert set(arguments.PRESETS) == set(PRESETS)
-    assert tuple(arguments_of("evaluate")["split"].choices) == SPLITS

@@ -71,3 +71,11 @@ def test_help_says_how_to_set_a_field(capsys):
     with pytest.raises(SystemExit, match=r"^0$"):
         main(["train", "--help"])
     assert "--set help lists" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_field_of_the_model_is_refused_with_a_model(capsys, tmp_path):
+    arguments = ["train", "--data", str(tmp_path), "--out", str(tmp_path / "new"), "--model", "old"]
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main([*arguments, "--set", "weight_decay=0.1", "--set", "edge.num_heads=2"])
+    assert "--set edge.num_heads: expected fields of the recipe alone with --model" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

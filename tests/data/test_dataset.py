@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -335,3 +336,11 @@ def test_maps_in_another_order_are_warned_of(tmp_path, caplog):
     families.write_text("".join(f"{g.name}: {{manipulation: none}}\n" for g in manifest.generators()))
     report = import_faces(tmp_path, tmp_path.parent / f"{tmp_path.name}-out", families=families)
     assert sum("CelebAMask-HQ's own order; convert them first" in warning for warning in report.warnings) == 1
+
+
+def test_a_data_set_without_maps_is_one_short_line(folder, caplog):
+    """Maps are optional: where there is no folder of them, no image is listed for having none."""
+    shutil.rmtree(folder / "parsing")
+    data = dataset(folder)
+    assert (data.num_parsing, len(data.parsing_skipped)) == (0, 5)
+    assert caplog.messages == [f"{folder}, seen images of split train: no parsing maps, got no folder parsing"]

@@ -240,3 +240,12 @@ def test_rejects(model, manifest, tmp_path):
     with pytest.raises(MissingFileError, match="nowhere"):
         evaluate(tmp_path / "nowhere", manifest, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_split_without_seen_images_is_refused_before_the_work(model, manifest, tmp_path):
+    unseen = Manifest(manifest.root, manifest.select(split="test", role="unseen"))
+    steps = []
+    with pytest.raises(DataError, match=r"^split: expected images of seen generators in the test split .*, got none$"):
+        evaluate(model, unseen, tmp_path / "out", progress=lambda *done: steps.append(done))
+    assert not steps
+    assert not (tmp_path / "out").exists()

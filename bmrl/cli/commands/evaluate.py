@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from bmrl.cli.arguments import add_batch_size, add_data, add_device, add_model, add_out
 from bmrl.cli.command import Command
 from bmrl.cli.output import complain, progress_bar, say
+from bmrl.data.row import SPLITS
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +19,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_data(parser)
     add_out(parser, "folder for report.html and metrics.json")
-    parser.add_argument("--split", default="test", choices=["train", "val", "test"], help="default: %(default)s")
+    parser.add_argument("--split", default="test", choices=SPLITS, help="default: %(default)s")
     parser.add_argument("--thresholds", type=float, nargs="+", metavar="T", help="0 .. 1 (default: the model's)")
     add_batch_size(parser)
     add_device(parser)

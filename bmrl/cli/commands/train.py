@@ -52,6 +52,8 @@ def _run(options: argparse.Namespace) -> None:
     from bmrl.training import train
 
     model_changes, more = split_settings(options.set)
+    if options.model is not None and model_changes:
+        options.usage_error(f"--set {next(iter(model_changes))}: expected fields of the recipe alone with --model")
     run = train(
         options.data,
         options.out,

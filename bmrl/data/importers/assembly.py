@@ -17,7 +17,7 @@ from bmrl.data.importers.candidates import Candidate, examine
 from bmrl.data.importers.destination import check_destination, new_data_folder
 from bmrl.data.importers.report import FILENAME, ImportReport
 from bmrl.data.importers.splits import assign_splits, check_shares, merge_groups
-from bmrl.data.manifest import Manifest
+from bmrl.data.manifest import PARSING, Manifest
 from bmrl.data.row import Row
 from bmrl.errors import DataError
 
@@ -217,7 +217,7 @@ def _warnings_of_splits(images: Mapping[str, Mapping[str, int]], seen: set[str])
 
 def _transfer(taken: Sequence[Candidate], out: Path, *, symlink: bool) -> None:
     files = [(candidate.file, out / candidate.path) for candidate in taken]
-    files += [(each.parsing, out / "parsing" / _parsing_name(each.path)) for each in taken if each.parsing]
+    files += [(each.parsing, out / PARSING / _parsing_name(each.path)) for each in taken if each.parsing]
     for origin, target in files:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

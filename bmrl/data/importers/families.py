@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bmrl._regular_files import open_regular
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["GeneratorRule", "families_entry", "read_families"]
+__all__ = ["GeneratorRule", "families_entry", "read_families", "rule_of"]
 
 _KEYS = ("generator", "manipulation", "architecture", "role", "group")
 _SHARED = ("manipulation", "architecture", "role")  # keys on which all folders of one generator must agree
@@ -106,6 +106,22 @@ def _given_twice(node: Any) -> str | None:
     keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
     twice = next((key for key in keys if keys.count(key) > 1), None)
     return twice or next(filter(None, (_given_twice(value) for _, value in node.value)), None)
+
+
+def rule_of(folder: str, said: Mapping[str, GeneratorRule]) -> GeneratorRule | None:
+    """Return the rule of one folder: what the user said of it, else what is known by its name; None if neither is.
+
+    Args:
+        folder: its name.
+        said: what :func:`read_families` returned.
+    """
+    if folder in said:
+        return said[folder]
+    same = [rule for rule in said.values() if rule.generator.name == folder]
+    if same:  # another folder's images are of the generator of this name
+        return replace(same[-1], group=None)
+    known = known_family(folder)
+    return None if known is None else GeneratorRule(known)
 
 
 def families_entry(name: str) -> str:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 from bmrl._checks import check_integer
 from bmrl._text import printable
 from bmrl._values import check_path, check_switch
-from bmrl.data.finding import PARSING
 from bmrl.data.importers.assembly import assemble
 from bmrl.data.importers.candidates import Candidate
 from bmrl.data.importers.destination import check_destination
-from bmrl.data.importers.families import GeneratorRule, families_entry, read_families
+from bmrl.data.importers.families import GeneratorRule, families_entry, read_families, rule_of
 from bmrl.data.importers.frames import swapped_videos, video_folders, warn_of_numbers, warn_of_series
-from bmrl.data.importers.known import known_family
 from bmrl.data.importers.layout import alike, read_layout
 from bmrl.data.importers.splits import check_shares
+from bmrl.data.manifest import PARSING
 from bmrl.errors import DataError, DTypeError
 from bmrl.generators import ARCHITECTURES, MANIPULATIONS
 from bmrl.images import SUFFIXES
@@ -142,18 +141,9 @@ def _rules(
     for folder in said:
         if folder not in folders:
             raise DataError(f"{families}: expected folders among {', '.join(folders)}, got {folder!r}")
-    of_generator = {rule.generator.name: rule for rule in said.values()}
-    rules: dict[str, GeneratorRule] = {}
-    unknown = []
-    for folder in folders:
-        if folder in said:
-            rules[folder] = said[folder]
-        elif folder in of_generator:  # another folder's images are of the generator of this name
-            rules[folder] = replace(of_generator[folder], group=None)
-        elif generator := known_family(folder):
-            rules[folder] = GeneratorRule(generator)
-        else:
-            unknown.append(folder)
+    found = {folder: rule_of(folder, said) for folder in folders}
+    rules = {folder: rule for folder, rule in found.items() if rule is not None}
+    unknown = [folder for folder in folders if folder not in rules]
     if unknown:
         entries = ", ".join(map(families_entry, unknown))
         raise DataError(

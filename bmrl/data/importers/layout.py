@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING
 
 from bmrl._text import printable
 from bmrl._values import described
-from bmrl.data.finding import PARSING, UNSUPPORTED, find_files, is_hidden
-from bmrl.data.importers.known import known_family, names_photographs
+from bmrl.data.finding import UNSUPPORTED, find_files, is_hidden
+from bmrl.data.importers.families import rule_of
+from bmrl.data.importers.known import names_photographs
+from bmrl.data.manifest import PARSING
 from bmrl.errors import DataError, MissingFileError
 from bmrl.generators import NAME_RULE, is_name
 from bmrl.images import SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
+
+    from bmrl.data.importers.families import GeneratorRule
 
 __all__ = ["PHOTOGRAPHS", "FoundImage", "Layout", "alike", "read_layout"]
 
@@ -60,15 +64,16 @@ class Layout:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_layout(source: Path, named: Collection[str]) -> Layout:
+def read_layout(source: Path, said: Mapping[str, GeneratorRule]) -> Layout:
     """Return the images of each generator's folder.
 
     The folders of ``source`` are the generators, or all of them are splits (``train``, ``val``, ``test``) and hold the
-    generators' folders. In a generator's folder, a sub-folder named as photographs are holds photographs.
+    generators' folders. In a generator's folder, but not in one of photographs, a sub-folder named as photographs are
+    holds photographs.
 
     Args:
         source: the folder to import.
-        named: generators that the user described; one of them may have the name of a split.
+        said: what the user said of the folders; one of them may have the name of a split.
 
     Raises:
         MissingFileError: there is no such folder.
@@ -83,7 +88,7 @@ def read_layout(source: Path, named: Collection[str]) -> Layout:
     tops = _folders(source, layout)
     if not tops:
         raise DataError(f"{source}: expected a folder per generator, got no folders")
-    splits = [name for name in tops if name.lower() in _SPLIT_FOLDERS and name not in named]
+    splits = [name for name in tops if name.lower() in _SPLIT_FOLDERS and name not in said]
     folders: defaultdict[str, list[Path]] = defaultdict(list)
     if splits and len(splits) < len(tops):
         other = next(name for name in tops if name not in splits)
@@ -104,7 +109,7 @@ def read_layout(source: Path, named: Collection[str]) -> Layout:
     for name in sorted(folders):
         layout.images[name] = []
         for folder in folders[name]:
-            _add_folder(layout, name, folder, source)
+            _add_folder(layout, name, folder, source, said)
     return layout
 
 
@@ -125,11 +130,11 @@ def _folders(folder: Path, layout: Layout) -> list[str]:
     return names
 
 
-def _add_folder(layout: Layout, generator: str, folder: Path, source: Path) -> None:
+def _add_folder(layout: Layout, generator: str, folder: Path, source: Path, said: Mapping[str, GeneratorRule]) -> None:
     found = find_files(folder)
     layout.skipped += [(path.relative_to(source).as_posix(), reason) for path, reason in found.skipped]
-    family = known_family(generator)
-    are_photographs = family is not None and family.manipulation == "none"
+    rule = rule_of(generator, said)
+    are_photographs = rule is not None and rule.generator.is_real
     moved: Counter[str] = Counter()
     for file in found.files:
         suffix = file.suffix.lower()

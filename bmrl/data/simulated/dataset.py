@@ -15,7 +15,7 @@ from PIL import Image
 from bmrl._checks import check_integer
 from bmrl._files import claimed
 from bmrl._values import check_path
-from bmrl.data.manifest import Manifest
+from bmrl.data.manifest import PARSING, Manifest
 from bmrl.data.row import Row
 from bmrl.data.simulated.camera import to_bytes
 from bmrl.data.simulated.contact_sheet import write_contact_sheet
@@ -143,4 +143,4 @@ def _write_picture(root: Path, seed: int, image_size: int, picture: _Picture) ->
     donor = draw_identity(np.random.default_rng([seed, _DONOR, person]))
     face = simulator.draw(Scene(identity, donor, draw_photo(rng), image_size), rng)
     save_image(Image.fromarray(to_bytes(face.image)), root / row.path)
-    save_image(Image.fromarray(face.parsing), root / "parsing" / row.path)
+    save_image(Image.fromarray(face.parsing), root / PARSING / row.path)

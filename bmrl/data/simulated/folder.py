@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmrl._files import CLAIM
-from bmrl.data.manifest import FILENAME
+from bmrl.data.manifest import FILENAME, PARSING
 from bmrl.errors import DataError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def prepare_folder(folder: Path, settings: Mapping[str, int], generators: Collec
         file.unlink()
     for name in generators:
         (folder / name).mkdir(parents=True, exist_ok=True)
-        (folder / "parsing" / name).mkdir(parents=True, exist_ok=True)
+        (folder / PARSING / name).mkdir(parents=True, exist_ok=True)
     (folder / MARKER).write_text(json.dumps(dict(settings)) + "\n", encoding="utf-8")
     return folder
 
@@ -93,6 +93,6 @@ def _is_own(parts: tuple[str, ...]) -> bool:
         return parts[1:] == (FILENAME,)
     if len(parts) == 1:
         return parts[0] in _FILES
-    *folders, name = parts[1:] if parts[0] == "parsing" else parts
+    *folders, name = parts[1:] if parts[0] == PARSING else parts
     stem, _, suffix = name.partition(".")
     return len(folders) == 1 and folders[0].startswith("sim_") and stem.isdecimal() and suffix == "png"

@@ -93,5 +93,7 @@ def _data_uri(png: bytes) -> str:
 
 
 def _family(entry: Mapping[str, Any]) -> str:
-    name = MANIPULATION_NAMES[entry["manipulation"]]
-    return name if entry["manipulation"] == "none" else f"{name}, {entry['architecture']}"
+    name, architecture = MANIPULATION_NAMES[entry["manipulation"]], entry["architecture"]
+    if architecture == "none":
+        return name
+    return f"{name}, {'unknown architecture' if architecture == 'unknown' else architecture}"

@@ -144,3 +144,17 @@ def test_groups_are_apart_and_names_in_one_split(tmp_path_factory, files, seed):
         photographs = [row for row in same if row.generator == "photographs"]
         assert len({row.group for row in photographs}) == len(photographs)
         assert len({row.split for row in same}) <= 1
+
+
+def test_what_the_file_says_of_a_folder_holds_for_its_sub_folders(source, families, tmp_path):
+    """A folder that the file calls photographs keeps those in its sub-folder "real"; its own name says nothing."""
+    for index in range(8):
+        save(source / "portraits" / "real" / f"p{index}.png", 300 + index)
+        save(source / "photographs" / "real_2" / f"q{index}.png", 400 + index)
+    said = ONE + "portraits: {generator: photographs}\n"
+    report = import_faces(source, tmp_path / "out", families=families(said))
+    assert {name: sum(splits.values()) for name, splits in report.images.items()} == {"photographs": 40, "simswap": 12}
+    assert report.warnings == []
+    save(source / "portraits" / "fake" / "a.png", 500)
+    with pytest.raises(DataError, match=r"portraits/fake: expected photographs, as portraits says, got a folder of f"):
+        import_faces(source, tmp_path / "other", families=families(said))

@@ -37,6 +37,7 @@ from bmrl.export.triton.contract import (
 )
 from bmrl.inference.attribution import Attribution, attributions_from_probabilities
 from bmrl.inference.checks import as_probabilities
+from bmrl.inference.decision import decide
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -228,7 +229,7 @@ class Session:
         (index, probability, seen, probabilities, embedding), _ = await self._ask(request, deadline)
         self._check_rows(probabilities, embedding)
         found = attributions_from_probabilities(probabilities.copy(), model.generators, model.thresholds[0], [name])[0]
-        right = (int(probabilities.argmax()), found.probability, found.seen)
+        right = (int(decide(probabilities.copy()).labels), found.probability, found.seen)
         got = (index.item(), probability.item(), seen.item())
         if got != right:
             raise ServerError(
