@@ -158,10 +158,7 @@ def _kornia_srm(images: Tensor) -> tuple[Tensor]:
     total = (images.float() / 255).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1)
     # One kernel per call: kornia applies the same kernels to every channel.
     kernels = SRM.to(images.device)
-    parts = [
-        kornia.filters.filter2d(total[:, :1], kernel[None], border_type="constant", behavior="corr")
-        for kernel in kernels
-    ]
+    parts = [kornia.filters.filter2d(total[:, :1], kernel[None], border_type="constant") for kernel in kernels]
     return (torch.cat(parts, dim=1).clamp(-3, 3),)
 
 

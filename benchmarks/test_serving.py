@@ -83,7 +83,7 @@ def _in_process(run, images):
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("preset", "format"), _CASES, ids="-".join)
+@pytest.mark.parametrize(("preset", "format"), _CASES, ids=["-".join(case) for case in _CASES])
 def test_serving(request, record, tmp_path, preset, format):
     if request.config.getoption("--on") == "cuda":
         pytest.skip("the local server has no GPU backend")

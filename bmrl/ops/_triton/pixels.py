@@ -96,7 +96,7 @@ def luma(red, green, blue, CHANNELS: tl.constexpr):
 
 @triton.jit
 def gray_level(red, green, blue, CHANNELS: tl.constexpr):
-    """Gray level 0..255, as :func:`bmrl.ops.luma.gray_levels`: int32 of uint8 images, else float32."""
+    """Gray level 0..255, as ``gray_levels`` of ATen: int32 of uint8 images, else float32."""
     if red.dtype == tl.int32:
         level = red if CHANNELS == 1 else (299 * red + 587 * green + 114 * blue) // 1000
     else:
