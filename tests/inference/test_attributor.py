@@ -139,7 +139,7 @@ def test_rejects(model):
     with pytest.raises(RangeError, match=r"batch_size: expected an integer >= 1, got 0"):
         Attributor(model, batch_size=0)
     for source, kind in ((b"abc", "bytes"), (Image.new("RGB", (2, 2)), "Image"), (io.BytesIO(), "BytesIO")):
-        with pytest.raises(DTypeError, match=rf"^sources: expected .*, got {kind}"):
+        with pytest.raises(DTypeError, match=rf"^images: expected .*, got {kind}"):
             Attributor(model)(source)
 
 
