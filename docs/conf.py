@@ -95,7 +95,7 @@ def directive(room: str, name: str, value: Any) -> str:
 
 
 def page(room: str, title: str, shown: dict[int, str]) -> str:
-    """Return the page of one room: its docstring and its public names, or links to where those stand already."""
+    """Return the page of one package: its docstring and its public names, or links to where those are documented."""
     module = importlib.import_module(room)
     heading = f"{title} (``{room}``)"
     parts = [heading, "=" * len(heading), f".. automodule:: {room}\n   :no-members:\n", f".. currentmodule:: {room}\n"]

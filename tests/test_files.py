@@ -109,7 +109,7 @@ def test_a_folder_is_claimed_by_one_process_at_a_time(tmp_path):
     with claimed(folder):
         other = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True)
         assert other.returncode
-        assert f"FolderInUseError: {folder}: expected a folder that nobody else writes into" in other.stderr
+        assert f"FolderInUseError: {folder}: expected a folder that no other process writes into" in other.stderr
         with pytest.raises(FolderInUseError), claimed(folder):
             pass
     assert not any(folder.iterdir())

@@ -50,7 +50,7 @@ def demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
     Raises:
         ConfigError: ``out`` holds anything but what an earlier demo made; nothing is changed then.
         FolderInUseError: another process or thread writes into ``out``.
-        ServerError: the server could not be started, or answered otherwise than the model.
+        ServerError: the server could not be started, or answered differently from the model.
     """
     folder = Path(out)
     check_single_process()

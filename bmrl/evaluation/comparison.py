@@ -91,7 +91,7 @@ class Comparison(Result):
     """What :func:`compare` found.
 
     Attributes:
-        folder: where ``comparison.json`` lies.
+        folder: where ``comparison.json`` is.
         data: the data folder.
         preset: BMRL's preset.
         folds: the number of cross-validation folds.

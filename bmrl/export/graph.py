@@ -28,9 +28,9 @@ class InferenceGraph(nn.Module):
 
     Args:
         model: the model to copy.
-        dtype: of the weights and of what is computed with them. Operators of views work in float32 all the same, and so
+        dtype: of the weights and of what is computed with them. Operators of views still work in float32, and so
             does the head, which decides between near classes and costs next to nothing.
-        device: where the copy lies.
+        device: where to put the copy.
     """
 
     def __init__(self, model: BMRL, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:

@@ -41,7 +41,7 @@ def check_probe(
         engine: what runs it, for the message.
 
     Raises:
-        VerificationError: it answers otherwise.
+        VerificationError: it answers differently.
         ArtifactError: the entry does not say how it did.
     """
     try:

@@ -42,7 +42,7 @@ class Blocks:
     """Modules that are handed over in place of what a configuration would build; None is built.
 
     Raises:
-        DTypeError: one is no module, or a view is no :class:`~bmrl.models.View`.
+        DTypeError: one is not a module, or a view is not a :class:`~bmrl.models.View`.
         ConfigError: the name of a view is none, or two blocks share a module.
     """
 
@@ -93,7 +93,7 @@ def build_model(
 
     What is not handed over is built from the configuration and freshly initialized. A module that is handed over
     becomes part of the model as it is, with its weights, device and dtype; it is tried with a small batch first. The
-    model's configuration says which blocks these are: :func:`load_model` wants them again.
+    model's configuration says which blocks these are: :func:`load_model` requires them again.
 
     Args:
         config: the architecture; see :mod:`bmrl.models.presets`.
@@ -110,11 +110,11 @@ def build_model(
         head: maps ``(batch, embed_dim)`` to ``(batch, num_generators)`` logits.
 
     Raises:
-        DTypeError: ``config`` is no :class:`BMRLConfig`, a block is no module, or returns something else than a tensor
-            in its dtype.
+        DTypeError: ``config`` is not a :class:`BMRLConfig`, a block is not a module, or returns something other than a
+            tensor in its dtype.
         ShapeError: a block returns another shape; the message names it.
-        ConfigError: a block fails with the input it gets, shares a module with another, or the configuration wants one
-            that was not handed over.
+        ConfigError: a block fails with the input it gets, shares a module with another, or the configuration requires
+            one that was not handed over.
 
     Example:
         >>> import torch
@@ -139,7 +139,7 @@ def assembled(config: BMRLConfig, blocks: Blocks) -> BMRL:
     """Return a model of ``blocks``, which are trusted, and of what the configuration builds.
 
     Raises:
-        ConfigError: the configuration wants a module that ``blocks`` does not hold.
+        ConfigError: the configuration requires a module that ``blocks`` does not hold.
     """
     _check_complete(config, blocks)
     visual_encoder = MultiPerspectiveVisualEncoder(

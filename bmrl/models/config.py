@@ -153,7 +153,7 @@ class BMRLConfig:
             fields: the same, for names without a dot.
 
         Raises:
-            ConfigError: a name is no field, a field of a part that is off, or a value does not fit.
+            ConfigError: a name is not a field, a field of a part that is off, or a value does not fit.
             RangeError: a value is none of its choices.
         """
         if changes is not None and not hasattr(changes, "items"):

@@ -67,7 +67,7 @@ def check_contract(name: str, module: nn.Module, config: BMRLConfig) -> None:
 
     Raises:
         ShapeError: what it returns has another shape.
-        DTypeError: what it returns is no tensor, or has another dtype than the module.
+        DTypeError: what it returns is not a tensor, or has another dtype than the module.
         ConfigError: it fails; the message names the block.
     """
     contract = contract_of(name, config)
@@ -75,7 +75,7 @@ def check_contract(name: str, module: nn.Module, config: BMRLConfig) -> None:
         wanted = f"{name}: expected {contract.described()}"
         try:
             answer = answers(module, contract.inputs[:batch])
-        except Exception as error:  # any error of somebody's module
+        except Exception as error:  # any error of the user's module
             reason = str(error) if isinstance(error, BMRLError) else f"{type(error).__name__}: {error}"
             raise ConfigError(f"{wanted}, got {' '.join(reason.split())[:300]}") from error
         if not isinstance(answer, Tensor):

@@ -1,4 +1,4 @@
-"""Blocks that were handed over: where they stand in a model, and whether the same ones are handed over again."""
+"""Blocks that were handed over: where they are in a model, and whether the same ones are handed over again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOLERANCE = 1e-3
 
 
 def place_of(name: str) -> str:
-    """Return where a block stands in a :class:`BMRL`, as the names of its tensors begin."""
+    """Return where a block is in a :class:`BMRL`, as the names of its tensors begin."""
     if name in ("parsing", "language"):
         return f"{name}_encoder"
     if name in BLOCKS and name != "head":
@@ -34,7 +34,7 @@ def place_of(name: str) -> str:
 
 
 def blocks_of(model: BMRL, *, same_classes: bool = True) -> Blocks:
-    """Return the modules that stand where the model's configuration says that some were handed over.
+    """Return the modules at the places where the model's configuration says that some were handed over.
 
     Args:
         model: whose blocks.
@@ -63,7 +63,7 @@ def blocks_of(model: BMRL, *, same_classes: bool = True) -> Blocks:
 
 
 def check_handed_over(source: Path, config: BMRLConfig, blocks: Blocks) -> None:
-    """Check that exactly those blocks are handed over that a saved configuration wants, with values.
+    """Check that exactly those blocks are handed over that a saved configuration requires, with values.
 
     Raises:
         ModelFolderError: they are not; the message names each.
@@ -125,7 +125,7 @@ def check_answers(source: Path, model: BMRL, kept: dict[str, list[list[float]]])
     """Check that each block that was handed over answers as the one that was saved did.
 
     Raises:
-        ModelFolderError: it answers otherwise, or the file does not say how.
+        ModelFolderError: it answers differently, or the file does not say how.
     """
     for name, block in blocks_of(model, same_classes=False).named.items():
         try:

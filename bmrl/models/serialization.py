@@ -60,10 +60,10 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
         The folder.
 
     Raises:
-        ModelFolderError: :func:`load_model` could not give the model back, such as one whose parts were replaced by
-            hand, quantized, sharded or tied, or whose values are not finite; the message names the part. Or
+        ModelFolderError: :func:`load_model` could not give the model back, such as one whose parts were replaced
+            afterwards, quantized, sharded or tied, or whose values are not finite; the message names the part. Or
             ``folder`` is a file, or one of the two files in it is a folder.
-        DTypeError, RangeError: ``folder`` is no path.
+        DTypeError, RangeError: ``folder`` is not a path.
     """
     target = check_path("folder", folder)
     saved = restorable(model)
@@ -77,13 +77,13 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
             raise ModelFolderError(f"folder: expected a file or none at {target / name}, got a folder")
     with locked(target):
         for stale in (*target.glob(f".{PENDING}.*"), *target.glob(f".{CONFIG}.*"), *target.glob(".saving-*")):
-            if stale.is_dir():  # of a process that was killed: nobody else holds the lock
+            if stale.is_dir():  # of a process that was killed: no other one holds the lock
                 shutil.rmtree(stale, ignore_errors=True)
         with new_file(target / PENDING) as temporary:
             temporary.touch()
             mode = temporary.stat().st_mode
             weights.write(saved, temporary)
-            temporary.chmod(mode)  # safetensors lets nobody but the owner read, a server may be somebody else
+            temporary.chmod(mode)  # safetensors lets only the owner read, a server may run as another user
         write_text(target / CONFIG, json.dumps(header, indent=2) + "\n")  # from here on, what is pending is loaded
         os.replace(target / PENDING, target / WEIGHTS)
     return target
@@ -130,8 +130,8 @@ def load_model(
         MissingFileError: the folder or one of its two files does not exist.
         ModelFolderError: another version's layout, a damaged file, a configuration that is not the one that the
             weights were saved with, or weights that do not fit it or are not finite. Or a block is missing, one too
-            many, has other tensors, or answers otherwise than the one that was saved; the message names each.
-        DTypeError, RangeError: ``folder`` is no path, or a block no module.
+            many, has other tensors, or answers differently from the one that was saved; the message names each.
+        DTypeError, RangeError: ``folder`` is not a path, or a block is not a module.
     """
     source = check_path("folder", folder)
     blocks = Blocks(appearance, edge, noise, views, parsing, language, head)

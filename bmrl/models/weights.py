@@ -28,7 +28,7 @@ ENTRY = "bmrl_model"
 """The entry of the file's metadata that holds what the tensors belong to."""
 
 _INFORMATION = ("module", "operator", "encoder")
-"""Names of classes, which may move between the versions of somebody's code."""
+"""Names of classes, which may move between versions of the user's code."""
 
 
 def bound(config: BMRLConfig) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def write(model: Restorable, path: Path) -> None:
 
 
 def _metadata(model: Restorable) -> dict[str, str]:
-    # One entry: safetensors writes several in any order, and equal models shall make equal files.
+    # One entry: safetensors writes several in any order, and equal models must make equal files.
     content = {"config": bound(model.config), "answers": model.answers}
     return {ENTRY: json.dumps(content, sort_keys=True, separators=(",", ":"))}
 
@@ -115,7 +115,7 @@ def _completed(fields: Any) -> BMRLConfig:
 
 
 def difference(name: str, own: Any, given: Any) -> tuple[str, str, str]:
-    """Return where two unequal configurations differ first, and what stands there."""
+    """Return where two unequal configurations differ first, and what each has there."""
     if isinstance(own, dict) and isinstance(given, dict):
         if own.get("kind") != given.get("kind"):
             return f"{name}.kind".removeprefix("."), repr(own.get("kind")), repr(given.get("kind"))

@@ -59,7 +59,7 @@ def new_data_folder(source: Path, out: Path) -> Iterator[None]:
                 raise
     except BaseException as error:
         if not existed and not isinstance(error, FolderInUseError):
-            with contextlib.suppress(OSError):  # somebody else may have put something there
+            with contextlib.suppress(OSError):  # another process may have put something there
                 out.rmdir()
         raise
 

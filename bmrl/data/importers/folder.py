@@ -205,7 +205,7 @@ def _candidates(source: Path, rule: GeneratorRule, images: Sequence[FoundImage])
 def _told_apart(found: Mapping[str, Sequence[Candidate]], rules: Mapping[str, GeneratorRule]) -> list[Candidate]:
     """Return all candidates, with separate groups where several folders of one generator have the same names.
 
-    Such pictures share nothing but a name. They still lie in one split, since an image of another generator that has
+    Such pictures share nothing but a name. They are still in one split, since an image of another generator that has
     this name too may be made of either. What a pattern says is a group stays one.
     """
     homes: defaultdict[tuple[str, str], set[str]] = defaultdict(set)

@@ -1,4 +1,4 @@
-"""Where the images of each generator lie in a folder that is to be imported."""
+"""Where the images of each generator are in a folder that is to be imported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["PHOTOGRAPHS", "FoundImage", "Layout", "alike", "read_layout"]
 
 PHOTOGRAPHS = "real"
-"""The class of photographs that lie in a generator's folder."""
+"""The class of photographs in a generator's folder."""
 
 _SPLIT_FOLDERS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 _FAKES = re.compile(r"([0-9]+_)?fakes?|ai", re.IGNORECASE)

@@ -84,7 +84,7 @@ def _own_files(folder: Path) -> list[Path]:
     for file in files:
         if not _is_own(file.relative_to(folder).parts):
             raise DataError(f"folder: expected only files of a simulated data set, got {file}")
-    # The manifest goes first and the marker last: what a kill leaves is no data set, and still ours.
+    # The manifest goes first and the marker last: what a kill leaves is not a data set, and still ours.
     return sorted(files, key=lambda file: (file.name == MARKER, file.name != FILENAME))
 
 

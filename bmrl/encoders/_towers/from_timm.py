@@ -80,7 +80,7 @@ def _fill(timm: Any, name: str, network: nn.Module, weights: str | os.PathLike[s
 
 @contextlib.contextmanager
 def _from_hub(name: str) -> Iterator[None]:
-    """Say what to do where the weights can't be had, which libraries tell in errors of many types."""
+    """Say what to do where the weights are not available, which libraries report in errors of many types."""
     try:
         yield
     except (ImportError, MemoryError):

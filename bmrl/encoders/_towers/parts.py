@@ -1,4 +1,4 @@
-"""What is known of a pretrained network, and how failures of its library are told."""
+"""What is known about a pretrained network, and how failures of its library are reported."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def unknown_name(name: str, known: Iterable[str], library: str) -> ConfigError:
 
 @contextlib.contextmanager
 def building(name: str, stages: Sequence[int] | None) -> Iterator[None]:
-    """Tell failures of a library that builds a network, which are of many types, as one.
+    """Report failures of a library that builds a network, which are of many types, as one type.
 
     Raises:
         ConfigError: the block failed.

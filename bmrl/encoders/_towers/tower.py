@@ -60,7 +60,7 @@ class Tower(nn.Module):
             self._constants["resampling"] = resampling
         self.register_buffer("resampling", None if resampling is None else resampling.clone(), persistent=False)
         self._restore_constants()
-        # Weights that were assigned may have another dtype, or lie on another device.
+        # Weights that were assigned may have another dtype, or be on another device.
         self.register_load_state_dict_post_hook(_restore)
         if frozen:
             network.requires_grad_(False)

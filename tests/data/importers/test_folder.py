@@ -430,8 +430,8 @@ def test_the_same_bytes_under_two_generators_are_warned_of(source, tmp_path, cap
     report = import_faces(source, tmp_path / "out")
     assert report.mislabeled == [["StyleGAN2/copy.png", "real_faces/03.png"]]
     assert report.warnings == [
-        "1 pictures lie under several generators, such as StyleGAN2/copy.png and real_faces/03.png: all but one label "
-        "of each must be wrong; see mislabeled in import_report.json"
+        "1 pictures are in the folders of several generators, such as StyleGAN2/copy.png and real_faces/03.png: all "
+        "but one label of each must be wrong; see mislabeled in import_report.json"
     ]
     assert caplog.messages == [f"{tmp_path / 'out'}: {report.warnings[0]}"]
 
@@ -506,7 +506,7 @@ import_faces(sys.argv[1], sys.argv[2])
 
 
 def test_two_imports_at_once_are_refused(source, tmp_path):
-    with claimed(tmp_path / "out"), pytest.raises(FolderInUseError, match="out: expected a folder that nobody else"):
+    with claimed(tmp_path / "out"), pytest.raises(FolderInUseError, match="out: expected a folder that no other"):
         import_faces(source, tmp_path / "out")
     import_faces(source, tmp_path / "out")
 

@@ -169,7 +169,7 @@ def test_takes_the_options_it_is_given(repository, images, eager, caplog):
         assert len(set(stubs)) == 3
         with TritonClient(server.grpc_url) as client:
             np.testing.assert_allclose(client.infer(images[:1])[0], eager[0][:1].numpy(), rtol=0, atol=1e-4)
-    assert "tritonserver: whoever reaches 127.0.0.2 may load models, and so run code" in caplog.messages
+    assert "tritonserver: anyone who can reach 127.0.0.2 may load models, and so run code" in caplog.messages
     loadings = [record for record in caplog.records if '"loading: bmrl:1"' in record.message]
     assert {(record.name, record.levelname) for record in loadings} == {(f"{LOGGER}.tritonserver", "INFO")}
     assert len(loadings) == 3
