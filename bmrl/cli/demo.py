@@ -102,7 +102,7 @@ def _run(folder: Path, seed: int) -> Path:
         served = [answer for answer in attribute_remotely(client, images) if isinstance(answer, Attribution)]
     say(f"attributed {len(served)} images over gRPC:")
     print(format_table(served))
-    difference = _largest_difference(served, Attributor.load(model)(images))
+    difference = _largest_difference(served, Attributor(model)(images))
     if difference > TOLERANCE:
         raise ServerError(f"served probabilities: expected the model's within {TOLERANCE}, got {difference:.1e} apart")
     report = folder / "report" / "report.html"

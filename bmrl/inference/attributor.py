@@ -64,18 +64,6 @@ class Attributor:
         self.model = resolve_model(model, device)
         self.threshold = float(self.model.config.decision.thresholds[0] if threshold is None else threshold)
 
-    @classmethod
-    def load(
-        cls,
-        folder: str | os.PathLike[str],
-        *,
-        threshold: float | None = None,
-        batch_size: int = 32,
-        device: str | torch.device = "auto",
-    ) -> Attributor:
-        """Return the attributor of a saved model; arguments and errors are those of the class."""
-        return cls(folder, threshold=threshold, batch_size=batch_size, device=device)
-
     def __call__(self, images: Iterable[Any] | str | os.PathLike[str]) -> list[Attribution]:
         """Attribute images, all or none.
 

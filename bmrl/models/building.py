@@ -18,7 +18,7 @@ from bmrl.encoders.config import (
     EncoderConfig,
     LanguageConfig,
 )
-from bmrl.encoders.kinds import build_encoder
+from bmrl.encoders.kinds import build_encoder, options_of
 from bmrl.errors import ConfigError, DTypeError
 from bmrl.models.bmrl import BMRL
 from bmrl.models.config import BMRLConfig
@@ -244,17 +244,12 @@ def _head(config: BMRLConfig) -> nn.Sequential:
 
 def _parsing_encoder(config: BMRLConfig) -> ParsingEncoder:
     assert isinstance(config.parsing, ConvTransformerConfig)
-    return ParsingEncoder(config.image_size, embed_dim=config.embed_dim, **_options(config.parsing))
+    return ParsingEncoder(config.image_size, embed_dim=config.embed_dim, **options_of(config.parsing))
 
 
 def _language_encoder(config: BMRLConfig) -> LanguageEncoder:
     assert isinstance(config.language, LanguageConfig)
-    return LanguageEncoder(config.embed_dim, **_options(config.language))
-
-
-def _options(part: EncoderConfig | LanguageConfig) -> dict[str, Any]:
-    """Return the fields of a configuration, which its encoder takes by the same names."""
-    return {name.name: getattr(part, name.name) for name in dataclasses.fields(part) if name.name != "kind"}
+    return LanguageEncoder(config.embed_dim, **options_of(config.language))
 
 
 def _what(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bmrl._text import shown
 from bmrl.errors import BMRLError, ConfigError, DTypeError, ShapeError
 from bmrl.models.views import Pixels, Residuals, View, dtype_of
 from bmrl.ops import Sobel
@@ -77,7 +78,7 @@ def check_contract(name: str, module: nn.Module, config: BMRLConfig) -> None:
             answer = answers(module, contract.inputs[:batch])
         except Exception as error:  # any error of the user's module
             reason = str(error) if isinstance(error, BMRLError) else f"{type(error).__name__}: {error}"
-            raise ConfigError(f"{wanted}, got {' '.join(reason.split())[:300]}") from error
+            raise ConfigError(f"{wanted}, got {shown(reason)}") from error
         if not isinstance(answer, Tensor):
             raise DTypeError(f"{wanted}, got a {type(answer).__name__}")
         if answer.shape != (batch, contract.width):

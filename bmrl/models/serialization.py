@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from bmrl._files import locked, new_file, write_text
 from bmrl._json import read_json
+from bmrl._text import one_line
 from bmrl._values import check_path, described
 from bmrl._version import __version__
 from bmrl.errors import BMRLError, ConfigError, MissingFileError, ModelFolderError
@@ -22,7 +23,7 @@ from bmrl.models._restorable import Restorable, blueprint, restorable, tensors_o
 from bmrl.models.building import Blocks
 from bmrl.models.config import BMRLConfig
 from bmrl.models.handover import answers_of, check_answers, check_handed_over, fill, place_of
-from bmrl.models.weights import Weights, bound, difference, one_line
+from bmrl.models.weights import Weights, bound, difference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

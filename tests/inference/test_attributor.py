@@ -106,13 +106,13 @@ def test_load_and_public_names(tmp_path, small_config):
     save_model(network, tmp_path)
     assert bmrl.Attributor is Attributor
     assert bmrl.Attribution is Attribution
-    attributor = bmrl.Attributor.load(tmp_path, threshold=0.0, batch_size=2, device="cpu")
+    attributor = bmrl.Attributor(tmp_path, threshold=0.0, batch_size=2, device="cpu")
     (answer,) = attributor([Image.new("RGB", (64, 48), (1, 2, 3))])
     assert answer.seen
     assert answer.generator in {"red", "green", "photo"}
     assert not attributor.model.training
     with pytest.raises(MissingFileError, match="nowhere"):
-        bmrl.Attributor.load(tmp_path / "nowhere")
+        bmrl.Attributor(tmp_path / "nowhere")
 
 
 def test_a_folder_stands_for_its_model(tmp_path, small_config):
@@ -121,7 +121,6 @@ def test_a_folder_stands_for_its_model(tmp_path, small_config):
     expected = Attributor(load_model(folder))(image)
     for source in (folder, str(folder)):
         assert Attributor(source, device="cpu")(image) == expected
-        assert Attributor.load(source, device="cpu")(image) == expected
         assert Attributor(source, device=torch.device("cpu"), threshold=1)(image)[0].threshold == 1.0
     with pytest.raises(MissingFileError, match="nowhere"):
         Attributor("nowhere")
@@ -153,7 +152,7 @@ import sys
 for name in {extras!r}:
     sys.modules[name] = None
 import bmrl
-print(bmrl.Attributor.load({str(tmp_path / "m")!r})([{str(tmp_path / "a.png")!r}])[0].seen)
+print(bmrl.Attributor({str(tmp_path / "m")!r})([{str(tmp_path / "a.png")!r}])[0].seen)
 """
     root = Path(bmrl.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=120)

@@ -7,6 +7,7 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bmrl._text import shown
 from bmrl.errors import BMRLError, ConfigError
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-__all__ = ["TowerParts", "building", "one_line", "unknown_name"]
+__all__ = ["TowerParts", "building", "unknown_name"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,9 +52,4 @@ def building(name: str, stages: Sequence[int] | None) -> Iterator[None]:
         raise
     except Exception as error:
         asked = "any stages" if stages is None else f"the stages {tuple(stages)}"
-        raise ConfigError(f"stages: expected {name!r} to have {asked}, got {one_line(error)}") from error
-
-
-def one_line(error: Exception) -> str:
-    """Return the beginning of an error's text, or its type where it has none."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(f"stages: expected {name!r} to have {asked}, got {shown(error)}") from error
