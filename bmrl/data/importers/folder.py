@@ -16,7 +16,7 @@ from bmrl.data.importers.destination import check_destination
 from bmrl.data.importers.families import GeneratorRule, families_entry, read_families
 from bmrl.data.importers.frames import swapped_videos, video_folders, warn_of_numbers, warn_of_series
 from bmrl.data.importers.known import known_family
-from bmrl.data.importers.layout import alike, read_layout
+from bmrl.data.importers.layout import read_layout, similar_names
 from bmrl.data.importers.splits import check_shares
 from bmrl.errors import DataError, DTypeError
 from bmrl.generators import ARCHITECTURES, MANIPULATIONS
@@ -118,7 +118,7 @@ def import_faces(
     warnings += [
         f"{', '.join(names)}: names that are nearly the same, taken as {len(names)} classes; the key generator in "
         "families makes them one"
-        for names in alike({rule.generator.name for rule in rules.values()})
+        for names in similar_names({rule.generator.name for rule in rules.values()})
     ]
     return assemble(
         candidates,

@@ -21,7 +21,7 @@ from bmrl.images import SUFFIXES
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["PHOTOGRAPHS", "FoundImage", "Layout", "alike", "read_layout"]
+__all__ = ["PHOTOGRAPHS", "FoundImage", "Layout", "read_layout", "similar_names"]
 
 PHOTOGRAPHS = "real"
 """The class of photographs in a generator's folder."""
@@ -161,7 +161,7 @@ def _count(files: Collection[Path]) -> Counter[str]:
     return Counter(file.suffix.lower() for file in files)
 
 
-def alike(names: Collection[str]) -> list[list[str]]:
+def similar_names(names: Collection[str]) -> list[list[str]]:
     """Return the names that differ in case, punctuation or spelling of a letter alone, one list each."""
     by_key: defaultdict[str, list[str]] = defaultdict(list)
     for name in sorted(names):

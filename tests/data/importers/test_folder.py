@@ -153,7 +153,7 @@ def test_unreadable_images_and_maps_are_listed(source, tmp_path, caplog):
     (source / "StyleGAN2" / "broken.png").symlink_to(tmp_path / "nowhere.png")
     save_map(source / "parsing" / "real_faces" / "00.png", level=19)
     save_map(source / "parsing" / "real_faces" / "01.png", size=(6, 8))
-    save(source / "real_faces" / "02.jpg", 77)  # beside 02.png
+    save(source / "real_faces" / "02.jpg", 77)  # next to 02.png
     save_map(source / "parsing" / "real_faces" / "02.png")
     report = import_faces(source, tmp_path / "out")
     assert report.skipped == [

@@ -258,9 +258,9 @@ TritonPythonModel.execute = _execute_with_faults
 
 @pytest.fixture(scope="module")
 def faulty(model, tmp_path_factory):
-    """A supervised server of a model that has a fault for each file that is put beside it.
+    """A supervised server of a model that has a fault for each file that is put next to it.
 
-    It takes one image a run, and refuses requests while eight others wait.
+    It takes one image per run, and refuses requests while eight others wait.
     """
     repository = write_triton_repository(model, tmp_path_factory.mktemp("faulty") / "models", max_batch_size=1)
     folder = repository / "bmrl" / "1"
@@ -474,8 +474,10 @@ def test_serves_from_any_path_through_no_proxy_and_leaves_out_what_is_no_model(r
     (folder / "README").write_text("a file")
     temporary = tmp_path / ODD.encode("ascii", "ignore").decode()
     temporary.mkdir()
-    nobody = "http://127.0.0.1:9"
-    proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"), nobody)
+    unreachable = "http://127.0.0.1:9"
+    proxies = dict.fromkeys(
+        ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"), unreachable
+    )
     environment = {"TMPDIR": str(temporary), "NO_PROXY": "", "no_proxy": ""} | proxies
     with served(folder, temporary / "log", environment=environment) as (_, ports):
         assert list(temporary.glob("bmrl-server-*"))

@@ -112,7 +112,7 @@ def is_running(pid):
 
 
 def ends(pid):
-    """Wait up to 10 s for an orphan that was killed: its new parent may take a moment to bury it."""
+    """Wait up to 10 s for an orphan that was killed: its new parent may take a moment to reap it."""
     for _ in range(200):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
