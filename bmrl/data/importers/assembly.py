@@ -199,8 +199,8 @@ def _warnings_of_labels(mislabeled: Sequence[Sequence[Candidate]]) -> list[str]:
         return []
     example = " and ".join(candidate.path for candidate in mislabeled[0][:2])
     return [
-        f"{len(mislabeled)} pictures are in the folders of several generators, such as {example}: all but one label "
-        f"of each must be wrong; see mislabeled in {FILENAME}"
+        f"pictures in the folders of several generators: {len(mislabeled)}, such as {example}; all but one label of "
+        f"each must be wrong; see mislabeled in {FILENAME}"
     ]
 
 
