@@ -55,7 +55,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Keep ``folder``, made if missing, for this process alone while the block runs; the claim ends with its holder.
+    """Reserve ``folder``, made if missing, for this process while the block runs; the claim ends with its holder.
 
     Raises:
         FolderInUseError: another process, or another thread of this one, writes into it now.

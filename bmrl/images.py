@@ -1,7 +1,7 @@
 """Decode an image of unknown origin, safely, and resize it to what the model takes.
 
 Everything that turns a file into the model's input (``Attributor``, data sets, the server's client) does it
-here, so that training and serving see the same pixels. Needs Pillow and torch alone.
+here, so that training and serving see the same pixels. Needs only Pillow and torch.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def decoded(
     formats: Collection[str] = FORMATS,
     name: str | None = None,
 ) -> Iterator[Image.Image]:
-    """Yield what :func:`load_image` returns, to be used in the block alone; until its end, the memory counts as used.
+    """Yield what :func:`load_image` returns, to be used only in the block; until its end, the memory counts as used.
 
     The block must not decode another image: it might wait for the memory of this one.
     """

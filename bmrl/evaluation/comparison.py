@@ -1,4 +1,4 @@
-"""BMRL and ResNet-18 on the same data, with the number of epochs of each chosen on training groups alone."""
+"""BMRL and ResNet-18 on the same data, with the number of epochs of each chosen by training groups only."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def predict_and_describe(
 ) -> tuple[Predictions, Computed | None]:
     """Predict, and compute something else of the same images, so that each is decoded once.
 
-    ``describe`` turns uint8 ``(batch, 3, S, S)`` into a tensor with ``batch`` rows; None is for predictions alone. All
+    ``describe`` turns uint8 ``(batch, 3, S, S)`` into a tensor with ``batch`` rows; None means only predictions. All
     other arguments, and what is raised, are those of :func:`predict`.
 
     Returns:

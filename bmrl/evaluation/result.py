@@ -70,5 +70,5 @@ class Evaluation(Summary):
 
 
 def _summary_of(summary: Summary) -> dict[str, Any]:
-    """Return the metrics alone, also of an evaluation."""
+    """Return only the metrics, also of an evaluation."""
     return {name: getattr(summary, name) for name in ("seen", "unseen", "thresholds", "detection")}

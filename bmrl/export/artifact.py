@@ -1,4 +1,4 @@
-"""What is known of an exported file: within it, and in ``artifact.json`` next to it.
+"""What is known about an exported file: within it, and in ``artifact.json`` next to it.
 
 ``artifact.json`` holds an entry for each exported file of its folder, by file name: its SHA-256, classes, thresholds,
 input contract, source, versions, and how it was verified. bmrl loads no file without its entry, or with another

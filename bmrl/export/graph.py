@@ -36,7 +36,7 @@ class InferenceGraph(nn.Module):
     def __init__(self, model: BMRL, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.model = _copied(model, device)
-        self.model.parsing_encoder = self.model.language_encoder = self.model.predictor = None  # for training alone
+        self.model.parsing_encoder = self.model.language_encoder = self.model.predictor = None  # only for training
         for module in self.model.modules():
             if isinstance(module, ConvBackbone):
                 module.layers = _folded(module.layers)  # before rounding, or each weight would be rounded twice

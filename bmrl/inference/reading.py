@@ -57,7 +57,7 @@ def read_batches(
 
     Yields:
         One :class:`Batch` after the other; together they hold every source once, in order. An image that can't be read
-        costs its own answer alone: its error is in ``items``.
+        costs only its own answer: its error is in ``items``.
 
     Raises:
         RangeError, DTypeError: ``batch_size`` is not positive, or not an integer. Errors of bmrl that say nothing about

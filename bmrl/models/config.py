@@ -96,7 +96,7 @@ class BMRLConfig:
             if size % part.stride or not size:
                 raise ConfigError(f"{size_name}: expected a multiple of {part.stride}, as {name} needs it, got {size}")
             if part.reads_images_alone and name != "appearance":
-                raise ConfigError(f"{name}.kind: expected one that reads this view, got {part.kind!r} for images alone")
+                raise ConfigError(f"{name}.kind: expected one that reads this view, got {part.kind!r}, for RGB images")
             _check_embed_dim(name, part.check_embed_dim, self.embed_dim)
         if isinstance(self.language, LanguageConfig):
             _check_embed_dim("language", self.language.check_embed_dim, self.embed_dim)

@@ -49,8 +49,8 @@ def assemble(
     Every image is decoded once: those that can't be are left out. Images of identical bytes are put into one
     group. Groups of seen generators are shared out to train, val and test
     (:func:`~bmrl.data.importers.splits.assign_splits`), all images of unseen ones go to test. The manifest is
-    written last, so that a folder with a manifest is complete; a failure on the way removes ``out``, and what a kill
-    has left there is replaced by the next import.
+    written last, so that a folder with a manifest is complete; a failure on the way removes ``out``, and what a
+    killed import left there is replaced by the next one.
 
     Args:
         candidates: the images found, each ``path`` once.

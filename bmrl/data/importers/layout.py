@@ -162,7 +162,7 @@ def _count(files: Collection[Path]) -> Counter[str]:
 
 
 def similar_names(names: Collection[str]) -> list[list[str]]:
-    """Return the names that differ in case, punctuation or spelling of a letter alone, one list each."""
+    """Return the names that differ only in case, punctuation or the spelling of a letter, one list each."""
     by_key: defaultdict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
         folded = unicodedata.normalize("NFKC", name).casefold()

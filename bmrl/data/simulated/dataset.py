@@ -136,7 +136,7 @@ def _plan(images_per_generator: int) -> list[_Picture]:
 
 
 def _write_picture(root: Path, seed: int, image_size: int, picture: _Picture) -> None:
-    """Draw one picture and its parsing map, from random numbers that belong to this picture alone."""
+    """Draw one picture and its parsing map, from random numbers that belong only to this picture."""
     simulator, person, row = picture
     rng = np.random.default_rng([seed, _PICTURE, zlib.crc32(simulator.name.encode()), person])
     identity = draw_identity(np.random.default_rng([seed, _IDENTITY, person]))

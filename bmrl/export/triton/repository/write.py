@@ -9,7 +9,7 @@ folder/bmrl/1/artifact.json        its hash, contract, source and verification
 folder/bmrl/1/model.py             runs the graph; needs PyTorch, not bmrl
 folder/bmrl/1/artifact_runtime.py  loads it, once its hash has been compared
 
-Triton's other backends need the first four files alone.
+Triton's other backends need only the first four files.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class _Source(NamedTuple):
     name: str
     """Of the file in the repository."""
     description: dict[str, Any]
-    """What is known of it before it is written."""
+    """What is known about it before it is written."""
     put: Callable[[Path], None]
     """Writes the file and its ``artifact.json``."""
 

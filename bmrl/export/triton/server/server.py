@@ -51,7 +51,7 @@ class TritonServer:
         log_level: what the server writes: ``"error"``, ``"warning"``, ``"info"`` or ``"verbose"``.
         model_control: ``"none"`` serves the models that the repository holds at the start. With ``"explicit"`` anyone
             who reaches a port can also unload them, load them again from the repository, and load them **with their
-            own files, which means: run code as this user**. So it is for a loopback address alone.
+            own files, which means: run code as this user**. So it is only for a loopback address.
         shared_memory: whether programs on this machine may pass tensors through system shared memory. One that does can
             end the server, by cutting a region short that it reads.
         startup_timeout: seconds until the server must have answered right. Every few of them a message on the logger

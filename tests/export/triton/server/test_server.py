@@ -161,9 +161,8 @@ def test_takes_the_options_it_is_given(repository, images, eager, caplog):
         environment = Path(f"/proc/{stubs[0]}/environ").read_text().split("\0")
         for name in ("BMRL_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             assert [line for line in environment if line.startswith(f"{name}=")] == [f"{name}=3"]
-        for _ in range(
-            2
-        ):  # the files are as they were the second time, which the server would take for a reason to rest
+        # The second time, the files are as they were, which the server would take for a reason to do nothing.
+        for _ in range(2):
             server.reload()
             stubs += children(server.pid)
         assert len(set(stubs)) == 3
