@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import inspect
 import io
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -138,8 +140,10 @@ def test_rejects(model):
     with pytest.raises(RangeError, match=r"batch_size: expected an integer >= 1, got 0"):
         Attributor(model, batch_size=0)
     for source, kind in ((b"abc", "bytes"), (Image.new("RGB", (2, 2)), "Image"), (io.BytesIO(), "BytesIO")):
-        with pytest.raises(DTypeError, match=rf"^images: expected .*, got {kind}"):
-            Attributor(model)(source)
+        for attribute in (Attributor(model), partial(bmrl.attribute, model)):  # which call the argument the same
+            with pytest.raises(DTypeError, match=rf"^images: expected .*, got {kind}"):
+                attribute(source)
+            assert "images" in inspect.signature(attribute).parameters
 
 
 def test_needs_base_dependencies_only(tmp_path, small_config):
