@@ -61,7 +61,7 @@ class Session:
 
     @classmethod
     def start(cls, device: str) -> Session:
-        """Measure the copy bandwidth that the roofline stands on."""
+        """Measure the copy bandwidth that the roofline is based on."""
         keep_freed_memory()  # or the order of the measurements decides who pays for page faults
         torch.backends.cudnn.allow_tf32 = False  # all providers answer in float32
         size = 2**31 if device == "cuda" else 2**28
@@ -122,7 +122,7 @@ def write_results(
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Return what a measurement depends on besides the code."""
+    """Return what a measurement depends on in addition to the code."""
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "cores": os.cpu_count(),

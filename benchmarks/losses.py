@@ -52,7 +52,7 @@ class LossCase:
 
 
 def gradients(run: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return the loss and its gradients by the inputs that want one."""
+    """Return the loss and its gradients by the inputs that need one."""
     loss = run(*inputs)
     return loss.detach(), *torch.autograd.grad(loss, [one for one in inputs if one.requires_grad])
 

@@ -2,7 +2,7 @@
 
 An open implementation of BMRL (arXiv:2504.14129) as composable parts. What each command does is a function here, by
 the command's name (``bmrl import`` is :func:`import_faces`, ``bmrl export`` :func:`export_model`). Names load on first
-use, so that ``import bmrl`` costs nothing and ``import bmrl.losses`` loads PyTorch alone.
+use, so that ``import bmrl`` costs nothing and ``import bmrl.losses`` loads only PyTorch.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def memory_to_decode(image: Image.Image) -> Iterator[None]:
     pixels = image.width * image.height
     decoded = max(pixels, _tile_pixels(image))
     amount = decoded * _DECODING.get(image.format or "", _CONVERTING) + 16 * min(pixels, _TILE)
-    del image  # the block may want to let go of it
+    del image  # the block may want to release it
     with _PIXELS.taken(amount):
         try:
             yield

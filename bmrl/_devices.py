@@ -1,4 +1,4 @@
-"""Devices by PyTorch's words, and ``"auto"``."""
+"""Devices as PyTorch names them, and ``"auto"``."""
 
 from __future__ import annotations
 

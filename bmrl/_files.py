@@ -32,7 +32,7 @@ SCRATCH = ".bmrl-scratch"
 NEW, OLD = "new", "old"
 """What :func:`new_folder` writes, and what was there before, in its temporary folder."""
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""Errors of writing: the disk or somebody's share of it is full, the file is too large, the disk is broken."""
+"""Errors of writing: the disk or a quota is full, the file is too large, the disk is broken."""
 
 
 def _parent(path: Path) -> Path:
@@ -55,7 +55,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Keep ``folder``, made if missing, for this process alone while the block runs; the claim ends with its holder.
+    """Reserve ``folder``, made if missing, for this process while the block runs; the claim ends with its holder.
 
     Raises:
         FolderInUseError: another process, or another thread of this one, writes into it now.
@@ -85,7 +85,7 @@ def _take(mark: Path) -> int | None:
     except BlockingIOError as error:
         os.close(handle)
         message = (
-            f"{mark.parent}: expected a folder that nobody else writes into, got one that another process uses now"
+            f"{mark.parent}: expected a folder that no other process writes into, got one that another process is using"
         )
         raise FolderInUseError(message) from error
     except FileNotFoundError:
@@ -117,10 +117,10 @@ def _flush_one(path: Path) -> None:
 
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside ``path``, which is removed in the end.
+    """Yield a new folder next to ``path``, which is removed at the end.
 
     While it is in use this process holds a lock on a file in it, which a kill ends: so a folder of the same ``path``
-    that nobody holds was left behind, and the next call removes it.
+    that no process holds was left behind, and the next call removes it.
 
     Raises:
         MissingFileError: the parent folder does not exist.
@@ -147,7 +147,7 @@ def remove_leftovers(path: Path) -> None:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` to write to; it becomes ``path`` if the block succeeds.
+    """Yield a temporary path next to ``path`` to write to; it becomes ``path`` if the block succeeds.
 
     Raises:
         MissingFileError: the parent folder does not exist.
@@ -179,14 +179,14 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path, finish: Callable[[Path], None] = lambda folder: None) -> Iterator[Path]:
-    """Yield an empty temporary folder beside ``path``; it takes the place of ``path`` if the block succeeds.
+    """Yield an empty temporary folder next to ``path``; it takes the place of ``path`` if the block succeeds.
 
     A folder that was there before is moved aside first and put back if the new one can't take its place. If the process
     is killed between the two, the next call for ``path`` puts it back, and removes what kills left behind.
 
     Args:
         path: the folder to be.
-        finish: called with the temporary folder after the block, when nobody else can replace ``path`` any more.
+        finish: called with the temporary folder after the block, when no other process can replace ``path`` any more.
 
     Raises:
         MissingFileError: the parent folder does not exist.
@@ -196,7 +196,7 @@ def new_folder(path: Path, finish: Callable[[Path], None] = lambda folder: None)
         temporary.mkdir()
         yield temporary
         parent = path.absolute().parent
-        with locked(parent):  # somebody else may be putting another one there
+        with locked(parent):  # another process may be putting one there
             finish(temporary)
             flush(temporary)
             try:
@@ -210,12 +210,12 @@ def new_folder(path: Path, finish: Callable[[Path], None] = lambda folder: None)
 
 
 def _recover(path: Path) -> None:
-    """Remove the temporary folders that kills left beside ``path``, whose parent is locked.
+    """Remove the temporary folders that kills left next to ``path``, whose parent is locked.
 
     What a killed :func:`new_folder` had moved aside is put back.
     """
     for folder in path.absolute().parent.glob(f".{glob.escape(path.name)}.{'[a-z0-9_]' * 8}"):
-        with contextlib.suppress(OSError):  # it is no folder of ours, or its holder is at work
+        with contextlib.suppress(OSError):  # it is not a folder of ours, or its holder is at work
             handle = os.open(folder / SCRATCH, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -44,7 +44,7 @@ def opened_file(path: str | os.PathLike[str], limit: int, name: str) -> Iterator
 
     Raises:
         MissingFileError: there is nothing at the path.
-        ImageError: it is no regular file, can't be read, is empty, or over the limit.
+        ImageError: it is not a regular file, can't be read, is empty, or over the limit.
     """
     try:
         file = open_regular(path)

@@ -1,4 +1,4 @@
-"""Reading JSON that somebody else may have written."""
+"""Reading JSON that others may have written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def parse_json(text: str) -> Any:
     """Return what a text of JSON holds.
 
     Raises:
-        ConfigError: it is no JSON, names a key twice, holds NaN or Infinity, which JSON does not know, is nested too
+        ConfigError: it is not JSON, names a key twice, holds NaN or Infinity, which JSON does not know, is nested too
             deeply or holds a number of thousands of digits.
     """
     try:

@@ -27,7 +27,7 @@ def trim() -> None:
 
 
 class MemoryBudget:
-    """A number of bytes; a thread that wants more than are free waits for its turn.
+    """A number of bytes; a thread that needs more than are free waits for its turn.
 
     Args:
         total: bytes, > 0.
@@ -45,7 +45,7 @@ class MemoryBudget:
 
     @contextlib.contextmanager
     def taken(self, amount: int) -> Iterator[None]:
-        """Account for ``amount`` bytes while the block runs; what wants more than the total runs alone.
+        """Account for ``amount`` bytes while the block runs; what needs more than the total runs alone.
 
         A thread must not take twice from one budget: it might wait for itself.
         """

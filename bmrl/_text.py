@@ -1,4 +1,4 @@
-"""Text of others, such as names of files or the words of a server, as a message may show it."""
+"""Text from elsewhere, such as file names or a server's messages, made safe to show in a message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def one_line(text: str | Exception) -> str:
 
 
 def shown(what: object) -> str:
-    r"""Return a text as it may stand in a message: on one line, cut, what a terminal would act on as ``\x1b``.
+    r"""Return a text as a message may show it: on one line, cut, with what a terminal would act on as ``\x1b``.
 
     Of an error without a text it is the name of its class.
     """

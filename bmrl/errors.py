@@ -98,7 +98,7 @@ class VerificationError(ExportError):
 
 
 class RepositoryError(BMRLError, ValueError):
-    """A folder is no model repository that a Triton server could serve, or can't take what is to be put into it."""
+    """A folder is not a model repository that a Triton server could serve, or can't take what is to be put into it."""
 
 
 class ServerError(BMRLError, RuntimeError):

@@ -57,7 +57,7 @@ NAME_RULE = f"1 to {LONGEST_NAME} printable characters without outer spaces"
 
 
 def is_name(text: str) -> bool:
-    """Whether a generator may have this name: names stand in terminals, prompts, file names and files of labels."""
+    """Whether a generator may have this name: names appear in terminals, prompts, file names and files of labels."""
     return text == text.strip() and text.isprintable() and 0 < len(text) <= LONGEST_NAME
 
 

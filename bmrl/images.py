@@ -1,7 +1,7 @@
 """Decode an image of unknown origin, safely, and resize it to what the model takes.
 
 Everything that turns a file into the model's input (``Attributor``, data sets, the server's client) does it
-here, so that training and serving see the same pixels. Needs Pillow and torch alone.
+here, so that training and serving see the same pixels. Needs only Pillow and torch.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def load_image(
     any format.
 
     Args:
-        source: path, encoded bytes, binary file (read from where it stands) or PIL image (left unchanged).
+        source: path, encoded bytes, binary file (read from its current position) or PIL image (left unchanged).
         max_pixels: > 0, the largest width times height; checked in the header, before any pixel is decoded.
         max_bytes: > 0, the largest file; nothing beyond it is read.
         formats: which of "JPEG", "PNG", "WebP", "BMP", "TIFF" and "GIF" encoded sources may be in.
@@ -99,7 +99,7 @@ def decoded(
     formats: Collection[str] = FORMATS,
     name: str | None = None,
 ) -> Iterator[Image.Image]:
-    """Yield what :func:`load_image` returns, to be used in the block alone; until its end, the memory counts as used.
+    """Yield what :func:`load_image` returns, to be used only in the block; until its end, the memory counts as used.
 
     The block must not decode another image: it might wait for the memory of this one.
     """
@@ -169,7 +169,7 @@ def resize_image(image: Image.Image, image_size: int) -> Tensor:
         uint8 ``(3, image_size, image_size)``, RGB, 0 to 255.
 
     Raises:
-        DTypeError: ``image`` is no PIL image in mode RGB, or ``image_size`` no integer.
+        DTypeError: ``image`` is not a PIL image in mode RGB, or ``image_size`` not an integer.
         RangeError: ``image_size`` is not positive, or above 16,384.
     """
     check_integer("image_size", image_size, least=1, most=MAX_IMAGE_SIZE)

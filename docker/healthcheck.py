@@ -2,8 +2,8 @@
 """Ask a served bmrl model about a black image: exit code 0 if probabilities come back, else 1 and the reason on stderr.
 
 The ensemble, where there is one, is asked about a picture's file too. Triton's own ``/v2/health/ready`` stays green
-when the process that runs a Python model is dead, or when a model answers with nonsense. Needs Python's standard
-library alone.
+when the process that runs a Python model is dead, or when a model answers with nonsense. Needs only Python's
+standard library.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ html_extra_path = ["_index/index.html"]
 html_math_renderer = "mathml"
 html_copy_source = html_show_sourcelink = False
 
-ROOMS = {
+PACKAGES = {
     "bmrl": "The package",
     "bmrl.ops": "Image operators",
     "bmrl.losses": "Losses",
@@ -82,10 +82,10 @@ ROOMS = {
 """The modules whose public names make the reference, in its order."""
 
 
-def directive(room: str, name: str, value: Any) -> str:
+def directive(package: str, name: str, value: Any) -> str:
     """Return how Sphinx shows a public name."""
     if inspect.ismodule(value):
-        return f".. automodule:: {value.__name__}\n   :members:\n\n.. currentmodule:: {room}\n"
+        return f".. automodule:: {value.__name__}\n   :members:\n\n.. currentmodule:: {package}\n"
     if inspect.isclass(value):
         bases = "" if value.__bases__ == (object,) else "   :show-inheritance:\n"
         return f".. autoclass:: {name}\n   :members:\n{bases}"
@@ -94,30 +94,35 @@ def directive(room: str, name: str, value: Any) -> str:
     return f".. py:data:: {name}\n   :type: {type(value).__name__}\n"
 
 
-def page(room: str, title: str, shown: dict[int, str]) -> str:
-    """Return the page of one room: its docstring and its public names, or links to where those stand already."""
-    module = importlib.import_module(room)
-    heading = f"{title} (``{room}``)"
-    parts = [heading, "=" * len(heading), f".. automodule:: {room}\n   :no-members:\n", f".. currentmodule:: {room}\n"]
+def page(package: str, title: str, shown: dict[int, str]) -> str:
+    """Return the page of one package: its docstring and its public names, or links to where those are documented."""
+    module = importlib.import_module(package)
+    heading = f"{title} (``{package}``)"
+    parts = [
+        heading,
+        "=" * len(heading),
+        f".. automodule:: {package}\n   :no-members:\n",
+        f".. currentmodule:: {package}\n",
+    ]
     for name in module.__all__:
         value = getattr(module, name)
-        if name.startswith("_") or (inspect.ismodule(value) and value.__name__ in ROOMS):
+        if name.startswith("_") or (inspect.ismodule(value) and value.__name__ in PACKAGES):
             continue
-        first = shown.setdefault(id(value), f"{room}.{name}")
-        if first == f"{room}.{name}":
-            parts.append(directive(room, name, value))
+        first = shown.setdefault(id(value), f"{package}.{name}")
+        if first == f"{package}.{name}":
+            parts.append(directive(package, name, value))
         else:
-            parts.append(f"``{room}.{name}``: see :py:obj:`{first}`.\n")
+            parts.append(f"``{package}.{name}``: see :py:obj:`{first}`.\n")
     return "\n".join(parts)
 
 
 def write_reference(app: Sphinx, config: Any) -> None:
-    """Write the pages of the reference into ``docs/api``, from what each room's ``__all__`` names."""
+    """Write the pages of the reference into ``docs/api``, from what each package's ``__all__`` names."""
     folder = ROOT / "docs" / "api"
     folder.mkdir(exist_ok=True)
     shown: dict[int, str] = {}
-    for room in sorted(ROOMS, key="bmrl".__eq__):  # the package last: its names are those of the rooms
-        (folder / f"{room}.rst").write_text(page(room, ROOMS[room], shown), encoding="utf-8")
+    for package in sorted(PACKAGES, key="bmrl".__eq__):  # bmrl last: its names are those of the others
+        (folder / f"{package}.rst").write_text(page(package, PACKAGES[package], shown), encoding="utf-8")
 
 
 CONTENTS = """
@@ -131,7 +136,7 @@ CONTENTS = """
 ```{toctree}
 :hidden:
 :caption: API reference
-%(rooms)s
+%(packages)s
 ```
 
 ```{toctree}
@@ -162,7 +167,10 @@ def add_contents(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = f"# {Path(docname).name}\n\n{source[0]}"
     if docname == root_doc:
         guides = sorted(path.stem for path in Path(__file__).parent.glob("*.md") if path.stem != "README")
-        source[0] += CONTENTS % {"guides": "\n".join(guides), "rooms": "\n".join(f"api/{room}" for room in ROOMS)}
+        source[0] += CONTENTS % {
+            "guides": "\n".join(guides),
+            "packages": "\n".join(f"api/{package}" for package in PACKAGES),
+        }
 
 
 def shorten_signature(

@@ -1,4 +1,4 @@
-"""Ask a Triton server about a photo with Triton's client alone, from a program that has never heard of bmrl.
+"""Ask a Triton server about a photo with only Triton's client, from a program that has never heard of bmrl.
 
 python examples/ask_a_server.py 127.0.0.1:8001 photo.jpg
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # GPU tests, then the GPU benchmarks, without installing this library and without a network. python3 needs torch >= 2.11,
 # triton >= 3.6, einops, safetensors, pillow, pytest, pytest-timeout, pytest-benchmark, hypothesis, opencv, scikit-image
-# and matplotlib; kornia is measured if it is there. Results lie under $OUT (default: gpu_results). Takes at most 9
+# and matplotlib; kornia is measured if it is there. Results are written under $OUT (default: gpu_results). Takes at most 9
 # minutes; the exit code is that of the tests, or of the benchmarks if they pass.
 set -uo pipefail
 cd "$(dirname "$0")/.."

@@ -1,4 +1,4 @@
-"""The examples run as they stand, and learn."""
+"""The examples run as they are, and learn."""
 
 from __future__ import annotations
 

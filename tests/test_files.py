@@ -109,7 +109,7 @@ def test_a_folder_is_claimed_by_one_process_at_a_time(tmp_path):
     with claimed(folder):
         other = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True)
         assert other.returncode
-        assert f"FolderInUseError: {folder}: expected a folder that nobody else writes into" in other.stderr
+        assert f"FolderInUseError: {folder}: expected a folder that no other process writes into" in other.stderr
         with pytest.raises(FolderInUseError), claimed(folder):
             pass
     assert not any(folder.iterdir())
@@ -199,7 +199,7 @@ with scratch(Path(sys.argv[1])) as folder:
 def test_scratch_of_a_killed_process_goes_with_the_next_one_of_its_path(tmp_path):
     for name in ("a.pt", "a.ptx"):
         subprocess.run([sys.executable, "-c", KILLED_IN_SCRATCH, str(tmp_path / name)], check=False)
-    foreign = tmp_path / ".a.pt.abcdefgh"  # nobody's lock is in it
+    foreign = tmp_path / ".a.pt.abcdefgh"  # it holds no lock
     foreign.mkdir()
     with scratch(tmp_path / "a.pt") as first, scratch(tmp_path / "a.pt") as second:
         assert first != second

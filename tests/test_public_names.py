@@ -56,7 +56,7 @@ def test_import_bmrl_is_lazy():
 
 
 def test_ops_need_torch_and_einops_alone():
-    # what torch itself brings in is its own affair
+    # what torch itself brings in does not count
     added = modules_after("import bmrl.ops") - modules_after("import torch, einops")
     assert {name.split(".")[0] for name in added} <= {"bmrl"}
     ours = {name for name in added if name.count(".") == 1}

@@ -7,7 +7,7 @@ from bmrl._text import shown
 
 
 @given(st.text(max_size=2000))
-def test_whatever_it_is_stands_on_one_line(text):
+def test_any_text_becomes_one_line(text):
     line = shown(text)
     assert line.isprintable()
     assert len(line) <= 303

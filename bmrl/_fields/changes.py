@@ -23,7 +23,7 @@ def with_changes(owner: type, data: Mapping[str, Any], changes: Mapping[str, Any
             overrides it. A mapping changes the fields of a part that it names. A new ``kind`` begins with its defaults.
 
     Raises:
-        ConfigError: a name is no field, or one of a part that is off.
+        ConfigError: a name is not a field, or one of a part that is off.
     """
     result = _plain(data)
     known = names_of(owner)
@@ -44,7 +44,7 @@ def _rank(name: str) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """Return mappings and dataclasses as dicts of their own, to any depth."""
+    """Return mappings and dataclasses as new dicts, to any depth."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     return {key: _plain(entry) for key, entry in value.items()} if isinstance(value, Mapping) else value

@@ -74,7 +74,7 @@ Share = Annotated[float, Bounds(least=0, below=1)]
 def check_fields(config: object) -> None:
     """Check every field of a dataclass against its annotation, and store it in its plain form.
 
-    Lists become tuples, mappings dicts of their own or the dataclass of the field, and numbers ``int`` or ``float``:
+    Lists become tuples, mappings new dicts or the dataclass of the field, and numbers ``int`` or ``float``:
     equal configurations are equal in JSON too.
 
     Raises:
@@ -162,7 +162,7 @@ def _checked_kind(name: str, value: Any, kinds: Kinds) -> Any:
 
 
 def _checked_number(name: str, value: Any, kind: type, bounds: Bounds) -> int | float:
-    """Return an int, or a finite float; truth values are neither."""
+    """Return an int, or a finite float; booleans are neither."""
     number: int | float | None = None
     if not isinstance(value, bool):
         if kind is int and isinstance(value, numbers.Integral):

@@ -64,7 +64,7 @@ def _walk(owner: type, prefix: str, note: str) -> Iterator[FieldDoc]:
 
 @functools.cache
 def _docstrings(owner: type) -> dict[str, str]:
-    """Return the string literals that stand beneath fields, by field; those of base classes too."""
+    """Return the string literals beneath fields, by field; those of base classes too."""
     found: dict[str, str] = {}
     for base in reversed(owner.__mro__[:-1]):
         if not dataclasses.is_dataclass(base):

@@ -58,12 +58,12 @@ def names_of(*owners: type) -> dict[str, list[str]]:
 
 
 def unknown_name(name: Any, known: Mapping[str, Iterable[str]], *, prefix: str = "") -> ConfigError:
-    """Return the error for a name that is no field, with the one that was probably meant.
+    """Return the error for a name that is not a field, with the one that was probably meant.
 
     Args:
         name: what was given.
         known: names of fields, by what they are fields of.
-        prefix: what stands before each name, such as ``"objective."``.
+        prefix: what precedes each name, such as ``"objective."``.
     """
     owners = {field: owner for owner, fields in known.items() for field in fields}
     close = _meant(name, owners) if isinstance(name, str) else []

@@ -58,7 +58,7 @@ def answers_in(form: str) -> Answers:
 
 
 class _Table:
-    """Aligned columns, whose widths are known at the end; what failed stands on stderr alone."""
+    """Aligned columns, whose widths are known at the end; what failed is only on stderr."""
 
     def __init__(self) -> None:
         self._answered: list[Attribution] = []

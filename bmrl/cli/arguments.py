@@ -125,7 +125,7 @@ def add_device(
     *,
     default: str = "auto",
 ) -> None:
-    """Add ``--device``, by PyTorch's words.
+    """Add ``--device``, as PyTorch names devices.
 
     Args:
         parser: of a command.
@@ -162,7 +162,7 @@ def add_preset(parser: argparse.ArgumentParser, default: str | None = "tiny") ->
 
 
 def _device(text: str) -> str:
-    """Return a device in PyTorch's words, or ``auto``."""
+    """Return a device as PyTorch names it, or ``auto``."""
     if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?", text):
         raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda, cuda:N, mps or xpu, got {text!r}")
     return text

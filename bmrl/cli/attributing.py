@@ -37,7 +37,7 @@ def attribute(
         server: as :func:`bmrl.export.triton.remote.connect` takes it; None to ask the model.
         threshold: in 0 .. 1; None: the model's first.
         batch_size: images per batch, for the model.
-        device: where the model runs: ``auto`` or PyTorch's word.
+        device: where the model runs: ``auto`` or a device as PyTorch names it.
         form: one of :data:`bmrl.cli.answers.FORMATS`.
     """
     answers = answers_in(form)

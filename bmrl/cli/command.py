@@ -1,4 +1,4 @@
-"""What a command is: its name, its arguments, the function of the library behind it, and what a stop leaves."""
+"""What a command is: its name, its arguments, the function of the library behind it, and what an interrupt leaves."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Command:
         function: the name at the top of :mod:`bmrl` of the function that does the same.
         add_arguments: adds its arguments to its parser; loads no package that takes long, as help should come at once.
         run: does the work and returns the exit code; None means 0.
-        takes: for each argument that the function knows by another name, this name; None for one that concerns the
-            command line alone.
+        takes: for each argument that the function knows by another name, this name; None for one that concerns only the
+            command line.
         after_stop: returns what to say when a signal stopped it: what it left, and how to go on.
     """
 

@@ -50,7 +50,7 @@ def demo(out: str | os.PathLike[str] = "demo", *, seed: int = 0) -> Path:
     Raises:
         ConfigError: ``out`` holds anything but what an earlier demo made; nothing is changed then.
         FolderInUseError: another process or thread writes into ``out``.
-        ServerError: the server could not be started, or answered otherwise than the model.
+        ServerError: the server could not be started, or answered differently from the model.
     """
     folder = Path(out)
     check_single_process()
@@ -102,7 +102,7 @@ def _run(folder: Path, seed: int) -> Path:
         served = [answer for answer in attribute_remotely(client, images) if isinstance(answer, Attribution)]
     say(f"attributed {len(served)} images over gRPC:")
     print(format_table(served))
-    difference = _largest_difference(served, Attributor.load(model)(images))
+    difference = _largest_difference(served, Attributor(model)(images))
     if difference > TOLERANCE:
         raise ServerError(f"served probabilities: expected the model's within {TOLERANCE}, got {difference:.1e} apart")
     report = folder / "report" / "report.html"

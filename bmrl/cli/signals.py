@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP and SIGINT end a command as Ctrl-C does: what was finished is written, and the exit code tells."""
+"""SIGTERM, SIGHUP and SIGINT end a command as Ctrl-C does: what was finished is written, and the exit code says so."""
 
 from __future__ import annotations
 

@@ -78,8 +78,8 @@ def decoded_parsing_map(path: Path, original_size: tuple[int, int]) -> Iterator[
 
     Raises:
         MissingFileError: there is no file at the path.
-        ImageError: the file can't be read, is no image or damaged.
-        DataError: it is no map of classes, or of another size than the image.
+        ImageError: the file can't be read, is not an image or damaged.
+        DataError: it is not a map of classes, or of another size than the image.
     """
     name = printable(path.name)
     with file_bytes(path, MAX_BYTES, name) as data:

@@ -24,7 +24,7 @@ def read_row(
     """Return the image, its map if there is a usable one, and otherwise what is wrong with the map.
 
     Args:
-        manifest: tells where the files lie.
+        manifest: knows where the files are.
         row: the image.
         image_size: > 0, the side of what is returned, in pixels.
         parsing: read the map.

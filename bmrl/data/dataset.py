@@ -80,7 +80,7 @@ class FaceDataset(Dataset[Sample]):
         generators: the model's classes in label order (``config.generators``); only the names are compared.
         role: ``seen``, ``unseen``, or None for both.
         parsing: read the parsing maps; otherwise no sample has one.
-        cache: hold decoded samples in memory; otherwise each access decodes anew.
+        cache: hold decoded samples in memory; otherwise each access decodes again.
         cache_bytes: >= 0, memory that the cache may take; the samples beyond it are decoded on each access.
         transform: changes a sample (augmentation); it gets copies, never the cached tensors.
 

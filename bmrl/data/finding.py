@@ -65,7 +65,7 @@ def find_images(folder: str | os.PathLike[str]) -> FoundImages:
 
     Raises:
         MissingFileError: there is nothing at the path.
-        DataError: it is no folder, or a manifest breaks a rule.
+        DataError: it is not a folder, or a manifest breaks a rule.
 
     Example:
         >>> import tempfile
@@ -97,7 +97,7 @@ def find_images(folder: str | os.PathLike[str]) -> FoundImages:
 
 
 def find_files(folder: Path) -> FoundFiles:
-    """Return all files below a folder in the way of :func:`find_images`, but regardless of manifests."""
+    """Return all files below a folder as :func:`find_images` does, but regardless of manifests."""
     return _walk(folder)[0]
 
 
@@ -167,7 +167,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _special_kind(entry: os.DirEntry[str]) -> str | None:
-    """Return what an entry is if it is no regular file; None also if that is unknown, as for a broken link."""
+    """Return what an entry is if it is not a regular file; None also if that is unknown, as for a broken link."""
     try:
         return special_kind(entry.stat().st_mode)
     except OSError:

@@ -104,7 +104,7 @@ class Manifest:
         """Return the rows of one split, of one role, or of both, in the manifest's order.
 
         Raises:
-            RangeError: ``split`` or ``role`` is no such name.
+            RangeError: ``split`` or ``role`` is not such a name.
         """
         if split is not None:
             check_choice("split", split, SPLITS)
@@ -116,7 +116,7 @@ class Manifest:
         """Return the generators (photographs among them), of one role or of both, sorted by name.
 
         Raises:
-            RangeError: ``role`` is no such name.
+            RangeError: ``role`` is not such a name.
         """
         found = {row.generator: row for row in self.select(role=role)}
         return [
@@ -142,11 +142,11 @@ class Manifest:
         return counts
 
     def image_path(self, row: Row) -> Path:
-        """Return where the image of ``row`` lies."""
+        """Return the path of the image of ``row``."""
         return self.root / row.path
 
     def parsing_path(self, row: Row) -> Path:
-        """Return where the parsing map of ``row`` lies if it has one: ``root/parsing/<path>.png``.
+        """Return the path of the parsing map of ``row`` if it has one: ``root/parsing/<path>.png``.
 
         The image's suffix gives way to ``.png``, so ``a.jpg`` and ``a.png`` in one folder would share a map.
         """

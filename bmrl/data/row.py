@@ -1,4 +1,4 @@
-"""One image of a manifest: its columns and the words that they may hold."""
+"""One image of a manifest: its columns and the values that they may hold."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Row:
         role: ``seen`` (may be trained on) or ``unseen`` (tested only).
         split: ``train``, ``val`` or ``test``.
         group: images that share a person, a source picture or a video share this name; the seen images of
-            one group all lie in one split.
+            one group are all in one split.
     """
 
     path: str

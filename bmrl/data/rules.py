@@ -23,7 +23,7 @@ def check_rows(rows: Sequence[Row], place: Callable[[int], str], name: str) -> N
 
     Args:
         rows: the rows in order.
-        place: where the row of an index stands, as an error names it.
+        place: where the row of an index is, as an error names it.
         name: the manifest as an error names it.
 
     Raises:

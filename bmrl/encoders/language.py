@@ -40,7 +40,7 @@ def tokenize(texts: Sequence[str], *, context_length: int = 77) -> Tensor:
     Raises:
         MissingExtraError: open_clip_torch is not installed.
         RangeError: ``texts`` is one string, not a sequence of them, or ``context_length`` is below 2.
-        DTypeError: ``texts`` holds something else, or ``context_length`` is no integer.
+        DTypeError: ``texts`` holds something else, or ``context_length`` is not an integer.
     """
     if isinstance(texts, str):
         raise RangeError(f"texts: expected a sequence of strings, got the string {texts!r}")

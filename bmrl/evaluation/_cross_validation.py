@@ -1,4 +1,4 @@
-"""Choosing the number of epochs on training groups alone."""
+"""Choosing the number of epochs by training groups only."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def cross_validate(
 
 
 def _fold(row: Row, folds: int) -> int:
-    """Return a fold that depends on the group alone."""
+    """Return a fold that depends only on the group."""
     return int.from_bytes(hashlib.sha256(row.group.encode()).digest()[:8], "big") % folds
 
 

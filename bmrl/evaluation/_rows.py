@@ -75,7 +75,7 @@ def compute_rows(
     """Read images in batches and join the results of ``compute`` on the CPU, in the order of ``rows``.
 
     Args:
-        manifest: knows where the images lie.
+        manifest: knows where the images are.
         rows: the images.
         image_size: side S of the images in pixels.
         compute: uint8 ``(batch, 3, S, S)`` to a tuple of tensors with ``batch`` rows each.

@@ -1,4 +1,4 @@
-"""BMRL and ResNet-18 on the same data, with the number of epochs of each chosen on training groups alone."""
+"""BMRL and ResNet-18 on the same data, with the number of epochs of each chosen by training groups only."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Comparison(Result):
     """What :func:`compare` found.
 
     Attributes:
-        folder: where ``comparison.json`` lies.
+        folder: where ``comparison.json`` is.
         data: the data folder.
         preset: BMRL's preset.
         folds: the number of cross-validation folds.

@@ -7,11 +7,10 @@ from torch import Tensor
 
 from bmrl._checks import check_images
 
-__all__ = ["NUM_STATISTICS", "color_spectrum_statistics"]
+__all__ = ["color_spectrum_statistics"]
 
 PERCENTILES = (0.05, 0.95)
 NUM_BANDS = 11
-NUM_STATISTICS = 15 + NUM_BANDS
 LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 

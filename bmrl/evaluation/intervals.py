@@ -31,7 +31,7 @@ def wilson_interval(successes: int, total: int, *, confidence: float = 0.95) -> 
         confidence: strictly between 0 and 1.
 
     Raises:
-        RangeError: a number lies outside its range. DTypeError: it is none, or no integer.
+        RangeError: a number lies outside its range. DTypeError: it is not a number, or not an integer.
 
     Example:
         >>> low, high = wilson_interval(8, 10)

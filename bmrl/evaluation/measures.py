@@ -24,7 +24,7 @@ __all__ = ["MEASURES", "Column", "Measure", "ThresholdMeasure", "threshold_free_
 
 
 class Column(NamedTuple):
-    """How a metric is called where it stands for one generator: its key in JSON, and the header in the report."""
+    """What a metric is called when it is computed for one generator: its key in JSON, and the header in the report."""
 
     name: str
     title: str
@@ -32,18 +32,18 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Described:
-    """What is known of a metric besides its value.
+    """What is known about a metric in addition to its value.
 
     Attributes:
         name: its key in JSON.
         title: its name for a reader.
         explanation: what the value says, in one or two sentences for a reader of the report.
-        over: the images it speaks of, and the section of JSON where it stands. One over the unseen images also sees the
+        over: the images it is about, and its section of the JSON. One over the unseen images also sees the
             seen ones; it is None where there are no unseen images.
         higher_is_better: False where a low value is a good one.
         format: a format specification for the value.
-        has_interval: whether it is a share of the images it speaks of, so that it has a Wilson interval.
-        per_generator: how it is called for one generator (of the seen ones alone, or of the unseen ones next to all
+        has_interval: whether it is a share of the images it is about, so that it has a Wilson interval.
+        per_generator: what it is called for one generator (of only the seen ones, or of the unseen ones next to all
             seen images); None if it is not computed for one.
     """
 
@@ -83,7 +83,7 @@ class Measure(_Described):
     compute: Callable[[Predictions], float]
 
     def value(self, predictions: Predictions) -> float | None:
-        """Return the metric, or None where there are no images that it speaks of."""
+        """Return the metric, or None where there are no images that it is about."""
         return self.compute(predictions) if self._count(predictions) else None
 
 
@@ -98,7 +98,7 @@ class ThresholdMeasure(_Described):
     compute: Callable[[Predictions, float], float]
 
     def value(self, predictions: Predictions, threshold: float) -> float | None:
-        """Return the metric, or None where there are no images that it speaks of."""
+        """Return the metric, or None where there are no images that it is about."""
         return self.compute(predictions, threshold) if self._count(predictions) else None
 
     def title_at(self, threshold: float) -> str:

@@ -10,7 +10,7 @@ Conventions, the same everywhere in bmrl:
 
 Every function raises :class:`~bmrl.errors.ShapeError` for empty or misshapen input,
 :class:`~bmrl.errors.DTypeError` for a wrong type and :class:`~bmrl.errors.RangeError` for NaN, infinities, rows that
-are no probabilities, and labels or rates out of range.
+are not probabilities, and labels or rates out of range.
 
 Which of them an evaluation reports is said in :mod:`bmrl.evaluation.measures`.
 """

@@ -46,8 +46,8 @@ class Predictions:
         decisions: the most probable class of each image and its probability; follows from ``probabilities``.
 
     Raises:
-        DataError: a seen row's generator is no class of the model, or an unseen row's generator is one.
-        ShapeError: the sizes differ. RangeError: the rows are no probabilities.
+        DataError: a seen row's generator is not a class of the model, or an unseen row's generator is one.
+        ShapeError: the sizes differ. RangeError: the rows are not probabilities.
     """
 
     generators: tuple[Generator, ...]
@@ -85,7 +85,7 @@ class Predictions:
 
     @property
     def unseen_generators(self) -> list[str]:
-        """The names of the generators that are no class of the model, sorted."""
+        """The names of the generators that are not classes of the model, sorted."""
         classes = {generator.name for generator in self.generators}
         return sorted({row.generator for row in self.rows} - classes)
 
@@ -120,7 +120,7 @@ def predict(
     read: Callable[[Any, int], Tensor] = read_image,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
-    """Run a model on one split of a data set, seen and unseen images alike, in the manifest's order.
+    """Run a model on one split of a data set, both seen and unseen images, in the manifest's order.
 
     Args:
         model: a model or its folder.
@@ -162,7 +162,7 @@ def predict_and_describe(
 ) -> tuple[Predictions, Computed | None]:
     """Predict, and compute something else of the same images, so that each is decoded once.
 
-    ``describe`` turns uint8 ``(batch, 3, S, S)`` into a tensor with ``batch`` rows; None is for predictions alone. All
+    ``describe`` turns uint8 ``(batch, 3, S, S)`` into a tensor with ``batch`` rows; None means only predictions. All
     other arguments, and what is raised, are those of :func:`predict`.
 
     Returns:

@@ -28,7 +28,7 @@ class Evaluation(Summary):
     ``metrics`` holds each metric by name, as of every summary.
 
     Attributes:
-        folder: where ``metrics.json`` and ``report.html`` lie.
+        folder: where ``metrics.json`` and ``report.html`` are.
         model: ``name``, ``folder`` (None for a model that was passed), ``image_size`` and ``generators`` (a list of
             ``name``, ``manipulation``, ``architecture`` in the order of the probabilities).
         data: ``root``, ``split``, ``num_images`` (read) and ``num_skipped``.
@@ -70,5 +70,5 @@ class Evaluation(Summary):
 
 
 def _summary_of(summary: Summary) -> dict[str, Any]:
-    """Return the metrics alone, also of an evaluation."""
+    """Return only the metrics, also of an evaluation."""
     return {name: getattr(summary, name) for name in ("seen", "unseen", "thresholds", "detection")}

@@ -178,7 +178,7 @@ def _baselines(baselines: Mapping[str, Summary | Mapping[str, Any]] | None) -> d
 
 @contextlib.contextmanager
 def _claimed(folder: Path) -> Iterator[None]:
-    """Keep the folder for this process; one that was made for nothing goes again."""
+    """Keep the folder for this process; one that was made for nothing is removed again."""
     is_new = not folder.exists()
     try:
         with claimed(folder):
@@ -196,4 +196,4 @@ def _write(evaluation: Evaluation) -> None:
     report = render_report(evaluation)
     with new_file(evaluation.folder / METRICS) as first, new_file(evaluation.folder / REPORT) as second:
         for path, content in ((first, metrics), (second, report)):
-            path.write_text(content, encoding="utf-8", errors="backslashreplace")  # of names that are no Unicode
+            path.write_text(content, encoding="utf-8", errors="backslashreplace")  # of names that are not Unicode

@@ -30,7 +30,7 @@ class Summary(Result):
     """The metrics of one model on one split.
 
     Shares are numbers in 0 .. 1, an interval is ``[low, high]`` (95%, Wilson); what does not exist is None. Which
-    metrics there are, and what each one says, stands in :data:`bmrl.evaluation.measures.MEASURES`.
+    metrics there are, and what each one says, is in :data:`bmrl.evaluation.measures.MEASURES`.
 
     Attributes:
         seen: ``num_images``, each metric over the seen images (such as ``accuracy``) and its interval

@@ -1,6 +1,6 @@
 """A trained model outside Python: the inference graph as a file, and served by a real Triton Inference Server.
 
-Names load on first use, so that exporting needs PyTorch alone and a client needs no server.
+Names load on first use, so that exporting needs only PyTorch and a client needs no server.
 """
 
 from __future__ import annotations

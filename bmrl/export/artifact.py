@@ -1,4 +1,4 @@
-"""What is known of an exported file: within it, and in ``artifact.json`` next to it.
+"""What is known about an exported file: within it, and in ``artifact.json`` next to it.
 
 ``artifact.json`` holds an entry for each exported file of its folder, by file name: its SHA-256, classes, thresholds,
 input contract, source, versions, and how it was verified. bmrl loads no file without its entry, or with another
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_BATCH", "Artifact", "engines_of", "load_artifact", "read_artifact"]
 
 MAX_BATCH = 64
-"""Most images that an exported graph takes at once."""
+"""Maximum batch size of an exported graph."""
 
 
 class Artifact:
@@ -132,7 +132,7 @@ def load_artifact(
         MissingFileError: the file or its ``artifact.json`` does not exist.
         ArtifactError: either is damaged, they do not belong together, or the file does not fit this PyTorch or
             processor.
-        VerificationError: the file answers otherwise than at export.
+        VerificationError: the file gives other answers than at export.
         RangeError: ``engine`` does not run it, or ``num_threads`` is out of range.
         MissingExtraError: the engine is not installed.
     """
@@ -177,7 +177,7 @@ def read_artifact(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: the file, with its ``artifact.json`` next to it.
 
     Raises:
-        DTypeError: ``path`` is no path.
+        DTypeError: ``path`` is not a path.
         MissingFileError: the file or its ``artifact.json`` does not exist.
         ArtifactError: either is damaged, or they do not belong together.
     """
@@ -228,7 +228,7 @@ def publish(temporary: Path, path: Path, description: dict[str, Any]) -> None:
         entries = read_entries(path.parent)
         there = {name: entry for name, entry in entries.items() if (path.parent / name).is_file()}
         for left in path.parent.glob(f".{artifact_runtime.DESCRIPTION}.*"):
-            shutil.rmtree(left, ignore_errors=True)  # by a kill; whoever writes there holds the lock that we hold
+            shutil.rmtree(left, ignore_errors=True)  # by a kill; any writer there would hold the lock that we hold
         with new_file(path.parent / artifact_runtime.DESCRIPTION) as listing:
             listing.write_text(_as_text(there | {path.name: description}), encoding="utf-8")
             flush(listing)

@@ -28,15 +28,15 @@ class InferenceGraph(nn.Module):
 
     Args:
         model: the model to copy.
-        dtype: of the weights and of what is computed with them. Operators of views work in float32 all the same, and so
+        dtype: of the weights and of what is computed with them. Operators of views still work in float32, and so
             does the head, which decides between near classes and costs next to nothing.
-        device: where the copy lies.
+        device: where to put the copy.
     """
 
     def __init__(self, model: BMRL, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.model = _copied(model, device)
-        self.model.parsing_encoder = self.model.language_encoder = self.model.predictor = None  # for training alone
+        self.model.parsing_encoder = self.model.language_encoder = self.model.predictor = None  # only for training
         for module in self.model.modules():
             if isinstance(module, ConvBackbone):
                 module.layers = _folded(module.layers)  # before rounding, or each weight would be rounded twice

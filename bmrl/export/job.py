@@ -49,5 +49,5 @@ class Job:
         with torch.no_grad():
             program = torch.export.export(self.graph, (self.example(),), dynamic_shapes=({0: batch},))
         for node in program.graph.nodes:
-            node.meta.pop("stack_trace", None)  # would show the folders of this machine to whoever gets the file
+            node.meta.pop("stack_trace", None)  # would show the folders of this machine to any reader of the file
         return program

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["PROBE_TOLERANCES", "check_probe", "probe_image"]
 
 PROBE_TOLERANCES = {"fp32": 1e-4, "bf16": 2e-2, "int8": 5e-2}
-"""How far an answer to the probe may be from the one at export, which another processor or engine may have given."""
+"""How far an answer to the probe may be from that at export, which another processor or engine may have given."""
 
 
 def probe_image(size: int) -> Tensor:
@@ -41,7 +41,7 @@ def check_probe(
         engine: what runs it, for the message.
 
     Raises:
-        VerificationError: it answers otherwise.
+        VerificationError: it answers differently.
         ArtifactError: the entry does not say how it did.
     """
     try:

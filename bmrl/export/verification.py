@@ -133,7 +133,7 @@ def verify(
         The differences found.
 
     Raises:
-        VerificationError: the file does not load or run there, or answers otherwise than the model.
+        VerificationError: the file does not load or run there, or answers differently from the model.
     """
     worst = {"probabilities": 0.0, "embedding": 0.0}
     same_class, changed = [], 0
@@ -190,7 +190,7 @@ def check_engine(path: Path, description: dict[str, Any], engine: str) -> None:
         engine: one of the file's format.
 
     Raises:
-        VerificationError: the engine answers otherwise.
+        VerificationError: the engine answers differently.
     """
     check_probe("engine", load_artifact(path, engine=engine, probe=False).run, description, engine)
 

@@ -1,6 +1,6 @@
 """What runs after training: reading images, running a model on them, and deciding what each one is.
 
-Evaluation, the exported graph and the server's clients all stand on these definitions.
+Evaluation, the exported graph and the server's clients all build on these definitions.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def attribute(
         threshold: images whose maximum probability is below it are called unseen; 0 .. 1. None: the first of the
             model's ``config.decision.thresholds``.
         batch_size: images per batch, >= 1.
-        device: where to run, by PyTorch's words; ``"auto"`` leaves a model that is passed where it is, and puts one
-            from a folder on the accelerator if there is one, and else on the CPU.
+        device: where to run, as PyTorch names devices; ``"auto"`` leaves a model that is passed where it is, and puts
+            one from a folder on the accelerator if there is one, and else on the CPU.
 
     Returns:
         One :class:`~bmrl.inference.Attribution` per image, in order.

@@ -62,7 +62,7 @@ def attributions_from_probabilities(
         sources: n names.
 
     Raises:
-        ShapeError: the sizes differ or are zero. RangeError: rows are no probabilities (NaN among them), or
+        ShapeError: the sizes differ or are zero. RangeError: rows are not probabilities (NaN among them), or
             ``threshold`` is out of range. DTypeError: ``probabilities`` is not floating point.
 
     Example:

@@ -1,4 +1,4 @@
-"""Attribution of images with a model: the library's front door for use (the command is ``bmrl attribute``)."""
+"""Attribution of images with a model: the main entry point for inference (the command is ``bmrl attribute``)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bmrl._checks import check_integer
 from bmrl.errors import BMRLError
 from bmrl.inference.attribution import Attribution, attributions_from_probabilities
 from bmrl.inference.checks import check_rate
-from bmrl.inference.reading import name_sources, read_batches, read_named
+from bmrl.inference.reading import name_images, read_batches, read_named
 from bmrl.inference.running import infer, resolve_model
 
 if TYPE_CHECKING:
@@ -64,46 +64,34 @@ class Attributor:
         self.model = resolve_model(model, device)
         self.threshold = float(self.model.config.decision.thresholds[0] if threshold is None else threshold)
 
-    @classmethod
-    def load(
-        cls,
-        folder: str | os.PathLike[str],
-        *,
-        threshold: float | None = None,
-        batch_size: int = 32,
-        device: str | torch.device = "auto",
-    ) -> Attributor:
-        """Return the attributor of a saved model; arguments and errors are those of the class."""
-        return cls(folder, threshold=threshold, batch_size=batch_size, device=device)
-
-    def __call__(self, sources: Iterable[Any] | str | os.PathLike[str]) -> list[Attribution]:
+    def __call__(self, images: Iterable[Any] | str | os.PathLike[str]) -> list[Attribution]:
         """Attribute images, all or none.
 
         Args:
-            sources: images, each a path, the bytes of a file, a binary file or a ``PIL.Image``; or one path.
+            images: each a path, the bytes of a file, a binary file or a ``PIL.Image``; or one path.
 
         Returns:
             One :class:`Attribution` per image, in order.
 
         Raises:
             ImageError, MissingFileError: that of the first image that can't be read.
-            DTypeError: ``sources`` is neither one path nor an iterable.
+            DTypeError: ``images`` is neither one path nor an iterable.
         """
         answers = []
-        for answer in self.attribute_each(sources):
+        for answer in self.attribute_each(images):
             if isinstance(answer, BMRLError):
                 raise answer
             answers.append(answer)
         return answers
 
     def attribute_each(
-        self, sources: Iterable[Any] | str | os.PathLike[str]
+        self, images: Iterable[Any] | str | os.PathLike[str]
     ) -> Iterator[Attribution | ImageError | MissingFileError]:
         """Yield, for each image in order, its :class:`Attribution` or the error that reading it raised.
 
         Any number of images can be passed: two batches are in memory at a time. Arguments are those of a call.
         """
-        return self._stream(name_sources(sources))
+        return self._stream(name_images(images))
 
     def _stream(self, named: Iterator[tuple[Any, str]]) -> Iterator[Attribution | ImageError | MissingFileError]:
         for batch in read_batches(named, self.model.config.image_size, self.batch_size, read=read_named):

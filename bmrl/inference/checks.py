@@ -1,7 +1,7 @@
 """Checks of probabilities, labels and scores, shared by the metrics and the attributor.
 
 Each ``as_`` function returns the values as a float64 (labels: int64) tensor on the CPU, so that every comparison with
-a threshold is made in the same precision wherever it is made.
+a threshold is made in the same precision.
 """
 
 from __future__ import annotations

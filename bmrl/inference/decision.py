@@ -29,7 +29,7 @@ class Decisions(NamedTuple):
         """Return ``(n,)`` bool: an image is seen when its score is at or above ``threshold``, compared in float64.
 
         Raises:
-            RangeError, DTypeError: ``threshold`` is no number in 0 .. 1.
+            RangeError, DTypeError: ``threshold`` is not a number in 0 .. 1.
         """
         check_rate("threshold", threshold)
         return self.scores >= threshold
@@ -45,7 +45,7 @@ def decide(probabilities: Values) -> Decisions:
         probabilities: ``(n, x)``, floating point, rows summing to 1; n >= 1.
 
     Raises:
-        ShapeError: there is no image or no class. RangeError: rows are no probabilities (NaN among them).
+        ShapeError: there is no image or no class. RangeError: rows are not probabilities (NaN among them).
         DTypeError: ``probabilities`` is not floating point.
 
     Example:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
-__all__ = ["Batch", "name_sources", "read_batches", "read_named"]
+__all__ = ["Batch", "name_images", "read_batches", "read_named"]
 
 MAX_READERS = 8  # threads; decoding releases the interpreter lock
 
@@ -57,11 +57,11 @@ def read_batches(
 
     Yields:
         One :class:`Batch` after the other; together they hold every source once, in order. An image that can't be read
-        costs its own answer alone: its error stands in ``items``.
+        costs only its own answer: its error is in ``items``.
 
     Raises:
-        RangeError, DTypeError: ``batch_size`` is not positive, or no integer. Errors of bmrl that say nothing about
-            an image, such as that a source is no path, come through as ``read`` raises them.
+        RangeError, DTypeError: ``batch_size`` is not positive, or not an integer. Errors of bmrl that say nothing about
+            an image, such as that a source is not a path, come through as ``read`` raises them.
     """
     check_integer("batch_size", batch_size, least=1)
     iterator = iter(sources)
@@ -96,17 +96,17 @@ def _collect(sources: list[Any], futures: list[Future[Tensor]]) -> Batch:
     return Batch(sources, items, torch.stack(images) if images else None)
 
 
-def name_sources(sources: Iterable[Any] | str | os.PathLike[str]) -> Iterator[tuple[Any, str]]:
+def name_images(images: Iterable[Any] | str | os.PathLike[str]) -> Iterator[tuple[Any, str]]:
     """Return pairs of an image and its name: the path, that of the file it was opened from, or ``image <index>``.
 
     Raises:
-        DTypeError: ``sources`` is neither one path nor an iterable of images.
+        DTypeError: ``images`` is neither one path nor an iterable of images.
     """
-    if isinstance(sources, str | os.PathLike):
-        sources = [sources]
-    elif isinstance(sources, bytes | bytearray) or hasattr(sources, "read") or not hasattr(sources, "__iter__"):
-        raise DTypeError(f"sources: expected a list of images or one path, got {type(sources).__name__}")
-    return ((source, _name(source, index)) for index, source in enumerate(sources))
+    if isinstance(images, str | os.PathLike):
+        images = [images]
+    elif isinstance(images, bytes | bytearray) or hasattr(images, "read") or not hasattr(images, "__iter__"):
+        raise DTypeError(f"images: expected a list of images or one path, got {type(images).__name__}")
+    return ((source, _name(source, index)) for index, source in enumerate(images))
 
 
 def read_named(source: tuple[Any, str], image_size: int) -> Tensor:

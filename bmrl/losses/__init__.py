@@ -1,4 +1,4 @@
-"""The losses of BMRL (arXiv:2504.14129), each as a function and as a module. Needs torch alone.
+"""The losses of BMRL (arXiv:2504.14129), each as a function and as a module. Needs only torch.
 
 ====================== ============================================== ====================================
 term                   function                                       module

@@ -118,7 +118,7 @@ def _cross_entropies_backward(
 
 
 # Operators that the compiler does not look into: the number of chunks depends on the batch, and each batch size would
-# be compiled anew.
+# be recompiled.
 _cross_entropies_op = torch.library.custom_op("bmrl::contrastive_in_chunks", _cross_entropies, mutates_args=())
 _cross_entropies_backward_op = torch.library.custom_op(
     "bmrl::contrastive_in_chunks_backward", _cross_entropies_backward, mutates_args=()

@@ -115,7 +115,7 @@ def _pairs_in_chunks(
 def _pairs_in_chunks_op(
     y: Tensor, labels: Tensor, related: Tensor, margin: float, chunk_rows: int, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    # The number of chunks depends on the batch: looked into, each batch size would be compiled anew.
+    # The number of chunks depends on the batch: looked into, each batch size would be recompiled.
     return _pairs_in_chunks(y, labels, related, margin, chunk_rows, with_gradient)
 
 

@@ -39,7 +39,7 @@ def language_alignment_loss(
             \mathrm{softmax}(T_{pre}^u)\bigr)
 
     The paper (arXiv:2504.14129, section 3.6) gives no formula; softmaxes over the axis ``dim`` of the raw
-    embeddings, with no temperature, are our reading of it. The arguments stand in the order of the formula; the
+    embeddings, with no temperature, are our reading of it. The arguments are in the order of the formula; the
     divergence is not symmetric.
 
     Args:

@@ -68,7 +68,7 @@ def contrastive_loss(
         paired_embeddings: ``(batch, dim)``, floating point; row u belongs to row u of ``embeddings``.
         labels: ``(batch,)`` int64, the generator of each row; needed for ``targets="same_label"``.
         temperature: tau > 0; a number, or a scalar tensor, ``()`` or ``(1,)``, floating point (whose value is checked
-            on the CPU alone).
+            only on the CPU).
         targets: ``"diagonal"``, the paper's: a row's own partner is the one positive; or ``"same_label"``: all rows of
             equal label are positives with equal weight, for partners that repeat within a generator, such as prompts.
         gate: ``(n, n)`` with n >= batch, floating point: similarities are multiplied by the sigmoid of its leading

@@ -37,7 +37,7 @@ class Restorable(NamedTuple):
 
 
 def blueprint(config: BMRLConfig, blocks: Blocks) -> BMRL:
-    """Return the model of a configuration without values: only constants lie elsewhere than on the meta device.
+    """Return the model of a configuration without values: only constants are not on the meta device.
 
     Args:
         config: of the model.
@@ -64,7 +64,7 @@ def restorable(model: nn.Module) -> Restorable:
 
     Raises:
         ModelFolderError: configuration and tensors would not give the model back, because a part was replaced, changed
-            or tied by hand, or a tensor holds no finite values; the message names it.
+            or tied after it was built, or a tensor holds no finite values; the message names it.
     """
     model = _unwrapped(model)
     if type(model) is not BMRL:
@@ -91,7 +91,7 @@ def _unwrapped(model: Any) -> Any:
 
 
 def _parts(model: nn.Module, name: str = "model") -> dict[str, nn.Module]:
-    """Return all modules by name, each without its wrapper; a module that stands in two places, twice."""
+    """Return all modules by name, each without its wrapper; a module that is in two places, twice."""
     found = {name.removeprefix("model."): model}
     for child, part in model._modules.items():
         if part is not None:
@@ -197,13 +197,13 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """Return a contiguous tensor on the CPU that is no part of a larger one, which safetensors would refuse."""
+    """Return a contiguous tensor on the CPU that is not part of a larger one, which safetensors would refuse."""
     tensor = tensor.contiguous().cpu()
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def check_tensor(name: str, tensor: Tensor, wanted: Tensor) -> None:
-    """Check shape, dtype and values of a tensor that a folder holds or shall hold.
+    """Check shape, dtype and values of a tensor that a folder holds or is to hold.
 
     Floating-point values may have any of PyTorch's usual precisions, and must be finite in float32, in which they are
     loaded.

@@ -19,7 +19,7 @@ from bmrl.encoders.config import (
     EncoderConfig,
     LanguageConfig,
 )
-from bmrl.encoders.kinds import build_encoder
+from bmrl.encoders.kinds import build_encoder, options_of
 from bmrl.errors import ConfigError, DTypeError, MissingFileError
 from bmrl.models.bmrl import BMRL
 from bmrl.models.config import BMRLConfig
@@ -43,7 +43,7 @@ class Blocks:
     """Modules that are handed over in place of what a configuration would build; None is built.
 
     Raises:
-        DTypeError: one is no module, or a view is no :class:`~bmrl.models.View`.
+        DTypeError: one is not a module, or a view is not a :class:`~bmrl.models.View`.
         ConfigError: the name of a view is none, or two blocks share a module.
     """
 
@@ -94,7 +94,7 @@ def build_model(
 
     What is not handed over is built from the configuration and freshly initialized. A module that is handed over
     becomes part of the model as it is, with its weights and device; it is tried with a small batch first. The model's
-    configuration says which blocks these are: :func:`load_model` wants them again.
+    configuration says which blocks these are: :func:`load_model` requires them again.
 
     Args:
         config: the architecture; see :mod:`bmrl.models.presets`.
@@ -111,11 +111,11 @@ def build_model(
         head: maps ``(batch, embed_dim)`` to ``(batch, num_generators)`` logits.
 
     Raises:
-        DTypeError: ``config`` is no :class:`BMRLConfig`, a block is no module, has another dtype than the default one,
-            or returns something else than a tensor in it; the finished model may be converted as a whole.
+        DTypeError: ``config`` is not a :class:`BMRLConfig`, a block is not a module, has another dtype than the default
+            one, or returns something other than a tensor in it; the finished model may be converted as a whole.
         ShapeError: a block returns another shape; the message names it.
-        ConfigError: a block fails with the input it gets, shares a module with another, or the configuration wants one
-            that was not handed over.
+        ConfigError: a block fails with the input it gets, shares a module with another, or the configuration requires
+            one that was not handed over.
 
     Example:
         >>> import torch
@@ -143,7 +143,7 @@ def assembled(config: BMRLConfig, blocks: Blocks) -> BMRL:
     """Return a model of ``blocks``, which are trusted, and of what the configuration builds.
 
     Raises:
-        ConfigError: the configuration wants a module that ``blocks`` does not hold.
+        ConfigError: the configuration requires a module that ``blocks`` does not hold.
     """
     _check_complete(config, blocks)
     visual_encoder = MultiPerspectiveVisualEncoder(
@@ -258,14 +258,9 @@ def _head(config: BMRLConfig) -> nn.Sequential:
 
 def _parsing_encoder(config: BMRLConfig) -> ParsingEncoder:
     assert isinstance(config.parsing, ConvTransformerConfig)
-    return ParsingEncoder(config.image_size, embed_dim=config.embed_dim, **_options(config.parsing))
+    return ParsingEncoder(config.image_size, embed_dim=config.embed_dim, **options_of(config.parsing))
 
 
 def _language_encoder(config: BMRLConfig) -> LanguageEncoder:
     assert isinstance(config.language, LanguageConfig)
-    return LanguageEncoder(config.embed_dim, **_options(config.language))
-
-
-def _options(part: EncoderConfig | LanguageConfig) -> dict[str, Any]:
-    """Return the fields of a configuration, which its encoder takes by the same names."""
-    return {name.name: getattr(part, name.name) for name in dataclasses.fields(part) if name.name != "kind"}
+    return LanguageEncoder(config.embed_dim, **options_of(config.language))

@@ -96,7 +96,7 @@ class BMRLConfig:
             if size % part.stride or not size:
                 raise ConfigError(f"{size_name}: expected a multiple of {part.stride}, as {name} needs it, got {size}")
             if part.reads_images_alone and name != "appearance":
-                raise ConfigError(f"{name}.kind: expected one that reads this view, got {part.kind!r} for images alone")
+                raise ConfigError(f"{name}.kind: expected one that reads this view, got {part.kind!r}, for RGB images")
             _check_embed_dim(name, part.check_embed_dim, self.embed_dim)
         if isinstance(self.language, LanguageConfig):
             _check_embed_dim("language", self.language.check_embed_dim, self.embed_dim)
@@ -153,7 +153,7 @@ class BMRLConfig:
             fields: the same, for names without a dot.
 
         Raises:
-            ConfigError: a name is no field, a field of a part that is off, or a value does not fit.
+            ConfigError: a name is not a field, a field of a part that is off, or a value does not fit.
             RangeError: a value is none of its choices.
         """
         if changes is not None and not hasattr(changes, "items"):

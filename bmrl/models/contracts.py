@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bmrl._text import shown
 from bmrl.errors import BMRLError, ConfigError, DTypeError, ShapeError
 from bmrl.models.views import Pixels, Residuals, View, dtype_of
 from bmrl.ops import Sobel
@@ -67,7 +68,7 @@ def check_contract(name: str, module: nn.Module, config: BMRLConfig) -> None:
 
     Raises:
         ShapeError: what it returns has another shape.
-        DTypeError: what it returns is no tensor, or has another dtype than the module.
+        DTypeError: what it returns is not a tensor, or has another dtype than the module.
         ConfigError: it fails, or holds no values; the message names the block.
     """
     if any(tensor.is_meta for tensor in chain(module.parameters(), module.buffers())):
@@ -77,9 +78,9 @@ def check_contract(name: str, module: nn.Module, config: BMRLConfig) -> None:
         wanted = f"{name}: expected {contract.described()}"
         try:
             answer = answers(module, contract.inputs[:batch])
-        except Exception as error:  # any error of somebody's module
+        except Exception as error:  # any error of the user's module
             reason = str(error) if isinstance(error, BMRLError) else f"{type(error).__name__}: {error}"
-            raise ConfigError(f"{wanted}, got {' '.join(reason.split())[:300]}") from error
+            raise ConfigError(f"{wanted}, got {shown(reason)}") from error
         if not isinstance(answer, Tensor):
             raise DTypeError(f"{wanted}, got a {type(answer).__name__}")
         if answer.shape != (batch, contract.width):

@@ -1,4 +1,4 @@
-"""Blocks that were handed over: where they stand in a model, and whether the same ones are handed over again."""
+"""Blocks that were handed over: where they are in a model, and whether the same ones are handed over again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOLERANCE = 1e-3
 
 
 def place_of(name: str) -> str:
-    """Return where a block stands in a :class:`BMRL`, as the names of its tensors begin."""
+    """Return where a block is in a :class:`BMRL`, as the names of its tensors begin."""
     if name in ("parsing", "language"):
         return f"{name}_encoder"
     if name in BLOCKS and name != "head":
@@ -35,7 +35,7 @@ def place_of(name: str) -> str:
 
 
 def blocks_of(model: BMRL) -> Blocks:
-    """Return the modules that stand where the model's configuration says that some were handed over.
+    """Return the modules at the places where the model's configuration says that some were handed over.
 
     Raises:
         ModelFolderError: one is missing, or of another class than the configuration says.
@@ -60,7 +60,7 @@ def blocks_of(model: BMRL) -> Blocks:
 
 
 def check_handed_over(source: Path, config: BMRLConfig, blocks: Blocks) -> None:
-    """Check that exactly those blocks are handed over that a saved configuration wants, with values.
+    """Check that exactly those blocks are handed over that a saved configuration requires, with values.
 
     Raises:
         ModelFolderError: they are not; the message names each.
@@ -125,7 +125,7 @@ def check_answers(source: Path, model: BMRL, kept: dict[str, list[list[float]]])
     """Check that each block that was handed over answers as the one that was saved did.
 
     Raises:
-        ModelFolderError: it answers otherwise, or the file does not say how.
+        ModelFolderError: it answers differently, or the file does not say how.
     """
     for name, block in blocks_of(model).named.items():
         _try(name, block, model.config)

@@ -1,4 +1,4 @@
-"""How the tensors of a model lie in memory."""
+"""The memory layout of a model's tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def to_channels_last(module: _Module) -> _Module:
-    """Return a module whose tensors of four axes lie with their channels last, which convolutions are faster with.
+    """Return a module whose tensors of four axes are channels-last in memory, which makes convolutions faster.
 
     ``module.to(memory_format=torch.channels_last)`` does the same, and fails at tensors of five axes.
     """

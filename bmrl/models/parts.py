@@ -111,7 +111,7 @@ class HeadConfig(_AnyHeadConfig):
     kind: Literal["linear"] = "linear"
     """Which head it is."""
     norm: bool = True
-    """A layer norm stands before the layer."""
+    """Whether a layer norm precedes the layer."""
     dropout: Share = 0.0
     """Probability of dropping a unit of the embedding before the layer; 0 in the paper."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from bmrl._files import locked, new_file, write_text
 from bmrl._json import read_json
+from bmrl._text import one_line
 from bmrl._values import check_path, described
 from bmrl._version import __version__
 from bmrl.errors import BMRLError, ConfigError, MissingFileError, ModelFolderError
@@ -22,7 +23,7 @@ from bmrl.models._restorable import Restorable, blueprint, restorable, tensors_o
 from bmrl.models.building import Blocks, with_custom
 from bmrl.models.config import BMRLConfig
 from bmrl.models.handover import answers_of, check_answers, check_handed_over, fill, place_of
-from bmrl.models.weights import Weights, bound, difference, one_line
+from bmrl.models.weights import Weights, bound, difference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,10 +61,10 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
         The folder.
 
     Raises:
-        ModelFolderError: :func:`load_model` could not give the model back, such as one whose parts were replaced by
-            hand, quantized, sharded or tied, or whose values are not finite; the message names the part. Or
+        ModelFolderError: :func:`load_model` could not give the model back, such as one whose parts were replaced
+            afterwards, quantized, sharded or tied, or whose values are not finite; the message names the part. Or
             ``folder`` is a file, or one of the two files in it is a folder.
-        DTypeError, RangeError: ``folder`` is no path.
+        DTypeError, RangeError: ``folder`` is not a path.
     """
     target = check_path("folder", folder)
     saved = restorable(model)
@@ -77,13 +78,13 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
             raise ModelFolderError(f"folder: expected a file or none at {target / name}, got a folder")
     with locked(target):
         for stale in (*target.glob(f".{PENDING}.*"), *target.glob(f".{CONFIG}.*"), *target.glob(".saving-*")):
-            if stale.is_dir():  # of a process that was killed: nobody else holds the lock
+            if stale.is_dir():  # of a process that was killed: no other one holds the lock
                 shutil.rmtree(stale, ignore_errors=True)
         with new_file(target / PENDING) as temporary:
             temporary.touch()
             mode = temporary.stat().st_mode
             weights.write(saved, temporary)
-            temporary.chmod(mode)  # safetensors lets nobody but the owner read, a server may be somebody else
+            temporary.chmod(mode)  # safetensors lets only the owner read, a server may run as another user
         write_text(target / CONFIG, json.dumps(header, indent=2) + "\n")  # from here on, what is pending is loaded
         os.replace(target / PENDING, target / WEIGHTS)
     return target
@@ -130,8 +131,8 @@ def load_model(
         MissingFileError: the folder or one of its two files does not exist.
         ModelFolderError: another version's layout, a damaged file, a configuration that is not the one that the
             weights were saved with, or weights that do not fit it or are not finite. Or a block is missing, one too
-            many, has other tensors, or answers otherwise than the one that was saved; the message names each.
-        DTypeError, RangeError: ``folder`` is no path, or a block no module.
+            many, has other tensors, or answers differently from the one that was saved; the message names each.
+        DTypeError, RangeError: ``folder`` is not a path, or a block is not a module.
     """
     source = check_path("folder", folder)
     blocks = Blocks(appearance, edge, noise, views, parsing, language, head)

@@ -25,7 +25,7 @@ class View(nn.Module):
         encoder: maps what the operator returns to ``(batch, embed_dim)``.
 
     Raises:
-        DTypeError: one of the two is no module.
+        DTypeError: one of the two is not a module.
 
     Example:
         >>> import torch

@@ -26,7 +26,7 @@ class MultiPerspectiveVisualEncoder(nn.Module):
     Args:
         views: one or more by name; ``appearance`` is the query of ``"cross_attention"``. The paper's three operators
             (:class:`~bmrl.models.views.Pixels`, :class:`~bmrl.ops.Sobel`, :class:`~bmrl.models.views.Residuals`) are
-            computed in one fused pass, whichever views they belong to.
+            computed in one fused pass, no matter which views they belong to.
         image_size: height and width of the image in pixels.
         fusion: ``"sum"`` (the paper), or ``"cross_attention"``, where the appearance embedding queries those of all
             views.

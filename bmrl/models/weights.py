@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save, save_file
 
 from bmrl._json import parse_json
+from bmrl._text import one_line
 from bmrl._version import __version__
 from bmrl.errors import BMRLError, ModelFolderError
 from bmrl.models._restorable import check_tensor
@@ -22,17 +23,14 @@ if TYPE_CHECKING:
 
     from bmrl.models._restorable import Restorable
 
-__all__ = ["Weights", "bound", "difference", "encoded", "one_line", "write"]
+__all__ = ["Weights", "bound", "difference", "encoded", "write"]
 
 ENTRY = "bmrl_model"
 """The entry of the file's metadata that holds what the tensors belong to."""
 
-_INFORMATION = ("module", "operator", "encoder")
-"""Names of classes, which may move between the versions of somebody's code."""
-
 
 def bound(config: BMRLConfig) -> dict[str, Any]:
-    """Return what the weights depend on: all but the decision and the names of classes."""
+    """Return what the weights depend on: all but the decision and the names of classes, which may move."""
     fields = config.to_dict()
     del fields["decision"]
     noise = fields["noise"] and fields["noise"]["encoder"]
@@ -54,7 +52,7 @@ def write(model: Restorable, path: Path) -> None:
 
 
 def _metadata(model: Restorable) -> dict[str, str]:
-    # One entry: safetensors writes several in any order, and equal models shall make equal files.
+    # One entry: safetensors writes several in any order, and equal models must make equal files.
     content = {"config": bound(model.config), "answers": model.answers}
     return {ENTRY: json.dumps(content, sort_keys=True, separators=(",", ":"))}
 
@@ -117,7 +115,7 @@ def _completed(fields: Any) -> BMRLConfig:
 
 
 def difference(name: str, own: Any, given: Any) -> tuple[str, str, str]:
-    """Return where two unequal configurations differ first, and what stands there."""
+    """Return where two unequal configurations differ first, and what each has there."""
     if isinstance(own, dict) and isinstance(given, dict):
         if own.get("kind") != given.get("kind"):
             return f"{name}.kind".removeprefix("."), repr(own.get("kind")), repr(given.get("kind"))
@@ -130,8 +128,3 @@ def difference(name: str, own: Any, given: Any) -> tuple[str, str, str]:
         return name, f"{len(own)} entries", str(len(given))
     wanted, got = ("a part that is on" if isinstance(value, dict) else repr(value) for value in (own, given))
     return name, wanted, got
-
-
-def one_line(error: Exception) -> str:
-    """Return the text of an error on one line."""
-    return " ".join(str(error).split())

@@ -36,7 +36,7 @@ def srm(images: Tensor, *, truncation: float = 3.0) -> Tensor:
 
     Raises:
         ShapeError: not four axes, or not 1 or 3 channels.
-        DTypeError: images neither uint8 nor floating point, or ``truncation`` no number.
+        DTypeError: images neither uint8 nor floating point, or ``truncation`` not a number.
         RangeError: ``truncation`` is not positive, or floating point images span more than 1.9, such as normalized
             ones or those that count to 255 (on the CPU, uncompiled).
 
@@ -66,7 +66,7 @@ class SRM(nn.Module):
         truncation: > 0; residuals are clamped to [-truncation, truncation].
 
     Raises:
-        DTypeError: ``truncation`` is no number.
+        DTypeError: ``truncation`` is not a number.
         RangeError: ``truncation`` is not positive.
 
     Example:

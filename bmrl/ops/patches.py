@@ -37,7 +37,7 @@ def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
 
     Raises:
         ShapeError: not four axes, not 1 or 3 channels, or the patch does not fit.
-        DTypeError: images neither uint8 nor floating point, or ``patch_size`` no integer.
+        DTypeError: images neither uint8 nor floating point, or ``patch_size`` not an integer.
         RangeError: floating point images beyond -0.45..1.45, such as normalized ones (on the CPU, uncompiled).
 
     Source: Haralick et al., "Textural Features for Image Classification", 1973; the patch selector of
@@ -113,7 +113,7 @@ class PatchHomogeneity(nn.Module):
         patch_size: side of a patch in pixels, >= 2; images must be at least as high and wide.
 
     Raises:
-        DTypeError: ``patch_size`` is no integer.
+        DTypeError: ``patch_size`` is not an integer.
         ShapeError: ``patch_size`` is below 2.
 
     Source: the patch selector of arXiv:2504.14129, section 3.3.
@@ -144,7 +144,7 @@ class RichestPatch(nn.Module):
         patch_size: side of a patch in pixels, >= 2; images must be at least as high and wide.
 
     Raises:
-        DTypeError: ``patch_size`` is no integer.
+        DTypeError: ``patch_size`` is not an integer.
         ShapeError: ``patch_size`` is below 2.
 
     Source: the patch selector of arXiv:2504.14129, section 3.3.

@@ -51,8 +51,8 @@ def views(
 
     Raises:
         ShapeError: not four axes, not 1 or 3 channels, a side below 2, or the patch does not fit.
-        DTypeError: images neither uint8 nor floating point, ``dtype`` not a floating one, ``patch_size`` no integer,
-            or ``truncation`` no number.
+        DTypeError: images neither uint8 nor floating point, ``dtype`` not a floating-point one, ``patch_size`` not an
+            integer, or ``truncation`` not a number.
         RangeError: ``truncation`` is not positive, or floating point images beyond -0.45..1.45, such as normalized
             ones or those that count to 255 (on the CPU, uncompiled).
 
@@ -94,7 +94,8 @@ class ViewExtractor(nn.Module):
         dtype: of the three results; a floating-point dtype.
 
     Raises:
-        DTypeError: ``patch_size`` is no integer, ``truncation`` no number, or ``dtype`` not a floating-point one.
+        DTypeError: ``patch_size`` is not an integer, ``truncation`` not a number, or ``dtype`` not a floating-point
+            one.
         ShapeError: ``patch_size`` is below 2.
         RangeError: ``truncation`` is not positive.
 

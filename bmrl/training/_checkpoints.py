@@ -153,7 +153,7 @@ def _difference(checkpoint: Any, task: AttributionTask) -> str | None:
     """Return in what a checkpoint is not this run's; None if it is."""
     if not isinstance(checkpoint, dict):
         return f"a {type(checkpoint).__name__}"
-    # First the keys, so that what is no checkpoint is said to be none.
+    # First the keys, so that what is not a checkpoint is said to be none.
     state, stored = checkpoint["state_dict"], json.loads(checkpoint[SETTINGS_KEY])
     (optimizer_state,), _, _ = checkpoint["optimizer_states"], checkpoint["lr_schedulers"], checkpoint["loops"]
     int(checkpoint["epoch"]), int(checkpoint["global_step"])

@@ -1,4 +1,4 @@
-"""Hide Lightning's advertisements, and its hints to those who write a training loop."""
+"""Hide Lightning's advertisements and its hints to authors of training loops."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def flip(images: Tensor, parsing: Tensor, *, rng: torch.Generator) -> tuple[Tens
 
 
 def shift(images: Tensor, parsing: Tensor, *, pixels: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Move the batch by up to ``pixels`` in each direction, all of it alike; the border mirrors.
+    """Move the batch by up to ``pixels`` in each direction, every image by the same offset; the border is mirrored.
 
     Pixels are moved, never interpolated, so that a generator's trace survives.
 

@@ -1,4 +1,4 @@
-"""The images of a split, in batches whose order depends on the seed and the epoch alone, as a resumed run needs."""
+"""The images of a split, in batches whose order depends only on the seed and the epoch, as a resumed run needs."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ __all__ = ["checked_objective", "objective_docs"]
 
 
 def checked_objective(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of BMRLObjective in plain form, each checked as its annotation and its constructor want.
+    """Return the arguments of BMRLObjective in plain form, each checked as its annotation and its constructor require.
 
     Raises:
         ConfigError, RangeError: one is unknown, of another type or out of its range; named as ``objective.NAME``.

@@ -107,7 +107,7 @@ def train(
         ConfigError: ``out`` is not empty, a setting does not fit, ``preset`` or ``model_changes`` is given with
             ``model``, a checkpoint of the run is damaged or of another one, or this process is one of several
             (``WORLD_SIZE``).
-        DTypeError, ModelFolderError: ``model`` is no BMRL, or one that could not be saved.
+        DTypeError, ModelFolderError: ``model`` is not a BMRL, or one that could not be saved.
         RangeError: an unknown preset.
         DeviceError: the device is not there, or can't be trained on.
         FolderInUseError: another process or thread trains in ``out``.

@@ -39,7 +39,7 @@ class AttributionTask(L.LightningModule):
         ConfigError: the recipe moves images further than their size.
 
     A subclass gives :meth:`objective_step`, and :meth:`parameter_groups` if it has more than the model. Randomness of
-    a step depends on the seed, the epoch and the step alone, so that a resumed run repeats an uninterrupted one.
+    a step depends only on the seed, the epoch and the step, so that a resumed run repeats an uninterrupted one.
 
     Training ends with a :class:`~bmrl.errors.DivergenceError` at the first loss or gradient that is not finite, before
     it reaches the weights, and at the end of the first epoch whose weights or answers are not, before it is kept.

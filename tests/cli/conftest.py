@@ -1,4 +1,4 @@
-"""A small model folder and a few images, and ``bmrl`` as a process of its own."""
+"""A small model folder and a few images, and ``bmrl`` as a separate process."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def test_a_folder_that_may_not_be_read_is_an_error(image, environment):
         shutil.copy(image, folder)
         closed.chmod(0)
         names = [name, str(closed), str(folder / "a.png")]
-        # The system manager may read everything, and so becomes somebody else.
+        # Root may read everything, and so becomes another user.
         script = f"""
 import os
 import bmrl.data.finding

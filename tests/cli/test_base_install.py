@@ -206,6 +206,6 @@ def test_every_error_names_the_extra_that_pyproject_does():
 
 
 def test_nobody_is_told_to_install_a_distribution_of_that_name():
-    """The name on the package index is nobody's yet."""
+    """The name is not registered on the package index."""
     for path in (*PACKAGE.rglob("*.py"), PACKAGE.parent / "README.md"):
         assert not re.search(r"pip install [^.\n]*\bbmrl\b", path.read_text()), path

@@ -96,6 +96,6 @@ def test_refuses_to_replace_what_was_added_or_changed(earlier, change):
 
 
 def test_refuses_a_folder_that_another_process_uses(earlier):
-    with claimed(earlier), pytest.raises(FolderInUseError, match="expected a folder that nobody else writes into"):
+    with claimed(earlier), pytest.raises(FolderInUseError, match="folder that no other process writes into"):
         demo(earlier)
     assert (earlier / "model" / "config.json").read_text() == "1"

@@ -1,6 +1,6 @@
 """What is wrong with a command is said before its work begins, on one line.
 
-In each case everything else is missing too: whatever is looked at later can't be what is complained of.
+In each case everything else is missing too, so that the error must come from the first thing that is checked.
 """
 
 from __future__ import annotations

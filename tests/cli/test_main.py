@@ -48,7 +48,7 @@ def failure(result: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder a generator, as a forensics team would bring it: other sizes, modes and formats, one broken file."""
+    """A folder per generator, as a forensics team would bring it: other sizes, modes and formats, one broken file."""
     folder = tmp_path_factory.mktemp("faces")
     rng = np.random.default_rng(0)
     for name in ("real_camera", "stylegan2", "simswap"):

@@ -1,4 +1,4 @@
-"""A command that is stopped prints what it has, says so, and tells by its exit code."""
+"""A command that is stopped prints what it has, says so, and shows it in its exit code."""
 
 from __future__ import annotations
 

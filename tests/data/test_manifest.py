@@ -216,7 +216,7 @@ def test_an_unseen_image_may_share_a_group_with_a_seen_one():
 
 @given(manifests())
 def test_no_group_of_seen_images_crosses_splits(rows):
-    """Whatever is accepted keeps the rule: move one row of a shared group, and the manifest is refused."""
+    """A manifest that is accepted keeps the rule: move one row of a shared group, and the manifest is refused."""
     seen = [row for row in rows if row.role == "seen"]
     for row in seen:
         if sum(other.group == row.group for other in seen) > 1:

@@ -1,4 +1,4 @@
-"""Measured numbers: each stands in a committed result file, and whatever looks like one is known."""
+"""Measured numbers: each is in a committed result file, and every number that looks like one is known."""
 
 from __future__ import annotations
 

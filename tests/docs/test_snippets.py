@@ -1,6 +1,6 @@
-"""The Python of the pages runs as it stands: all blocks of a page, one after the other, in an empty folder.
+"""The Python of the pages runs as it is: all blocks of a page, one after the other, in an empty folder.
 
-A block runs unless ``<!-- not run: WHY -->`` stands on the line before it. Blocks share their names, and find the
+A block runs unless ``<!-- not run: WHY -->`` is on the line before it. Blocks share their names, and find the
 image ``photo.jpg``. A block's lines keep their numbers, so that a traceback names the line of the page.
 """
 

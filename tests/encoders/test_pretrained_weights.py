@@ -113,7 +113,7 @@ class Attack:
 def test_no_file_runs_code(writer, state, tmp_path):
     trace = tmp_path / "was here"
     writer({"state_dict": state, "config": Attack(trace)}, tmp_path / "w.pth")
-    with pytest.raises(ConfigError, match=r"weights: expected a state dict of tensors alone, got .*w\.pth") as caught:
+    with pytest.raises(ConfigError, match=r"weights: expected a state dict of only tensors, got .*w\.pth") as caught:
         encoder_of(tmp_path / "w.pth")
     assert not trace.exists()
     assert "weights_only" not in str(caught.value)  # no advice to run it

@@ -95,7 +95,7 @@ def test_a_real_model_from_its_folder(manifest, tmp_path, small_config):
 
 def test_training_mode_is_used_for_nothing_and_put_back(manifest, small_config):
     torch.manual_seed(0)
-    network = build_model(small_config(dropout=0.5))
+    network = build_model(small_config(**{"*.dropout": 0.5}))
     network.train()
     network.head.eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

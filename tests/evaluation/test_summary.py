@@ -145,7 +145,7 @@ def test_metrics_and_json(predictions):
     st.sampled_from([0.25, 0.5, 0.75]),
 )
 def test_a_summary_counts_the_answers_that_the_attributor_gives(weights, threshold):
-    """Ties and scores at the threshold are common here: both must decide them alike."""
+    """Ties and scores at the threshold are common here: both must decide them the same way."""
     rows = [row("red", n) for n in range(3)] + [row("photo", n, "none", "none") for n in range(3)]
     rows += [row("gray", n, "AM", "GAN", "unseen") for n in range(3)]
     probabilities = torch.tensor([[weight / sum(part) for weight in part] for part in weights], dtype=torch.float64)

@@ -100,7 +100,7 @@ class Brightness(nn.Module):
 
 @pytest.fixture(scope="session")
 def server(repository, tmp_path_factory):
-    """Serve ``bmrl``, and beside it models that run the same ``model.py`` under other configurations."""
+    """Serve ``bmrl``, and next to it models that run the same ``model.py`` under other configurations."""
     folder = tmp_path_factory.mktemp("served") / "models"
     shutil.copytree(repository, folder)
     graph = torch.jit.trace(Brightness(), torch.zeros(2, 3, 8, 8, dtype=torch.uint8))

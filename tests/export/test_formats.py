@@ -156,7 +156,7 @@ def test_onnx_is_valid_and_takes_any_batch(exports):
 
 
 def test_int8_leaves_what_is_sensitive_in_float32(exports, model):
-    """Two convolutions a view, and the head, get no dequantized weights; every other one does."""
+    """Two convolutions per view, and the head, get no dequantized weights; every other one does."""
     graph = onnx.load(exports / "onnx-int8.onnx").graph
     dequantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     channels = {entry.name: list(entry.dims)[:2] for entry in graph.initializer}
@@ -314,7 +314,7 @@ EDITS = {
 
 @pytest.mark.parametrize("name", EDITS)
 def test_refuses_a_description_that_was_edited(file, tmp_path, name):
-    """What the file holds of itself, and what ``artifact.json`` beside it says, are compared, either way round."""
+    """What the file holds of itself, and what ``artifact.json`` next to it says, are compared, either way round."""
     entry = read_entries(file.parent)[file.name]
     path = tmp_path / file.name
     path.symlink_to(file)
@@ -345,19 +345,19 @@ def test_refuses_what_is_no_file(copied):
 
 
 def test_refuses_a_description_that_is_no_file(copied):
-    beside = copied / "artifact.json"
-    beside.unlink()
-    for make in (beside.mkdir, lambda: os.mkfifo(beside), lambda: beside.symlink_to("/dev/zero")):
+    listing = copied / "artifact.json"
+    listing.unlink()
+    for make in (listing.mkdir, lambda: os.mkfifo(listing), lambda: listing.symlink_to("/dev/zero")):
         make()
         with pytest.raises(
             ArtifactError, match=r"artifact.json: expected a description written by bmrl, got no regular"
         ):
             load_artifact(copied / "onnx.onnx")
-        beside.rmdir() if beside.is_dir() else beside.unlink()
-    beside.write_bytes(b"\xff\xfe")
+        listing.rmdir() if listing.is_dir() else listing.unlink()
+    listing.write_bytes(b"\xff\xfe")
     with pytest.raises(ArtifactError, match=r"artifact.json: expected JSON, got other bytes"):
         load_artifact(copied / "onnx.onnx")
-    beside.write_bytes(b" " * (artifact_runtime.MOST_BYTES + 1))
+    listing.write_bytes(b" " * (artifact_runtime.MOST_BYTES + 1))
     with pytest.raises(
         ArtifactError, match=r"artifact.json: expected a description of at most 67108864 bytes, got more"
     ):

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import inspect
 import io
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -106,13 +108,13 @@ def test_load_and_public_names(tmp_path, small_config):
     save_model(network, tmp_path)
     assert bmrl.Attributor is Attributor
     assert bmrl.Attribution is Attribution
-    attributor = bmrl.Attributor.load(tmp_path, threshold=0.0, batch_size=2, device="cpu")
+    attributor = bmrl.Attributor(tmp_path, threshold=0.0, batch_size=2, device="cpu")
     (answer,) = attributor([Image.new("RGB", (64, 48), (1, 2, 3))])
     assert answer.seen
     assert answer.generator in {"red", "green", "photo"}
     assert not attributor.model.training
     with pytest.raises(MissingFileError, match="nowhere"):
-        bmrl.Attributor.load(tmp_path / "nowhere")
+        bmrl.Attributor(tmp_path / "nowhere")
 
 
 def test_a_folder_stands_for_its_model(tmp_path, small_config):
@@ -121,7 +123,6 @@ def test_a_folder_stands_for_its_model(tmp_path, small_config):
     expected = Attributor(load_model(folder))(image)
     for source in (folder, str(folder)):
         assert Attributor(source, device="cpu")(image) == expected
-        assert Attributor.load(source, device="cpu")(image) == expected
         assert Attributor(source, device=torch.device("cpu"), threshold=1)(image)[0].threshold == 1.0
     with pytest.raises(MissingFileError, match="nowhere"):
         Attributor("nowhere")
@@ -139,8 +140,10 @@ def test_rejects(model):
     with pytest.raises(RangeError, match=r"batch_size: expected an integer >= 1, got 0"):
         Attributor(model, batch_size=0)
     for source, kind in ((b"abc", "bytes"), (Image.new("RGB", (2, 2)), "Image"), (io.BytesIO(), "BytesIO")):
-        with pytest.raises(DTypeError, match=rf"^sources: expected .*, got {kind}"):
-            Attributor(model)(source)
+        for attribute in (Attributor(model), partial(bmrl.attribute, model)):  # which call the argument the same
+            with pytest.raises(DTypeError, match=rf"^images: expected .*, got {kind}"):
+                attribute(source)
+            assert "images" in inspect.signature(attribute).parameters
 
 
 def test_needs_base_dependencies_only(tmp_path, small_config):
@@ -153,7 +156,7 @@ import sys
 for name in {extras!r}:
     sys.modules[name] = None
 import bmrl
-print(bmrl.Attributor.load({str(tmp_path / "m")!r})([{str(tmp_path / "a.png")!r}])[0].seen)
+print(bmrl.Attributor({str(tmp_path / "m")!r})([{str(tmp_path / "a.png")!r}])[0].seen)
 """
     root = Path(bmrl.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=120)

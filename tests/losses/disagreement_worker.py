@@ -69,7 +69,7 @@ CASES = {
         lambda: dfacc_loss(rows(), LABELS, CENTERS, margin=0.7, **ALL),
         lambda: dfacc_loss(rows(), LABELS, CENTERS, margin=0.5, **ALL),
     ),
-    "a margin that is no number": (
+    "a margin that is not a number": (
         lambda: dfacc_loss(rows(), LABELS, CENTERS, margin=0.7, **ALL),
         lambda: dfacc_loss(rows(), LABELS, CENTERS, margin="x", **ALL),
     ),
@@ -134,7 +134,7 @@ CASES = {
     "metric loss": (objective, lambda: objective(metric_loss="vcc")),
     "margin of the objective": (objective, lambda: objective(margin=0.5)),
     "smoothing": (objective, lambda: objective(label_smoothing=0.5)),
-    "a value that is no number": (
+    "a value that is not a number": (
         lambda: dfacc_loss(rows(), LABELS, CENTERS, **ALL),
         lambda: dfacc_loss(rows() / 0, LABELS, CENTERS, **ALL),
     ),
@@ -154,7 +154,7 @@ def said(call):
 
 
 def by_groups():
-    """Losses of the even and of the odd processes, each group by itself; and what a stranger to a group hears."""
+    """Losses of the even and of the odd processes, each group by itself; and what a process outside a group hears."""
     world, rank = dist.get_world_size(), dist.get_rank()
     groups = [dist.new_group([r for r in range(world) if r % 2 == parity]) for parity in (0, 1)]
     own, other = groups[rank % 2], groups[1 - rank % 2]
@@ -172,7 +172,7 @@ def by_groups():
         "gradient": embeddings.grad.tolist(),
         "function": dfacc_loss(embeddings, labels, loss.centers, gather=True, group=own).item(),
         "disagreement": said(lambda: dfacc_loss(embeddings, labels, loss.centers, margin=rank, gather=True, group=own)),
-        "stranger": said(lambda: DFACCLoss(GENERATORS, WIDTH, gather=True, group=other)),
+        "outsider": said(lambda: DFACCLoss(GENERATORS, WIDTH, gather=True, group=other)),
     }
 
 

@@ -92,7 +92,7 @@ CASES = {
 
 
 class Together(nn.Module):
-    """A network and its loss, as DistributedDataParallel wants them: one module, one forward."""
+    """A network and its loss, as DistributedDataParallel needs them: one module, one forward."""
 
     def __init__(self, net, loss):
         super().__init__()

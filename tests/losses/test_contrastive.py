@@ -303,7 +303,7 @@ def test_any_scale_is_normalized(monkeypatch, dtype, scale, looks):
     loss, expected = contrastive_loss(scaled, paired), contrastive_loss(visual, paired)
     rtol = 2 * torch.finfo(torch.float32 if dtype == torch.bfloat16 else dtype).eps
     near = {"rtol": 16 * rtol, "atol": 100 * rtol} if dtype != torch.bfloat16 else {"rtol": 0.02, "atol": 0.02}
-    torch.testing.assert_close(loss, expected, **near)  # bfloat16 rounds the scaled rows anew
+    torch.testing.assert_close(loss, expected, **near)  # bfloat16 rounds the scaled rows again
     (gradient,) = torch.autograd.grad(loss, scaled)
     assert gradient.isfinite().all()
     if dtype == torch.float64:

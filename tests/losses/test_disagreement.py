@@ -1,4 +1,4 @@
-"""Processes that gather batches which do not fit together: all of them raise one error, and none waits for ever."""
+"""Processes that gather batches which do not fit together: all of them raise one error, and none waits forever."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ EXPECTED = {
     "dtype": differ("DTypeError", "embeddings", ROWS, "torch.float64 (rows, 3) on cpu"),
     "dtype of the labels": differ("DTypeError", "labels", "torch.int64 (rows) on cpu", "torch.int32 (rows) on cpu"),
     "margin": differ("ConfigError", "margin", "0.7", "0.5"),
-    "a margin that is no number": differ("ConfigError", "margin", "0.7", "'x'"),
+    "a margin that is not a number": differ("ConfigError", "margin", "0.7", "'x'"),
     "number of centers": differ("ShapeError", "centers", "torch.float32 (2, 3) on cpu", "torch.float32 (3, 3) on cpu"),
     "delta": differ("ConfigError", "delta", "1.0", "2.0"),
     "centers": differ("DTypeError", "centers", "torch.float32 (2, 3) on cpu", "torch.float64 (2, 3) on cpu"),
@@ -76,7 +76,7 @@ EXPECTED = {
     "metric loss": differ("DTypeError", "dfacc.centers", "torch.float32 (2, 3) on cpu", "nothing"),
     "margin of the objective": differ("ConfigError", "dfacc.margin", "0.7", "0.5"),
     "smoothing": differ("ConfigError", "label_smoothing", "0.0", "0.5"),
-    "a value that is no number": "RangeError: embeddings: expected finite values, got inf in row 4",
+    "a value that is not a number": "RangeError: embeddings: expected finite values, got inf in row 4",
     "a label out of range": "RangeError: labels: expected values in 0..1, got 0..8",
 }
 
@@ -134,7 +134,7 @@ def test_a_group_names_its_processes(processes):
 
 def test_a_stranger_to_a_group_is_refused(processes):
     for process in processes:
-        assert process["groups"]["stranger"] == (
+        assert process["groups"]["outsider"] == (
             "DTypeError: group: expected a ProcessGroup that this process belongs to, or None, got -100"
         )
 

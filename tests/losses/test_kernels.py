@@ -32,7 +32,7 @@ RELATED = {
 
 @pytest.fixture
 def run_kernels(monkeypatch):
-    """Send every batch that kernels take to them, whatever its device."""
+    """Send every batch that kernels take to them, on any device."""
     monkeypatch.setattr(_dfacc_pairs, "runs_kernels", lambda y, dtypes: y.dtype in dtypes)
 
 

@@ -1,4 +1,4 @@
-"""Each part of the library is of use without the others: in somebody's model, transform or data loader."""
+"""Each part of the library is of use without the others: in someone else's model, transform or data loader."""
 
 from __future__ import annotations
 

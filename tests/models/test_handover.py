@@ -1,4 +1,4 @@
-"""Models with blocks that were handed over, on disk: the same blocks are wanted again, and others are refused."""
+"""Models with blocks that were handed over, on disk: the same blocks are required again, and others are refused."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def test_round_trip(make_model, saved):
     with torch.inference_mode():
         assert torch.equal(loaded(IMAGES).logits, model(IMAGES).logits)
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
-    assert len({path.stat().st_mode for path in saved.iterdir()}) == 1  # whoever reads one reads both
+    assert len({path.stat().st_mode for path in saved.iterdir()}) == 1  # who may read one may read both
 
 
 def test_saving_keeps_other_files_and_replaces_its_own(make_model, saved):
@@ -140,7 +140,7 @@ def test_classes_in_another_order_or_under_another_name_are_refused(saved):
 
 
 def leaves(value, name=""):
-    """Yield the dotted name and value of each field that is no part."""
+    """Yield the dotted name and value of each field that is not a part."""
     if not isinstance(value, dict):
         yield name, value
         return
@@ -381,7 +381,7 @@ def test_what_earlier_kills_left_is_cleaned_up(make_model, saved):
     for name in (".saving-abcd", "..model.safetensors.pending.abcd", ".config.json.abcd"):
         (saved / name).mkdir()
         (saved / name / "half").touch()
-    (saved / ".config.json.swp").touch()  # somebody's editor
+    (saved / ".config.json.swp").touch()  # of an editor
     save_model(make_model(), saved)
     assert sorted(path.name for path in saved.iterdir()) == [".config.json.swp", "config.json", "model.safetensors"]
 

@@ -21,7 +21,7 @@ from bmrl.ops._triton.pixels import similarity
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = (torch.uint8, torch.float32, torch.float16, torch.bfloat16)
-# Aligned; nothing aligned and a remainder beside the patches; the smallest; two warps wide; a patch of two tiles.
+# Aligned; nothing aligned and a remainder next to the patches; the smallest; two warps wide; a patch of two tiles.
 SIZES = [(12, 16, 8), (9, 13, 4), (2, 2, 2), (6, 140, 6), (5, 261, 5)]
 TRUNCATION = 0.3123  # which no residual of whole gray levels meets
 SRM_KERNELS = (
@@ -39,7 +39,7 @@ def similarity_kernel(differences, result, SIZE: tl.constexpr):
 
 @pytest.fixture(autouse=True)
 def run_kernels(monkeypatch):
-    """Send every image that kernels take to them, whatever its device."""
+    """Send every image that kernels take to them, on any device."""
     for module in (edges, noise, view_extraction, _operators):
         monkeypatch.setattr(module, "runs_kernels", lambda images: images.dtype in DTYPES)
     if DEVICE == "cpu":  # older versions of PyTorch do not wrap interpreted kernels

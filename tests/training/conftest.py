@@ -1,4 +1,4 @@
-"""A data folder of three sources that a small network tells apart: smooth, striped and noisy pictures."""
+"""A data folder of three sources that a small network can separate: smooth, striped and noisy pictures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def draw(name: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def write_data(folder: Path, *, parsing: bool = True) -> Manifest:
-    """Write 8 training, 4 validation and 4 test images a seen source, 4 test images of an unseen one."""
+    """Write 8 training, 4 validation and 4 test images per seen source, 4 test images per unseen one."""
     rng = np.random.default_rng(0)
     rows = []
     for name, (manipulation, architecture) in FAMILIES.items():
@@ -94,7 +94,7 @@ def small() -> dict[str, object]:
 
 
 class Process:
-    """Code that runs in a process of its own; see ``fork_server.py``."""
+    """Code that runs in a separate process; see ``fork_server.py``."""
 
     def __init__(self, server: subprocess.Popen[str], code: str, output: Path, cwd: Path, environment: dict[str, str]):
         self._server, self._output = server, output
@@ -133,7 +133,7 @@ def fork_server() -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def run_code(fork_server: subprocess.Popen[str], tmp_path: Path) -> Callable[..., Process]:
-    """Start Python code in a process of its own."""
+    """Start Python code in a separate process."""
     numbers = itertools.count()
 
     def start(code: str, *, cwd: Path = tmp_path, **environment: str) -> Process:
@@ -164,7 +164,7 @@ BRISK = {"epochs": 3, "batch_size": 8, "precision": "32-true", "keep": "best", "
 def training_call(
     data: Path, out: Path, *, resume: bool = False, model: dict[str, object] = PLAIN, **recipe: object
 ) -> str:
-    """Return the code of a call of ``train``; whoever runs it may wrap it."""
+    """Return the code of a call of ``train``; the caller may wrap it."""
     settings = "" if resume else f", model_changes={model!r}, recipe_changes={BRISK | recipe!r}"
     return (
         "from bmrl.training import train\n"

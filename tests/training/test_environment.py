@@ -1,4 +1,4 @@
-"""Training takes nothing from the environment or the working folder that nobody asked it to."""
+"""Training takes nothing from the environment or the working folder that it was not asked to."""
 
 from __future__ import annotations
 

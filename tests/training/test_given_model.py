@@ -72,7 +72,9 @@ def test_a_folder_trains_further(data, small, tmp_path):
     before, after = load_model(plain), load_model(run.folder)
     assert before.config == after.config
     seen = "visual_encoder.views.edge.encoder.backbone.layers.1.num_batches_tracked"
-    assert after.state_dict()[seen] > before.state_dict()[seen]  # it was in training mode, whatever it was before
+    assert (
+        after.state_dict()[seen] > before.state_dict()[seen]
+    )  # it was in training mode, regardless of what it was before
 
 
 @pytest.mark.parametrize("seed", [3])

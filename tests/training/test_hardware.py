@@ -1,4 +1,4 @@
-"""Devices by PyTorch's words, and what they are to Lightning."""
+"""Devices as PyTorch names them, and what they are to Lightning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each field of the recipe acts as it says: trainings beside the same steps in plain PyTorch."""
+"""Each field of the recipe acts as it says: trainings compared with the same steps in plain PyTorch."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_two_threads_share_no_folder(start, tmp_path, monkeypatch):
     thread.start()
     inside.wait(60)
     try:
-        with pytest.raises(FolderInUseError, match="expected a folder that nobody else writes into"):
+        with pytest.raises(FolderInUseError, match="folder that no other process writes into"):
             start(tmp_path)
     finally:
         leave.set()

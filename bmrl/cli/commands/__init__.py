@@ -1,4 +1,4 @@
-"""The commands of ``bmrl``: a file each, which defines ``COMMAND``."""
+"""The commands of ``bmrl``: a file per command, which defines ``COMMAND``."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=2.0,
         metavar="SECONDS",
-        help="time between the inferences that tell whether to restore the model (default: %(default)s)",
+        help="time between the inferences that check whether to restore the model (default: %(default)s)",
     )
 
 

@@ -46,11 +46,11 @@ def assemble(
 ) -> ImportReport:
     """Make a data set of what an importer found, and report what could not be taken.
 
-    Every image is decoded once: those that can't be are left out. Images of the very same bytes are put into one
+    Every image is decoded once: those that can't be are left out. Images of identical bytes are put into one
     group. Groups of seen generators are shared out to train, val and test
     (:func:`~bmrl.data.importers.splits.assign_splits`), all images of unseen ones go to test. The manifest is
-    written last, so that a folder with a manifest is complete; a failure on the way removes ``out``, and what a kill
-    has left there is replaced by the next import.
+    written last, so that a folder with a manifest is complete; a failure on the way removes ``out``, and what a
+    killed import left there is replaced by the next one.
 
     Args:
         candidates: the images found, each ``path`` once.
@@ -94,7 +94,7 @@ class _Examined:
 
     Attributes:
         taken: those that can be read; without a map where it can't be used.
-        duplicates: those of ``taken`` with the very same bytes, one list per set.
+        duplicates: those of ``taken`` with identical bytes, one list per set.
         skipped: path and reason of the others.
         parsing_skipped: path and reason of the maps left out.
         order_problem: what is wrong with the maps as a whole, if anything.
@@ -108,7 +108,7 @@ class _Examined:
 
     @property
     def mislabeled(self) -> list[list[Candidate]]:
-        """Those of the duplicates that lie under several generators."""
+        """Those of the duplicates that are under several generators."""
         return [same for same in self.duplicates if len({candidate.generator for candidate in same}) > 1]
 
 
@@ -172,7 +172,7 @@ def _rows(found: _Examined, draw: Callable[[Mapping[str, Mapping[str, int]]], di
         {group for each in taken for group in (each.group, *each.also, *each.split_with)},
         [[each.group for each in same] for same in found.duplicates] + [[each.group, *each.also] for each in taken],
     )
-    units = merge_groups(  # what lies in one split
+    units = merge_groups(  # what must be in one split
         set(groups.values()), [[groups[group] for group in (each.group, *each.split_with)] for each in taken]
     )
     sizes: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -199,8 +199,8 @@ def _warnings_of_labels(mislabeled: Sequence[Sequence[Candidate]]) -> list[str]:
         return []
     example = " and ".join(candidate.path for candidate in mislabeled[0][:2])
     return [
-        f"{len(mislabeled)} pictures lie under several generators, such as {example}: all but one label of each must "
-        f"be wrong; see mislabeled in {FILENAME}"
+        f"pictures in the folders of several generators: {len(mislabeled)}, such as {example}; all but one label of "
+        f"each must be wrong; see mislabeled in {FILENAME}"
     ]
 
 

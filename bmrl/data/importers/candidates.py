@@ -26,14 +26,14 @@ class Candidate:
     """An image that an importer found.
 
     Attributes:
-        file: where it lies.
-        path: where it will lie, relative to the new folder, with ``/`` between the parts.
+        file: where it is.
+        path: where it will be, relative to the new folder, with ``/`` between the parts.
         generator: what made it.
         role: ``seen`` or ``unseen``.
         group: the person, source picture or video that it shows.
-        parsing: where its parsing map lies, if it has one.
+        parsing: where its parsing map is, if it has one.
         also: further groups that are one with its group, such as the two videos that a face swap was made of.
-        split_with: groups that must lie in the same split, though they are separate groups.
+        split_with: groups that must be in the same split, though they are separate groups.
     """
 
     file: Path

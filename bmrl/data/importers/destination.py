@@ -39,7 +39,7 @@ def check_destination(source: Path, out: Path) -> None:
 
 @contextlib.contextmanager
 def new_data_folder(source: Path, out: Path) -> Iterator[None]:
-    """Keep ``out``, emptied, for this block alone; remove what is in it if the block fails.
+    """Reserve ``out``, emptied, for this block; remove what is in it if the block fails.
 
     Raises:
         DataError: as :func:`check_destination`.
@@ -59,7 +59,7 @@ def new_data_folder(source: Path, out: Path) -> Iterator[None]:
                 raise
     except BaseException as error:
         if not existed and not isinstance(error, FolderInUseError):
-            with contextlib.suppress(OSError):  # somebody else may have put something there
+            with contextlib.suppress(OSError):  # another process may have put something there
                 out.rmdir()
         raise
 

@@ -14,7 +14,7 @@ from bmrl.data.importers.candidates import Candidate
 from bmrl.data.importers.destination import check_destination
 from bmrl.data.importers.families import GeneratorRule, families_entry, read_families, rule_of
 from bmrl.data.importers.frames import swapped_videos, video_folders, warn_of_numbers, warn_of_series
-from bmrl.data.importers.layout import alike, read_layout
+from bmrl.data.importers.layout import read_layout, similar_names
 from bmrl.data.importers.splits import check_shares
 from bmrl.data.manifest import PARSING
 from bmrl.errors import DataError, DTypeError
@@ -117,7 +117,7 @@ def import_faces(
     warnings += [
         f"{', '.join(names)}: names that are nearly the same, taken as {len(names)} classes; the key generator in "
         "families makes them one"
-        for names in alike({rule.generator.name for rule in rules.values()})
+        for names in similar_names({rule.generator.name for rule in rules.values()})
     ]
     return assemble(
         candidates,
@@ -195,7 +195,7 @@ def _candidates(source: Path, rule: GeneratorRule, images: Sequence[FoundImage])
 def _told_apart(found: Mapping[str, Sequence[Candidate]], rules: Mapping[str, GeneratorRule]) -> list[Candidate]:
     """Return all candidates, with separate groups where several folders of one generator have the same names.
 
-    Such pictures share nothing but a name. They still lie in one split, since an image of another generator that has
+    Such pictures share nothing but a name. They are still in one split, since an image of another generator that has
     this name too may be made of either. What a pattern says is a group stays one.
     """
     homes: defaultdict[tuple[str, str], set[str]] = defaultdict(set)

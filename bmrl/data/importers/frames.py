@@ -1,4 +1,4 @@
-"""Tell from their names which images are frames of a video, so that no video lies in both train and test."""
+"""Tell from their names which images are frames of a video, so that no video is in both train and test."""
 
 from __future__ import annotations
 

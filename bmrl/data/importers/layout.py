@@ -1,4 +1,4 @@
-"""Where the images of each generator lie in a folder that is to be imported."""
+"""Where the images of each generator are in a folder that is to be imported."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from bmrl.data.importers.families import GeneratorRule
 
-__all__ = ["PHOTOGRAPHS", "FoundImage", "Layout", "alike", "read_layout"]
+__all__ = ["PHOTOGRAPHS", "FoundImage", "Layout", "read_layout", "similar_names"]
 
 PHOTOGRAPHS = "real"
-"""The class of photographs that lie in a generator's folder."""
+"""The class of photographs in a generator's folder."""
 
 _SPLIT_FOLDERS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 _FAKES = re.compile(r"([0-9]+_)?fakes?|ai", re.IGNORECASE)
@@ -166,8 +166,8 @@ def _count(files: Collection[Path]) -> Counter[str]:
     return Counter(file.suffix.lower() for file in files)
 
 
-def alike(names: Collection[str]) -> list[list[str]]:
-    """Return the names that differ in case, punctuation or spelling of a letter alone, one list each."""
+def similar_names(names: Collection[str]) -> list[list[str]]:
+    """Return the names that differ only in case, punctuation or the spelling of a letter, one list each."""
     by_key: defaultdict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
         folded = unicodedata.normalize("NFKC", name).casefold()

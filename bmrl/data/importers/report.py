@@ -28,9 +28,9 @@ class ImportReport(Result):
         num_parsing: the number of parsing maps taken.
         skipped: path (relative to ``source``) and reason of each image that was left out.
         parsing_skipped: path and reason of each parsing map that was left out.
-        ignored: the number of files that are no images by their names, by suffix; hidden files are not counted.
-        duplicates: images of the very same bytes, one list per set; they share a group and so a split.
-        mislabeled: those of ``duplicates`` that lie under several generators: all but one label must be wrong.
+        ignored: the number of files that are not images by their names, by suffix; hidden files are not counted.
+        duplicates: images of identical bytes, one list per set; they share a group and so a split.
+        mislabeled: those of ``duplicates`` that are under several generators: all but one label must be wrong.
         warnings: what else needs attention, such as a seen generator without training images.
     """
 

@@ -31,7 +31,7 @@ def assign_splits(groups: Mapping[str, Mapping[str, int]], *, val: float, test: 
     """Return the split of every group.
 
     The generators are taken in turn, smallest first; the groups of one that are still free are taken largest first,
-    equals in the order of a hash of seed and name, and each goes where the generator lacks most of its share. So the
+    ties in the order of a hash of seed and name, and each goes where the generator lacks most of its share. So the
     order of ``groups`` does not matter, no group is torn apart, and every generator comes as close to its shares as the
     sizes of its groups and those it has in common with smaller generators allow (the idea of iterative
     stratification: Sechidis, Tsoumakas, Vlahavas, ECML PKDD 2011).

@@ -1,6 +1,6 @@
 """A simulated data set: rendered faces and simulated generators, made in seconds from a seed.
 
-Nobody's picture is in it and nothing is downloaded. Faces come from a parametric renderer (so their 19-class parsing
+It shows no real person, and nothing is downloaded. Faces come from a parametric renderer (so their 19-class parsing
 maps are exact), traces from mechanisms described in the literature; generators differ in nothing else. It shows that a
 method and its software work; its scores say nothing about real generators and are never to be compared with a paper's.
 """

@@ -19,7 +19,7 @@ Array = NDArray[np.floating[Any]]
 class Canvas:
     """An image ``(size, size, 3)`` float32 in [0, 1] and its parsing map ``(size, size)`` uint8 in 0..18.
 
-    Whatever is painted goes over what was there, in the picture with antialiased edges and in the map wherever it
+    What is painted covers what was there, in the picture with antialiased edges and in the map wherever it
     covers more than half a pixel: so the map is exact, not estimated.
     """
 

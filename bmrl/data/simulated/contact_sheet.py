@@ -31,7 +31,7 @@ def write_contact_sheet(manifest: Manifest, simulators: Sequence[Simulator]) -> 
     """Write ``contact_sheet.png``: for each simulator its label, test faces, a parsing map and its mean spectrum.
 
     The spectrum is that of the high-pass residual (log scale, zero frequency in the middle): the trace by which the
-    generator can be told, which the faces do not show.
+    generator can be recognized, which the faces do not show.
     """
     palette = np.array(PARSING_COLORS, dtype=np.uint8)
     font, small = ImageFont.load_default(16), ImageFont.load_default(12)

@@ -47,7 +47,7 @@ def simulate(
     Person i is drawn once by every seen generator, each time in another pose, light and outfit, so that content
     tells nothing about the generator. People are split, not pictures: a fifth of them for testing, 3 in 40 for
     validation (at least one each), the rest for training; unseen generators draw the test people. The second person of
-    a face swap belongs to the first and appears with nobody else.
+    a face swap belongs to the first and appears with no one else.
 
     ``folder`` then holds ``<generator>/<person>.png``, ``parsing/<generator>/<person>.png`` (class indices 0..18),
     ``manifest.csv``, ``contact_sheet.png`` and ``simulated.json`` (these arguments; it marks the folder as ours).
@@ -63,11 +63,11 @@ def simulate(
             need no import guard in the caller's script.)
 
     Returns:
-        Where the data set lies and how many images of each generator are in each split.
+        Where the data set is and how many images of each generator are in each split.
 
     Raises:
         RangeError: an argument is outside its range.
-        DTypeError: ``folder`` is no path, or a number no integer.
+        DTypeError: ``folder`` is not a path, or a number is not an integer.
         DataError: ``folder`` holds anything that this function did not write, and nothing is changed then; or a file
             can't be written: then nothing that was drawn stays.
         FolderInUseError: another process writes into ``folder`` now.
@@ -136,7 +136,7 @@ def _plan(images_per_generator: int) -> list[_Picture]:
 
 
 def _write_picture(root: Path, seed: int, image_size: int, picture: _Picture) -> None:
-    """Draw one picture and its parsing map, from random numbers that belong to this picture alone."""
+    """Draw one picture and its parsing map, from random numbers that belong only to this picture."""
     simulator, person, row = picture
     rng = np.random.default_rng([seed, _PICTURE, zlib.crc32(simulator.name.encode()), person])
     identity = draw_identity(np.random.default_rng([seed, _IDENTITY, person]))

@@ -76,7 +76,7 @@ def _own_files(folder: Path) -> list[Path]:
     """Every file below ``folder``, the marker last; an error if any is not one that this package writes."""
     entries = [Path(parent) / name for parent, folders, names in os.walk(folder) for name in (*folders, *names)]
     files = sorted(entry for entry in entries if entry.is_symlink() or not entry.is_dir())
-    files = [file for file in files if file != folder / CLAIM]  # of the one who asks
+    files = [file for file in files if file != folder / CLAIM]  # of the checking process
     if files and not (folder / MARKER).is_file():
         raise DataError(
             f"folder: expected an empty folder or an earlier simulated data set, got {folder} with {files[0].name}"
@@ -84,7 +84,7 @@ def _own_files(folder: Path) -> list[Path]:
     for file in files:
         if not _is_own(file.relative_to(folder).parts):
             raise DataError(f"folder: expected only files of a simulated data set, got {file}")
-    # The manifest goes first and the marker last: what a kill leaves is no data set, and still ours.
+    # The manifest goes first and the marker last: what a kill leaves is not a data set, and still ours.
     return sorted(files, key=lambda file: (file.name == MARKER, file.name != FILENAME))
 
 

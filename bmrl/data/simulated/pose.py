@@ -1,4 +1,4 @@
-"""Where a face lies in its picture: face coordinates for every pixel, and the shape and relief of the head in them."""
+"""Where a face is in its picture: face coordinates for every pixel, and the shape and relief of the head in them."""
 
 from __future__ import annotations
 

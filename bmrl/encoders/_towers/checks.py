@@ -1,4 +1,4 @@
-"""Arguments of pretrained encoders that must fit together, for their module and their configuration alike."""
+"""Arguments of pretrained encoders that must fit together, for both their module and their configuration."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def check_pixels(mean: Sequence[float] | None, std: Sequence[float] | None) -> N
 
 
 def check_start(source: str, name: str, weights: str | os.PathLike[str] | None) -> None:
-    """Check that a source has the weights that a network shall start with."""
+    """Check that a source has the weights that a network is to start with."""
     if source == "open_clip" and weights in ("embedded", "hub"):
         raise ConfigError(f"weights: expected a file or None with source 'open_clip', got {weights!r}")
     if weights == "embedded" and name != EMBEDDED_NAME:

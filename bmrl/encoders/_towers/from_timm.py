@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from bmrl._extras import require
-from bmrl.encoders._towers.parts import TowerParts, building, one_line, unknown_name
+from bmrl._text import shown
+from bmrl.encoders._towers.parts import TowerParts, building, unknown_name
 from bmrl.encoders._towers.weights import embedded_tensors, fit, read_tensors
 from bmrl.errors import ConfigError, MissingFileError
 
@@ -60,7 +61,7 @@ def _config(timm: Any, name: str) -> Any:
     try:
         return timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError as error:  # a tag that timm does not know
-        raise ConfigError(f"name: expected a model of timm, got {name!r} ({one_line(error)})") from error
+        raise ConfigError(f"name: expected a model of timm, got {name!r} ({shown(error)})") from error
 
 
 def _fill(timm: Any, name: str, network: nn.Module, weights: str | os.PathLike[str]) -> None:
@@ -80,7 +81,7 @@ def _fill(timm: Any, name: str, network: nn.Module, weights: str | os.PathLike[s
 
 @contextlib.contextmanager
 def _from_hub(name: str) -> Iterator[None]:
-    """Say what to do where the weights can't be had, which libraries tell in errors of many types."""
+    """Say what to do where the weights are not available, which libraries report in errors of many types."""
     try:
         yield
     except (ImportError, MemoryError):

@@ -1,4 +1,4 @@
-"""What is known of a pretrained network, and how failures of its library are told."""
+"""What is known about a pretrained network, and how failures of its library are reported."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bmrl._text import shown
 from bmrl.errors import BMRLError, ConfigError
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-__all__ = ["TowerParts", "building", "one_line", "unknown_name"]
+__all__ = ["TowerParts", "building", "unknown_name"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +41,7 @@ def unknown_name(name: str, known: Iterable[str], library: str) -> ConfigError:
 
 @contextlib.contextmanager
 def building(name: str, stages: Sequence[int] | None) -> Iterator[None]:
-    """Tell failures of a library that builds a network, which are of many types, as one.
+    """Report failures of a library that builds a network, which are of many types, as one type.
 
     Raises:
         ConfigError: the block failed.
@@ -51,10 +52,5 @@ def building(name: str, stages: Sequence[int] | None) -> Iterator[None]:
         raise
     except Exception as error:
         asked = "any stages" if stages is None else f"the stages {tuple(stages)}"
-        reason = "fewer" if isinstance(error, IndexError) else one_line(error)
+        reason = "fewer" if isinstance(error, IndexError) else shown(error)
         raise ConfigError(f"stages: expected {name!r} to have {asked}, got {reason}") from error
-
-
-def one_line(error: Exception) -> str:
-    """Return the beginning of an error's text, or its type where it has none."""
-    return " ".join(str(error).split())[:200] or type(error).__name__

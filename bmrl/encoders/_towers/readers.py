@@ -19,7 +19,7 @@ _LEAST_VARIANCE = 1e-6
 
 
 class PooledReader(nn.Module):
-    """One linear projection of numbers per channel, normalized per stage so that each stage counts alike.
+    """One linear projection of numbers per channel, normalized per stage so that each stage counts equally.
 
     Args:
         shapes: of the features, without the batch: ``(channels, height, width)`` or ``(channels,)`` each.

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bmrl._text import shown
 from bmrl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Tower(nn.Module):
             self._constants["resampling"] = resampling
         self.register_buffer("resampling", None if resampling is None else resampling.clone(), persistent=False)
         self._restore_constants()
-        # Weights that were assigned may have another dtype, or lie on another device.
+        # Weights that were assigned may have another dtype, or be on another device.
         self.register_load_state_dict_post_hook(_restore)
         if frozen:
             network.requires_grad_(False)
@@ -121,9 +122,7 @@ def feature_shapes(network: nn.Module, size: int, name: str) -> list[tuple[int, 
         with torch.no_grad():
             features = network(image)
     except RuntimeError as error:
-        raise ConfigError(
-            f"image_size: expected a size that {name!r} takes, got {size} ({' '.join(str(error).split())[:200]})"
-        ) from error
+        raise ConfigError(f"image_size: expected a size that {name!r} takes, got {size} ({shown(error)})") from error
     finally:
         network.train()
     return [tuple(each.shape[1:]) for each in features]

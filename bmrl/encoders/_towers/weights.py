@@ -104,7 +104,7 @@ def _content(path: Path) -> Any:
         raise ConfigError(f"weights: expected a whole .safetensors file, got {path} ({error})") from None
     except Exception:
         raise ConfigError(
-            f"weights: expected a state dict of tensors alone, got {path}, which is damaged or holds other objects"
+            f"weights: expected a state dict of only tensors, got {path}, which is damaged or holds other objects"
         ) from None
 
 

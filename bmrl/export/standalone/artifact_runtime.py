@@ -173,7 +173,7 @@ def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
 def _text_in_onnx(path: Path) -> bytes | None:
     """Return the description in an ONNX file; None if it has none.
 
-    It is in ``ModelProto.metadata_props``, field 14: a key and a value each. Read by hand, because engines give it
+    It is in ``ModelProto.metadata_props``, field 14: a key and a value each. Parsed here, because engines give it
     out in many ways, or not at all.
     """
     with open(path, "rb") as file:
@@ -260,7 +260,7 @@ def load(path: str | os.PathLike[str], *, num_threads: int | None = None, engine
 
 @contextlib.contextmanager
 def _without_pickle() -> Iterator[None]:
-    """Let ``torch.load`` build tensors alone, whoever calls it: loading a pt2 file falls back on pickle otherwise."""
+    """Let ``torch.load`` build only tensors, in any code that calls it: loading a pt2 file falls back on pickle."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     with _LOADING:  # the environment belongs to all threads
         before = os.environ.get(name)

@@ -1,6 +1,6 @@
 """Decides inside Triton's Python backend (``bmrl_decide/1/model.py`` of a repository): which class, and seen or not.
 
-It needs PyTorch alone.
+It needs only PyTorch.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class ServedModel:
         image_size: height and width of the input in pixels.
         embed_dim: width of the embedding.
         thresholds: maximum probabilities below which an image is called unseen.
-        max_batch_size: most images in one request.
+        max_batch_size: maximum number of images per request.
         tensors: how the server calls images, probabilities and embedding.
     """
 

@@ -11,7 +11,7 @@ from bmrl.errors import DTypeError, RangeError
 from bmrl.export.triton.client.blocking import TritonClient
 from bmrl.inference.attribution import Attribution, attributions_from_probabilities
 from bmrl.inference.checks import check_rate
-from bmrl.inference.reading import name_sources, read_batches, read_named
+from bmrl.inference.reading import name_images, read_batches, read_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,7 +42,7 @@ def connect(server: str) -> TritonClient:
 
 
 def attribute_remotely(
-    client: TritonClient, sources: Iterable[Any], *, threshold: float | None = None
+    client: TritonClient, images: Iterable[Any], *, threshold: float | None = None
 ) -> Iterator[Attribution | ImageError | MissingFileError]:
     """Return an iterator over the images in order: of each, its attribution or the error that reading it raised.
 
@@ -50,17 +50,18 @@ def attribute_remotely(
 
     Args:
         client: connected to the server.
-        sources: images, each what :func:`bmrl.images.read_image` takes; or one path.
+        images: each what :func:`bmrl.images.read_image` takes; or one path.
         threshold: images whose maximum probability is below it are called unseen, 0 .. 1; None: the first of the
             served model's.
 
     Raises:
-        RangeError, DTypeError: the threshold is none. DTypeError: ``sources`` is no list of images.
+        RangeError, DTypeError: the threshold is not a number in 0 .. 1.
+        DTypeError: ``images`` is not a list of images.
         ServerError: (of the iterator) the server does not answer, or answers with an error.
     """
     if threshold is not None:
         check_rate("threshold", threshold)
-    return _answers(client, name_sources(sources), threshold)
+    return _answers(client, name_images(images), threshold)
 
 
 def _answers(

@@ -1,1 +1,1 @@
-"""Writers of the export formats; imported by :mod:`bmrl.export.formats` alone."""
+"""Writers of the export formats; imported only by :mod:`bmrl.export.formats`."""

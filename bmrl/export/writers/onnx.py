@@ -30,7 +30,7 @@ OPSET = 20
 """The first with GELU as an operator."""
 
 QUANTIZED = ("Conv", "Gemm", "MatMul")
-PASSED = ("Relu", "MaxPool")  # what stands between two convolutions
+PASSED = ("Relu", "MaxPool")  # what may be between two convolutions
 CALIBRATION_BATCH = 8
 _QUIET = threading.RLock()
 

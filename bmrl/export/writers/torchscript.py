@@ -19,7 +19,7 @@ __all__ = ["write"]
 
 
 def write(job: Job, path: Path) -> None:
-    """Write a trace with standard PyTorch operators alone and the weights that inference needs.
+    """Write a trace with only standard PyTorch operators and the weights that inference needs.
 
     Its weights are parameters, so that a program can move it to another device. Freezing them into constants would
     make it no faster (``benchmarks/results/exports_cpu.md``): the graph's batch norms are folded already.

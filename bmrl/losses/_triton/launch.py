@@ -1,4 +1,4 @@
-"""Launches of the kernels, as an operator. Tensors lie on one CUDA device, or anywhere under Triton's interpreter."""
+"""Launches of the kernels, as an operator. Tensors are on one CUDA device, or anywhere under Triton's interpreter."""
 
 from __future__ import annotations
 

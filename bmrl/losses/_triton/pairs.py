@@ -75,7 +75,7 @@ def pair_weights_kernel(
     u_label = tl.load(labels + first + u, mask=first + u < batch, other=0)[None, None, :]
     v_index = v[:, :, None]
     u_index = (first + u)[None, None, :]
-    # A point u beyond the batch comes after all v there, and nobody reads its gradient: it needs no mask.
+    # A point u beyond the batch comes after all v there, and its gradient is never read: it needs no mask.
     pair = (v_index < batch) & (v_label != u_label)
     pulled = tl.load(related + u_label * num_generators + v_label, mask=pair, other=0) != 0
     # Comparisons such that NaN passes.

@@ -12,7 +12,7 @@ __all__ = ["sobel", "sobel_adjoint", "sobel_of_luma"]
 
 
 def sobel(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sobel magnitude in ``dtype``, by ATen operators alone."""
+    """Sobel magnitude in ``dtype``, by ATen operators only."""
     return sobel_of_luma(luma(unit_range(images))).to(dtype)
 
 

@@ -20,7 +20,7 @@ def _channel_sum(images: Tensor) -> Tensor:
 
 
 def srm(images: Tensor, truncation: float, dtype: torch.dtype) -> Tensor:
-    """Clamped residuals in ``dtype``, by ATen operators alone."""
+    """Clamped residuals in ``dtype``, by ATen operators only."""
     return torch.cat(_residuals(_channel_sum(images)), dim=1).clamp(-truncation, truncation).to(dtype)
 
 

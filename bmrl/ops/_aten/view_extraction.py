@@ -19,7 +19,7 @@ __all__ = ["views", "views_adjoint"]
 def views(
     images: Tensor, patch_size: int, truncation: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The views in ``dtype`` and the index of the richest patch, by ATen operators alone."""
+    """The views in ``dtype`` and the index of the richest patch, by ATen operators only."""
     # In unit range first, so that half-precision results are rounded once, at the end.
     scaled = unit_range(images)
     gray = luma(scaled)

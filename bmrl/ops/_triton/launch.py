@@ -1,4 +1,4 @@
-"""Grids and arguments of the kernels. Tensors lie on one CUDA device, or anywhere under Triton's interpreter."""
+"""Grids and arguments of the kernels. Tensors are on one CUDA device, or anywhere under Triton's interpreter."""
 
 from __future__ import annotations
 

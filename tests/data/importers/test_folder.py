@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError
@@ -33,6 +34,13 @@ def save_map(path: Path, size: tuple[int, int] = (8, 6), level: int = 18) -> Non
 
 def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def check_warnings(report, *facts):
+    """Check that there are as many warnings as patterns, and that each says what its pattern asks for."""
+    assert len(report.warnings) == len(facts), report.warnings
+    for warning, fact in zip(report.warnings, facts, strict=True):
+        assert re.search(fact, warning), warning
 
 
 @pytest.fixture
@@ -153,7 +161,7 @@ def test_unreadable_images_and_maps_are_listed(source, tmp_path, caplog):
     (source / "StyleGAN2" / "broken.png").symlink_to(tmp_path / "nowhere.png")
     save_map(source / "parsing" / "real_faces" / "00.png", level=19)
     save_map(source / "parsing" / "real_faces" / "01.png", size=(6, 8))
-    save(source / "real_faces" / "02.jpg", 77)  # beside 02.png
+    save(source / "real_faces" / "02.jpg", 77)  # next to 02.png
     save_map(source / "parsing" / "real_faces" / "02.png")
     report = import_faces(source, tmp_path / "out")
     assert report.skipped == [
@@ -184,10 +192,10 @@ def test_names_that_a_manifest_can_not_hold_are_listed(source, tmp_path):
 def test_warns_of_empty_splits(tmp_path, caplog):
     save(tmp_path / "source" / "DDPM" / "a.png", 0)
     report = import_faces(tmp_path / "source", tmp_path / "out")
-    assert report.warnings == ["DDPM: no images in test (too few groups)"]
-    assert caplog.messages == [f"{tmp_path / 'out'}: DDPM: no images in test (too few groups)"]
+    check_warnings(report, "^DDPM: no images in test")
+    assert caplog.messages == [f"{tmp_path / 'out'}: {report.warnings[0]}"]
     report = import_faces(tmp_path / "source", tmp_path / "other", unseen=["DDPM"])
-    assert report.warnings == ["no generator is seen, so there is nothing to train on"]
+    check_warnings(report, "no generator is seen")
 
 
 def test_links_instead_of_copies(source, tmp_path):
@@ -307,11 +315,7 @@ def test_frames_of_a_video_are_one_group(tmp_path):
     assert {row.group for row in manifest.rows} == {f"{what}{i}" for what in ("vid", "person ") for i in range(10)}
     for row in manifest.rows:
         assert row.group == row.path.split("/")[-2]
-    assert report.warnings == [
-        f"{name}: images in 10 sub-folders such as {first} taken as frames of one video each; a group pattern in "
-        "families groups otherwise"
-        for name, first in (("real", "frames/person 0"), ("simswap", "vid0"))
-    ]
+    check_warnings(report, "^real: .* 10 .*frames/person 0 .*group pattern", "^simswap: .* 10 .*vid0 .*group pattern")
     families = tmp_path / "families.yaml"
     families.write_text("simswap: {manipulation: FS, architecture: GAN, group: '[0-9]+$'}")
     report = import_faces(source, tmp_path / "other", families=families)
@@ -345,20 +349,14 @@ def test_numbers_in_few_large_folders_are_asked_about(tmp_path):
     report = import_faces(tmp_path / "source", tmp_path / "out")
     manifest = Manifest.read(report.manifest)
     assert {row.group for row in manifest.rows} == {"0", "1", "2", "3"}
-    assert report.warnings == [
-        "DDPM: images of one number in several sub-folders, such as 0 in first and second, taken as made of one "
-        "picture; if the sub-folders are videos, families needs the group pattern '^(.+)/'"
-    ]
+    check_warnings(report, r"^DDPM: .* 0 in first and second, .*group pattern '\^\(\.\+\)/'$")
 
 
 def test_names_that_look_like_series_are_asked_about(tmp_path):
     for name in ("anna_1", "anna_2", "bob_1", "bob_2", "eve_1"):
         save(tmp_path / "source" / "DDPM" / f"{name}.png", len(name) * 7 + ord(name[0]) + int(name[-1]))
     report = import_faces(tmp_path / "source", tmp_path / "out")
-    assert report.warnings[0] == (
-        "DDPM: names such as anna_1 and anna_2 are separate groups; if they show one person or video, families "
-        "needs a group pattern"
-    )
+    assert re.search("^DDPM: .*anna_1 and anna_2 .*separate groups.*group pattern", report.warnings[0])
 
 
 def test_photographs_in_a_generators_folder_are_photographs(tmp_path):
@@ -373,11 +371,12 @@ def test_photographs_in_a_generators_folder_are_photographs(tmp_path):
     manifest = Manifest.read(report.manifest)
     for row in manifest.rows:
         assert row.generator == ("MidJourney" if "/fake/" in row.path else "real")
-    assert report.warnings == [
-        "DDPM/train/nature: 10 images taken as photographs, class 'real', not as DDPM",
-        "MidJourney/real: 10 images taken as photographs, class 'real', not as MidJourney",
-        "DDPM: no images in its folder",
-    ]
+    check_warnings(
+        report,
+        "^DDPM/train/nature: 10 images .*class 'real', not as DDPM$",
+        "^MidJourney/real: 10 images .*class 'real', not as MidJourney$",
+        "^DDPM: no images",
+    )
     save(source / "FFHQ" / "1_fake" / "a.png", 1)
     with pytest.raises(DataError, match=r"FFHQ/1_fake: expected photographs, as FFHQ says, got a folder of fakes$"):
         import_faces(source, tmp_path / "other", families=families)
@@ -393,7 +392,7 @@ def test_splits_are_no_generators(tmp_path):
     manifest = Manifest.read(report.manifest)
     assert {row.generator for row in manifest.rows} == {"DDPM", "real"}
     assert len(manifest.rows) == 24
-    assert report.warnings[0] == "the splits of the source (test, train, val) were not kept: new ones were drawn"
+    assert re.search(r"splits .*\(test, train, val\) were not kept", report.warnings[0])
     save(source / "simswap" / "a.png", 1)
     message = r"source: expected a folder per generator, got test, a split, next to simswap$"
     with pytest.raises(DataError, match=message):
@@ -422,17 +421,16 @@ def test_folders_of_systems_are_passed_over_and_links_followed(source, tmp_path)
         ("StyleGAN2/pipe.png", "expected a file, got a named pipe"),
         ("StyleGAN2/loop", f"expected each folder once, got a link to {source}"),
     ]
-    assert report.warnings == ["StyleGAN2: left out pictures in formats that can't be read (1 .heic)"]
+    check_warnings(report, r"^StyleGAN2: .*\(1 \.heic\)$")
 
 
 def test_the_same_bytes_under_two_generators_are_warned_of(source, tmp_path, caplog):
     save(source / "StyleGAN2" / "copy.png", 3)  # as real_faces/03.png
     report = import_faces(source, tmp_path / "out")
     assert report.mislabeled == [["StyleGAN2/copy.png", "real_faces/03.png"]]
-    assert report.warnings == [
-        "1 pictures lie under several generators, such as StyleGAN2/copy.png and real_faces/03.png: all but one label "
-        "of each must be wrong; see mislabeled in import_report.json"
-    ]
+    check_warnings(
+        report, ".* 1, such as StyleGAN2/copy.png and real_faces/03.png; .*mislabeled in import_report.json$"
+    )
     assert caplog.messages == [f"{tmp_path / 'out'}: {report.warnings[0]}"]
 
 
@@ -441,10 +439,7 @@ def test_names_that_are_nearly_the_same_are_warned_of(tmp_path):
         for shot in range(9):
             save(tmp_path / "source" / name / f"{shot}.png", 10 * index + shot)
     report = import_faces(tmp_path / "source", tmp_path / "out")
-    assert report.warnings == [
-        f"{names}: names that are nearly the same, taken as 2 classes; the key generator in families makes them one"
-        for names in ("DDPM, ddpm", "SD-2.1, sd_21")
-    ]
+    check_warnings(report, "^DDPM, ddpm: .* 2 classes", "^SD-2.1, sd_21: .* 2 classes")
     families = tmp_path / "families.yaml"
     families.write_text("ddpm: {generator: DDPM}\nsd_21: {generator: SD-2.1}\n")
     report = import_faces(tmp_path / "source", tmp_path / "other", families=families)
@@ -506,7 +501,7 @@ import_faces(sys.argv[1], sys.argv[2])
 
 
 def test_two_imports_at_once_are_refused(source, tmp_path):
-    with claimed(tmp_path / "out"), pytest.raises(FolderInUseError, match="out: expected a folder that nobody else"):
+    with claimed(tmp_path / "out"), pytest.raises(FolderInUseError, match="out: expected a folder that no other"):
         import_faces(source, tmp_path / "out")
     import_faces(source, tmp_path / "out")
 

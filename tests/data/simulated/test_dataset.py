@@ -206,7 +206,7 @@ simulate(sys.argv[1], seed=1, images_per_generator=3, image_size=64)
 
 
 def test_two_at_once_are_refused(tmp_path):
-    with claimed(tmp_path), pytest.raises(FolderInUseError, match="expected a folder that nobody else writes into"):
+    with claimed(tmp_path), pytest.raises(FolderInUseError, match="folder that no other process writes into"):
         simulate(tmp_path, images_per_generator=3, image_size=SIZE)
 
 

@@ -18,7 +18,7 @@ def face():
 
 
 def strongest_frequencies(image):
-    """The frequencies (vertical, horizontal), in cycles a pixel, of the strongest peaks of the first color."""
+    """The frequencies (vertical, horizontal), in cycles per pixel, of the strongest peaks of the first color."""
     plane = image[..., 0].astype(np.float64)
     power = np.abs(np.fft.fft2(plane - plane.mean())) ** 2
     rows, columns = np.nonzero(power > 0.5 * power.max())
@@ -74,7 +74,7 @@ def test_codebook_draws_each_square_from_few_slopes(face):
 
 
 def band_power(image, low, high):
-    """Power of an image's brightness between two radial frequencies (cycles a pixel)."""
+    """Power of an image's brightness between two radial frequencies (cycles per pixel)."""
     plane = image.mean(2).astype(np.float64)
     radius = np.hypot(np.fft.fftfreq(96)[:, None], np.fft.fftfreq(96)[None])
     return (np.abs(np.fft.fft2(plane)) ** 2)[(radius > low) & (radius < high)].mean()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Claim(NamedTuple):
-    """A piece of a page, which must stand there word for word."""
+    """A piece of a page, which must be there word for word."""
 
     page: str
     text: str

@@ -64,7 +64,7 @@ def onnx_file(value=None, key="artifact.json"):
     node = onnx.helper.make_node("Identity", ["images"], ["answer"])
     model = onnx.helper.make_model(onnx.helper.make_graph([node], "graph", [images], [answer]))
     if value is not None:
-        onnx.helper.set_model_props(model, {"author": "somebody", key: value})
+        onnx.helper.set_model_props(model, {"author": "someone", key: value})
     return model.SerializeToString()
 
 

@@ -426,7 +426,7 @@ def become_healthy(process, addresses):
 
 
 class Unsure(nn.Module):
-    """Stands for a model that answers with something else than probabilities."""
+    """Stands for a model that answers with something other than probabilities."""
 
     def forward(self, images):
         share = images.float().mean((1, 2, 3)) + 0.7

@@ -75,7 +75,7 @@ def test_what_is_wrong_is_said_at_the_call_and_before_the_server_is_asked():
             attribute_remotely(None, [], threshold=threshold)
     with pytest.raises(DTypeError, match="threshold: expected a number"):
         attribute_remotely(None, [], threshold="0.5")
-    with pytest.raises(DTypeError, match="sources: expected a list of images or one path"):
+    with pytest.raises(DTypeError, match="images: expected a list of images or one path"):
         attribute_remotely(None, b"bytes")
     for server in (None, 3, b"h:1"):
         with pytest.raises(DTypeError, match="server: expected text"):

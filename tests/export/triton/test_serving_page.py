@@ -1,4 +1,4 @@
-"""The page docs/serving.md: its commands, run one after the other as they stand there, and its Python."""
+"""The page docs/serving.md: its commands, run one after the other as they are there, and its Python."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class AnsweredTensor(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What an answer holds, whichever way it came."""
+    """What an answer holds, over either protocol."""
 
     model: str
     version: str
@@ -85,7 +85,7 @@ def answer_from_body(body: bytes, header_length: str | None) -> Answer:
             raise ValueError(f"{len(body) - start} bytes that belong to no output")
         return Answer(header["model_name"], header["model_version"], header.get("id", ""), tuple(tensors))
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"JSON that is no answer ({type(error).__name__}: {error})") from error
+        raise ValueError(f"JSON that is not an answer ({type(error).__name__}: {error})") from error
 
 
 def check_answer(url: str, answer: Answer, request: Request, *, shared: bool) -> list[npt.NDArray[Any]]:
@@ -125,7 +125,7 @@ def check_values(url: str, data: bytes, output: Output) -> npt.NDArray[Any]:
     """Return the values of an output.
 
     Raises:
-        ServerError: a truth value is neither.
+        ServerError: a boolean is neither 0 nor 1.
     """
     if output.dtype is np.bool_ and max(data) > 1:
         raise ServerError(f"{url}: expected {output.name} BOOL of 0 and 1, got {max(data)}")

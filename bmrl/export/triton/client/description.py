@@ -29,7 +29,7 @@ def read_description(url: str, name: str, answer: Any) -> ServedModel:
         answer: to ``get_model_config``: tritonclient's message by gRPC, JSON by HTTP.
 
     Raises:
-        ServerError: it is no description of a model that :func:`bmrl.export.write_triton_repository` wrote.
+        ServerError: it is not a description of a model that :func:`bmrl.export.write_triton_repository` wrote.
     """
     config = _message(url, answer)
     if config.name != name:
@@ -52,7 +52,7 @@ def _message(url: str, answer: Any) -> Any:
     messages = import_tritonclient("grpc.model_config_pb2")
     try:
         return json_format.ParseDict(answer, messages.ModelConfig(), ignore_unknown_fields=True)
-    except Exception as error:  # protobuf raises many kinds at JSON that is no configuration
+    except Exception as error:  # protobuf raises many kinds at JSON that is not a configuration
         raise ServerError(f"{url}: expected a model configuration, got {shown(error)}") from error
 
 

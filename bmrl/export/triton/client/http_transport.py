@@ -56,7 +56,7 @@ class HTTPClient:
         await self._ask("POST", f"v2/systemsharedmemory/region/{quote(name)}/register", region)
 
     async def unregister_system_shared_memory(self, name: str) -> None:
-        """Have the server let go of a region."""
+        """Have the server release a region."""
         await self._ask("POST", f"v2/systemsharedmemory/region/{quote(name)}/unregister")
 
     async def close(self) -> None:

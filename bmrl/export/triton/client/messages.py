@@ -1,4 +1,4 @@
-"""What clients send and what they read out of an answer, by whichever protocol."""
+"""What clients send and what they read out of an answer, over either protocol."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ T = TypeVar("T")
 ADDRESS = re.compile(r"(\[[\da-fA-F:.]+\]|[^][:/?#@\s]+):(?P<port>\d{1,5})", re.ASCII)
 LONGEST_WAIT = 10**7  # seconds, some months; clocks overflow at more
 ALIGNMENT = 64  # bytes, of the tensors in a region of shared memory
-CLOSING_TIME = 2.0  # seconds that a server gets to let go of a client's regions
+CLOSING_TIME = 2.0  # seconds that a server gets to release a client's regions
 MAX_DOUBLINGS = 16  # of the pause between tries
 LOST_REGION = "Unable to find shared memory region"  # what a server says of one that it does not know
 
@@ -193,7 +193,7 @@ class Session:
                 answered what was in flight, is trusted.
 
         Raises:
-            ServerError: it has come to serve another, so that nobody knows which one has answered.
+            ServerError: it now serves another model, so that it is unknown which one has answered.
         """
         try:
             described = await self._described(deadline)

@@ -28,7 +28,7 @@ PAUSE = 0.01  # seconds
 
 
 class Region:
-    """A new region of ``size`` bytes that only this user's processes can open, under a name that nobody can guess.
+    """A new region of ``size`` bytes that only this user's processes can open, under an unguessable name.
 
     Raises:
         ServerError: there is not that much shared memory.
@@ -52,7 +52,7 @@ class Region:
     def write(self, array: npt.NDArray[Any], size: int) -> None:
         """Copy an array to the start of the region, and fill the rest of ``size`` bytes with ones.
 
-        So an output that the server did not write is NaN, -1 or no truth value, and not one of an earlier answer.
+        So an output that the server did not write is NaN, -1 or an invalid boolean, and not that of an earlier answer.
         """
         rest = np.full(size - array.nbytes, 0xFF, np.uint8)
         self._api.set_shared_memory_region(self._handle, [np.ascontiguousarray(array), rest])
@@ -63,8 +63,8 @@ class Region:
         return contents.tobytes()
 
     def remove(self) -> None:
-        """Remove the region from this machine; a server that still has it open does not mind."""
-        with contextlib.suppress(FileNotFoundError):  # somebody has cleaned up
+        """Remove the region from this machine; a server that still has it open is not affected."""
+        with contextlib.suppress(FileNotFoundError):  # another process has cleaned up
             self._api.destroy_shared_memory_region(self._handle)
 
     def _allocate(self) -> None:
@@ -131,7 +131,7 @@ class SharedRegions:
             self._retire(region)
 
     async def close(self, deadline: Deadline) -> None:
-        """Remove all regions, and have the server let go of them unless it is gone or uses them until ``deadline``."""
+        """Remove all regions, and have the server release them unless it is gone or uses them until ``deadline``."""
         self._closed = True
         self.retire_free()
         while await self._unregister_retired(deadline) and deadline.left() > PAUSE:
@@ -148,7 +148,7 @@ class SharedRegions:
         region.remove()
 
     async def _unregister_retired(self, deadline: Deadline) -> bool:
-        """Return whether it is worth while to call again, because the server still uses a region."""
+        """Return whether it is worthwhile to call again, because the server still uses a region."""
         in_use = False
         for _ in range(len(self._retired)):
             try:

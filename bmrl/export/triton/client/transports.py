@@ -80,7 +80,7 @@ class BlockingGRPCConnection(Connection):
 
 
 class _AsyncConnection(Connection):
-    """Belongs to the event loop of its first call, because that is where tritonclient wants to be opened."""
+    """Belongs to the event loop of its first call, because that is where tritonclient must be opened."""
 
     _client: Any = None
 
@@ -126,7 +126,7 @@ class AsyncGRPCConnection(_AsyncConnection):
     async def call(self, method: str, *arguments: Any, timeout: float, **options: Any) -> Any:
         """See :meth:`Connection.call`."""
         client = self._opened()
-        async with asyncio.timeout(timeout + 1):  # gRPC's own comes first, unless somebody else's fork has stopped it
+        async with asyncio.timeout(timeout + 1):  # gRPC's own comes first, unless a fork has stopped it
             return await getattr(client, method)(*arguments, client_timeout=timeout, **options)
 
 
@@ -212,8 +212,8 @@ def _channel_arguments(url: str, backoff: float) -> list[tuple[str, int]]:
     """Return gRPC's settings of a connection that the calls of one client share.
 
     By default a channel that could not connect fails every call of the next second without trying, so that no retry
-    within that second is one; and channels to the same address share this state. A message that is compressed, which
-    nobody asked for, would be unpacked before its size is known; and a proxy, where the environment names one, would
+    within that second is one; and channels to the same address share this state. A compressed message, which
+    was never requested, would be unpacked before its size is known; and a proxy, where the environment names one, would
     be asked for this machine too.
     """
     pause = round(1000 * max(backoff, MIN_RECONNECT_BACKOFF))

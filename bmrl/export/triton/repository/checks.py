@@ -71,7 +71,7 @@ def check_model(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     else:
         same("default_model_filename", artifact.name, config.default_model_filename)
     size, width, classes = description["image_size"], description["embed_dim"], len(description["generators"])
-    tensors = [(entry.name, _type_name(config, entry), list(entry.dims)) for entry in (*config.input, *config.output)]
+    tensors = [(entry.name, _type_name(entry), list(entry.dims)) for entry in (*config.input, *config.output)]
     kinds = ("TYPE_UINT8", "TYPE_FP32", "TYPE_FP32")
     dims = ([3, size, size], [classes], [width])
     same("input and output", list(zip(wanted.tensors, kinds, dims, strict=True)), tensors)
@@ -121,7 +121,7 @@ def _backend_of(config: Any) -> str:
     raise RepositoryError(f"{config.name}: expected a backend of {known}, got {got}")
 
 
-def _type_name(config: Any, tensor: Any) -> str:
+def _type_name(tensor: Any) -> str:
     return str(tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[tensor.data_type].name)
 
 

@@ -101,7 +101,7 @@ def decoding_limits(folder: Path) -> dict[str, int]:
     """Return ``max_pixels`` and ``max_bytes`` of a repository's ensemble.
 
     Raises:
-        RepositoryError: one is no integer from 1 to 2³¹ - 1, or there is no ensemble.
+        RepositoryError: one is not an integer from 1 to 2³¹ - 1, or there is no ensemble.
     """
     parameters, limits = read_config(folder, DECODE_NAME).parameters, {}
     for name in ("max_pixels", "max_bytes"):

@@ -9,7 +9,7 @@ folder/bmrl/1/artifact.json        its hash, contract, source and verification
 folder/bmrl/1/model.py             runs the graph; needs PyTorch, not bmrl
 folder/bmrl/1/artifact_runtime.py  loads it, once its hash has been compared
 
-Triton's other backends need the first four files alone.
+Triton's other backends need only the first four files.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def write_triton_repository(
         version: 1 or more. A server takes the highest; other versions of the same classes and options are kept.
         images: see :func:`~bmrl.export.export_model`; None for an exported file, which is verified already.
         calibration: see :func:`~bmrl.export.export_model`; None for an exported file.
-        max_batch_size: most images in one request and in one run of the graph, up to 64; None takes 64, or what the
-            backend can.
+        max_batch_size: maximum number of images per request and per run of the graph, up to 64; None takes 64, or
+            what the backend can.
         preferred_batch_sizes: batches that the server runs at once, without waiting for more images.
         max_queue_delay: seconds, up to 10, that a request may wait for others to fill a batch.
         num_threads: CPU threads per run; None leaves the backend's choice.
@@ -158,7 +158,7 @@ def write_triton_repository(
             other_versions(folder, version, config)
 
     def finish(temporary: Path) -> None:
-        check_replaceable(folder)  # somebody may have put something there meanwhile
+        check_replaceable(folder)  # another process may have put something there meanwhile
         for other in other_versions(folder, version, config):
             shutil.copytree(other, temporary / MODEL_NAME / other.name)
         check_model(temporary)
@@ -186,7 +186,7 @@ class _Source(NamedTuple):
     name: str
     """Of the file in the repository."""
     description: dict[str, Any]
-    """What is known of it before it is written."""
+    """What is known about it before it is written."""
     put: Callable[[Path], None]
     """Writes the file and its ``artifact.json``."""
 

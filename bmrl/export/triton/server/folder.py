@@ -1,4 +1,4 @@
-"""The folder of a running server: in a safe place, locked while it is used, and removed in the end."""
+"""The folder of a running server: in a safe place, locked while it is used, and removed at the end."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _remove(folder: Path) -> None:
     with contextlib.suppress(OSError):
         for name in (folder / LEFTOVERS).read_text().splitlines():
             if name.startswith("python_env_") and "/" not in name:
-                with contextlib.suppress(OSError):  # somebody put something into it
+                with contextlib.suppress(OSError):  # another process put something into it
                     (PYTHON_ENVIRONMENTS / name).rmdir()
     for leftover in SHARED_MEMORY.glob(f"{folder.name}*"):
         if leftover != folder and not stat.S_ISDIR(leftover.lstat().st_mode):

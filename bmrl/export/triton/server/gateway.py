@@ -1,4 +1,4 @@
-"""What stands before the server's ports: passes on what a model can be asked, and refuses what would harm the server.
+"""The gateway before the server's ports: passes on what a model can be asked, and refuses what would harm the server.
 
 Triton 2.51.0 allocates as much memory as a request names: a JSON tensor of 95 bytes ends it, and a compressed message
 of a few hundred kilobytes becomes hundreds of megabytes that it keeps. It has no option against either. So it listens
@@ -7,7 +7,7 @@ the folder of the sockets::
 
     python -I gateway.py '{"host": "127.0.0.1", "ports": {...}, "max_bytes": 1000000, ...}'
 
-Its standard input is a pipe that nobody writes to. When that ends, the program that started the server is dead: the
+Its standard input is a pipe that is never written to. When that ends, the program that started the server is dead: the
 gateway then ends the server, and removes the folder.
 """
 
@@ -220,10 +220,10 @@ async def open_http(name: str, options: dict[str, Any]) -> web.AppRunner:
 
 
 def bytes_without_tensors(message: bytes) -> int:
-    """Return how many bytes of a ``ModelInferRequest`` are something else than ``raw_input_contents``.
+    """Return how many bytes of a ``ModelInferRequest`` are something other than ``raw_input_contents``.
 
     Raises:
-        ValueError: it is no message of protobuf.
+        ValueError: it is not a message of protobuf.
     """
     place, raw = 0, 0
     while place < len(message):

@@ -14,7 +14,7 @@ ANY = "0.0.0.0"
 
 
 def check_host(host: str) -> None:
-    """Check that ``host`` is an IPv4 address, for that is all that the server binds everywhere alike.
+    """Check that ``host`` is an IPv4 address, for that is the only kind that all of the server's listeners bind.
 
     Raises:
         RangeError: it is something else, such as a name.
@@ -39,7 +39,7 @@ def choose_ports(wanted: dict[str, int | None], host: str) -> dict[str, int]:
     """Return a free port of ``host`` for each name: the wanted one, or any where None is wanted.
 
     Raises:
-        ServerError: a wanted port is in use, asked for twice or out of range, or ``host`` is no address of this
+        ServerError: a wanted port is in use, asked for twice or out of range, or ``host`` is not an address of this
             machine; the message names the port.
     """
     sockets: list[socket.socket] = []

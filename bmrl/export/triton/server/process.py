@@ -1,4 +1,4 @@
-"""The ``tritonserver`` process: start, log, lost children, and a certain end."""
+"""The ``tritonserver`` process: start, log, lost child processes, and a reliable end."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ServerProcess:
     """A running ``tritonserver`` behind a gateway, in their own scratch folder. What they write is logged as INFO.
 
     The server runs in its folder and knows nothing but paths relative to it: the shell that starts the processes of
-    its models takes spaces and quotes in them for its own.
+    its models would interpret spaces and quotes in them.
 
     Args:
         repository: the model repository; served are its folders with a ``config.pbtxt``, and nothing else in it.
@@ -160,8 +160,8 @@ class ServerProcess:
     def check_children(self) -> None:
         """Raise ServerError if a model's process has been killed since :meth:`forget_children`.
 
-        The server never notices, and stays "ready": it does not bury a process that it has not ended itself, which
-        therefore stays a zombie. One that it has ended is a zombie for a moment only; hence the second look.
+        The server never notices, and stays "ready": it does not reap a process that it has not ended itself, which
+        therefore stays a zombie. One that it has ended is a zombie only for a moment, so this looks twice.
         """
         if self._lost() - self._known_lost:
             time.sleep(0.1)
@@ -224,7 +224,7 @@ class ServerProcess:
                     logger.info("tritonserver: %s", self._log[-1])
 
     def _lost(self) -> set[str]:
-        """Return the ids of child processes that have ended and were not buried."""
+        """Return the ids of child processes that have ended and were not reaped."""
         lost = set()
         for listing in Path(f"/proc/{self.pid}/task").glob("*/children"):
             with contextlib.suppress(OSError):  # the thread or the child is just gone

@@ -117,7 +117,7 @@ class Probe:
         folder: a repository written by :func:`bmrl.export.write_triton_repository`.
 
     Raises:
-        RepositoryError, MissingFileError: ``folder`` is no such repository, or one that is not whole.
+        RepositoryError, MissingFileError: ``folder`` is not such a repository, or one that is not whole.
     """
 
     def __init__(self, folder: Path) -> None:

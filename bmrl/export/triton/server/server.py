@@ -41,18 +41,18 @@ class TritonServer:
 
     Args:
         folder: a repository written by :func:`bmrl.export.write_triton_repository`.
-        host: IPv4 address to listen on. Whoever reaches it can use the model and read its metrics: the server knows
-            neither passwords nor encryption. ``"0.0.0.0"`` is every interface of the machine.
+        host: IPv4 address to listen on. Anyone who can reach it can use the model and read its metrics: the server
+            has neither passwords nor encryption. ``"0.0.0.0"`` is every interface of the machine.
         http_port: port for HTTP; None takes any free one, here and below.
         grpc_port: port for gRPC.
         metrics_port: port for Prometheus metrics.
         num_threads: CPU threads for each run of a model, passed on as the environment variables ``BMRL_NUM_THREADS``,
             ``OMP_NUM_THREADS`` and ``MKL_NUM_THREADS``; None leaves it to the repository.
         log_level: what the server writes: ``"error"``, ``"warning"``, ``"info"`` or ``"verbose"``.
-        model_control: ``"none"`` serves the models that the repository holds at the start. With ``"explicit"`` whoever
-            reaches a port can also unload them, load them again from the repository, and load them **with their
-            own files, which means: run code as this user**. So it is for a loopback address alone.
-        shared_memory: whether programs on this machine may pass tensors through system shared memory. Whoever does can
+        model_control: ``"none"`` serves the models that the repository holds at the start. With ``"explicit"`` anyone
+            who reaches a port can also unload them, load them again from the repository, and load them **with their
+            own files, which means: run code as this user**. So it is only for a loopback address.
+        shared_memory: whether programs on this machine may pass tensors through system shared memory. One that does can
             end the server, by cutting a region short that it reads.
         startup_timeout: seconds until the server must have answered right. Every few of them a message on the logger
             ``bmrl.export.triton.server.server`` says what it waits for.
@@ -63,12 +63,12 @@ class TritonServer:
     ensemble) plus 8 MiB, more than 8 MiB of JSON, streams, and Triton's interfaces for its log and traces.
 
     Raises:
-        RangeError: ``host`` is no IPv4 address, or not a loopback address though ``model_control`` is ``"explicit"``;
-            a number is not positive, or a choice is unknown.
+        RangeError: ``host`` is not an IPv4 address, or not a loopback address though ``model_control`` is
+            ``"explicit"``; a number is not positive, or a choice is unknown.
         DTypeError: an argument is of another type.
         ServerError: (on entering) the wheel with the server is missing, a port is in use, or the server does not
             become ready. The message gives the reason; the end of the server's log is attached as a note.
-        RepositoryError: (on entering) ``folder`` is no such repository.
+        RepositoryError: (on entering) ``folder`` is not such a repository.
         MissingExtraError: (on entering) tritonclient is not installed.
     """
 
@@ -97,8 +97,8 @@ class TritonServer:
         check_choice("model_control", model_control, MODEL_CONTROLS)
         if model_control == "explicit" and not is_loopback(host):
             raise RangeError(
-                f"host: expected a loopback address such as {LOOPBACK} with model control 'explicit', because whoever "
-                f"may load models may run code, got {host}"
+                f"host: expected a loopback address such as {LOOPBACK} with model control 'explicit', because "
+                f"anyone who may load models may run code, got {host}"
             )
         check_switch("shared_memory", shared_memory)
         check_duration("startup_timeout", startup_timeout)
@@ -127,9 +127,9 @@ class TritonServer:
             raise ServerError(f"{self.folder}: expected a server that is stopped, got one that runs")
         self._stopping = False
         if not is_loopback(self._host):
-            logger.warning("tritonserver: whoever reaches %s can ask its models, without a password", self._host)
+            logger.warning("tritonserver: anyone who can reach %s can ask its models, without a password", self._host)
         if self.model_control == "explicit":
-            logger.warning("tritonserver: whoever reaches %s may load models, and so run code", self._host)
+            logger.warning("tritonserver: anyone who can reach %s may load models, and so run code", self._host)
         self._launch(self._wanted_ports)
 
     def restart(self) -> None:
@@ -169,7 +169,7 @@ class TritonServer:
     def terminate(self) -> None:
         """Ask the server to stop, and return at once; safe in a signal handler, also while the server is launched.
 
-        Ends :meth:`supervise`, in whichever thread it runs.
+        Ends :meth:`supervise` too, in any thread.
         """
         self._stopping = True
         process = self._process  # another thread may be taking it away
@@ -196,7 +196,7 @@ class TritonServer:
         """Ask for a real inference and compare the answer as on entering.
 
         An error or a wrong answer counts when a second inference confirms it, for which the repository is read again:
-        chance may spoil one, and somebody may have replaced the repository and loaded the new model.
+        one may fail by chance, and another process may have replaced the repository and loaded the new model.
 
         Args:
             timeout: seconds to wait for each answer.
@@ -221,8 +221,8 @@ class TritonServer:
         The model is *dead*, and restored, when the server's process or a model's process has ended, or when a real
         inference is answered with an error or wrongly, twice in a row (see :meth:`check_answer`). It is *busy*, and
         left alone, when the inference is not answered in time or refused by a full queue while other requests are
-        answered: by the ensemble, if that is what did not answer. Only if nobody is answered for ``patience`` seconds
-        does it count as hung, and is restored.
+        answered: by the ensemble, if that is what did not answer. Only if no request is answered for ``patience``
+        seconds does it count as hung, and is restored.
 
         With model control ``"explicit"`` all models are unloaded and loaded; otherwise, or if that does not help, the
         server is killed and started again on the same ports. Each step is logged with its reason.
@@ -230,8 +230,8 @@ class TritonServer:
         Args:
             probe_interval: seconds between two inferences.
             patience: seconds to wait for one; more than any run of the model takes.
-            max_restores: most attempts in a row, without a healthy minute in between. Each waits twice as long as the
-                one before; the first does not wait.
+            max_restores: maximum number of attempts in a row, without a healthy minute in between. Each waits
+                twice as long as the one before; the first does not wait.
 
         Raises:
             RangeError: a number is not positive.
@@ -340,7 +340,7 @@ def serve(server: TritonServer, *, probe_interval: float = 2.0) -> None:
             print(f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}", flush=True)
             server.supervise(probe_interval=probe_interval)
     except ServerError:
-        if not stopping:  # a server that ends because it was told to is no error
+        if not stopping:  # a server that ends because it was told to is not an error
             raise
     finally:
         if server.stop():

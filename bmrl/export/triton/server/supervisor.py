@@ -27,7 +27,7 @@ def check_duration(name: str, seconds: float) -> None:
     """Check for a number of seconds above zero that a clock can wait for.
 
     Raises:
-        DTypeError: it is no number.
+        DTypeError: it is not a number.
         RangeError: it is zero, negative, NaN or more than a year.
     """
     check_positive(name, seconds)
@@ -40,7 +40,7 @@ class Supervised(Protocol):
 
     @property
     def model_control(self) -> str:
-        """Whether the models can be loaded anew: ``"none"`` or ``"explicit"``."""
+        """Whether the models can be reloaded: ``"none"`` or ``"explicit"``."""
 
     @property
     def stopping(self) -> bool:
@@ -110,13 +110,13 @@ class Supervisor:
                     logger.warning("%s; busy with other requests", error)
                 self._busy = True
             if time.monotonic() - self._answered > self._patience:
-                raise ServerError(f"{error}, and nobody else is answered") from error
+                raise ServerError(f"{error}, and no other request is answered") from error
 
     def _count(self) -> dict[str, int]:
         """Return how many requests each model has answered; none if the server does not say."""
         counts = {}
         for model in (MODEL_NAME, ENSEMBLE_NAME):
-            with contextlib.suppress(ServerError):  # it may be about to end, which check_alive tells with the reason
+            with contextlib.suppress(ServerError):  # it may be about to end, which check_alive reports with the reason
                 counts[model] = count_answers(self._server.grpc_url, min(self._patience, COUNTING), model)
         return counts
 

@@ -78,7 +78,7 @@ def server_environment() -> dict[str, str]:
     """Return the environment in which the backend's stub runs this interpreter with this environment's packages.
 
     The stub is linked against libpython, and takes its packages from the first ``python3`` on PATH; it ignores
-    PYTHONPATH. It is started by programs of the system: without them the server would wait for it in vain.
+    PYTHONPATH. It is started by programs of the system: without them the server would wait for it forever.
 
     Raises:
         ServerError: one of those is not there.

@@ -93,9 +93,9 @@ def test_the_time_is_for_all_requests_of_a_call(ask, obedient_server):
 
 @pytest.mark.parametrize("constant", ["MODEL_NAME", "ENSEMBLE_NAME"])
 def test_a_model_that_is_not_served_is_refused(ask, obedient_server, monkeypatch, constant):
-    monkeypatch.setattr(f"bmrl.export.triton.client.session.{constant}", "nobody")
+    monkeypatch.setattr(f"bmrl.export.triton.client.session.{constant}", "missing")
     called = {"MODEL_NAME": "get_model_config", "ENSEMBLE_NAME": "attribute"}[constant]
-    with pytest.raises(RequestRefusedError, match=f"to {called}, got .*unknown model: 'nobody' is not found"):
+    with pytest.raises(RequestRefusedError, match=f"to {called}, got .*unknown model: 'missing' is not found"):
         ask(obedient_server, "attribute", [WORDS])
 
 
@@ -166,7 +166,7 @@ def polite(connection):
 
 
 def absent(connection):
-    raise AssertionError("nobody listens")
+    raise AssertionError("no listener")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def absent(connection):
         (polite, ServerUnavailableError, ServerError),
     ],
 )
-def test_whoever_does_not_answer_is_an_error_of_one_line(ask, images, strange_server, behavior, grpc, http):
+def test_what_does_not_answer_is_an_error_of_one_line(ask, images, strange_server, behavior, grpc, http):
     with strange_server(behavior) as (url, connections):
         if behavior is absent:
             with socket.create_server(("127.0.0.1", 0)) as gone:
@@ -215,7 +215,9 @@ def test_tries_come_ever_more_slowly(ask, strange_server):
         with pytest.raises(ServerUnavailableError):
             ask(url, "labels", retries=3, backoff=0.1)
         assert time.monotonic() - start >= 0.7
-    if ask.protocol == "grpc":  # which connects by itself, whatever the tries, and by default less often than they come
+    if (
+        ask.protocol == "grpc"
+    ):  # which connects by itself, regardless of the tries, and by default less often than they come
         assert len(moments) >= 3
     else:
         moments = moments[::2]  # aiohttp doubles a GET

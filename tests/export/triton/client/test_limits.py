@@ -1,4 +1,4 @@
-"""Every wait of a client has an end, and so has what it takes from a server; images go to nobody else."""
+"""Every wait of a client has an end, and so has what it takes from a server; images go nowhere else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_request(connection):
 
 
 def answering(*parts, endless=b""):
-    """Return a behavior: send the parts, then ``endless`` for as long as somebody listens."""
+    """Return a behavior: send the parts, then ``endless`` for as long as the client listens."""
 
     def answer(connection):
         read_request(connection)

@@ -1,4 +1,4 @@
-"""Whatever a server answers, a client gives right answers or raises an error of bmrl, in time."""
+"""No matter what a server answers, a client gives right answers or raises an error of bmrl, in time."""
 
 from __future__ import annotations
 

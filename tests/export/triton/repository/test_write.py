@@ -186,7 +186,7 @@ def test_names_the_extra_that_brings_tritonclient(monkeypatch, repository):
 
 
 def test_a_full_disk_leaves_the_old_repository(model, repository, tmp_path):
-    """A real one, of memory; it holds one repository, and not a second beside it."""
+    """A real one, of memory; it holds one repository, and not a second next to it."""
     disk = tmp_path / "disk"
     disk.mkdir()
     size = sum(path.stat().st_size for path in repository.rglob("*") if path.is_file())
@@ -241,7 +241,7 @@ for version in range(25):
 
 @pytest.mark.server
 def test_two_exports_at_once_and_no_half_written_repository_is_ever_served(model, repository, images, eager, tmp_path):
-    """Two processes replace one repository all the time; whoever looks finds a whole one of either, or none yet."""
+    """Two processes replace one repository all the time; a reader finds a whole one of either, or none yet."""
     (tmp_path / "other").mkdir()
     generators = model.config.generators[:3]
     other = build_model(dataclasses.replace(model.config, generators=generators))

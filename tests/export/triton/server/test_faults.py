@@ -258,9 +258,9 @@ TritonPythonModel.execute = _execute_with_faults
 
 @pytest.fixture(scope="module")
 def faulty(model, tmp_path_factory):
-    """A supervised server of a model that has a fault for each file that is put beside it.
+    """A supervised server of a model that has a fault for each file that is put next to it.
 
-    It takes one image a run, and refuses requests while eight others wait.
+    It takes one image per run, and refuses requests while eight others wait.
     """
     repository = write_triton_repository(model, tmp_path_factory.mktemp("faulty") / "models", max_batch_size=1)
     folder = repository / "bmrl" / "1"
@@ -358,9 +358,7 @@ def test_a_model_that_answers_nobody_is_hung_and_restored(faulty, caplog):
     with caplog.at_level(logging.INFO, "bmrl.export.triton.server.server"):
         (folder / "hang once").touch()
         wait_until(lambda: any("answers right again" in message for message in caplog.messages), 30)
-    reason = (
-        r"expected an answer to infer, got none within 1.5 s, and nobody else is answered; restoring, attempt \d of 5$"
-    )
+    reason = r"answer to infer, got none within 1.5 s, and no other request is answered; restoring, attempt \d of 5$"
     assert any(re.search(reason, message) for message in caplog.messages)
     assert not any("busy" in message for message in caplog.messages)  # what was answered before is no excuse
     server.check_answer()
@@ -381,9 +379,7 @@ def test_a_decoder_that_hangs_is_restored_though_the_model_answers(repository, i
         wait_until(clients.all_right, 20)
         (folder / "bmrl_decode" / "1" / "hang once").touch()
         wait_until(lambda: any("answers right again" in message for message in caplog.messages), 30)
-        reason = (
-            "expected an answer to attribute, got none within 1.5 s, and nobody else is answered; restoring, attempt 1"
-        )
+        reason = "answer to attribute, got none within 1.5 s, and no other request is answered; restoring, attempt 1"
         assert any(reason in message for message in caplog.messages)
         server.check_answer()
     assert not clients.wrong
@@ -478,8 +474,10 @@ def test_serves_from_any_path_through_no_proxy_and_leaves_out_what_is_no_model(r
     (folder / "README").write_text("a file")
     temporary = tmp_path / ODD.encode("ascii", "ignore").decode()
     temporary.mkdir()
-    nobody = "http://127.0.0.1:9"
-    proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"), nobody)
+    unreachable = "http://127.0.0.1:9"
+    proxies = dict.fromkeys(
+        ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"), unreachable
+    )
     environment = {"TMPDIR": str(temporary), "NO_PROXY": "", "no_proxy": ""} | proxies
     with served(folder, temporary / "log", environment=environment) as (_, ports):
         assert list(temporary.glob("bmrl-server-*"))

@@ -1,4 +1,4 @@
-"""The folder of a running server: where it lies, and what is left when everything was killed at once."""
+"""The folder of a running server: where it is, and what is left when everything was killed at once."""
 
 from __future__ import annotations
 

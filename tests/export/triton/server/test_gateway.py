@@ -1,4 +1,4 @@
-"""What stands before the server's ports: which requests it refuses, and that the rest comes through unchanged."""
+"""The gateway before the server's ports: which requests it refuses, and that the rest comes through unchanged."""
 
 from __future__ import annotations
 
@@ -152,8 +152,8 @@ def test_counts_what_is_beside_the_tensors(tensors, name, shape, version):
 
 def test_numbers_of_every_width_are_passed_over():
     """Fields of 8 and 4 bytes, and a number of ten bytes, before three bytes of a tensor."""
-    beside = b"\x09" + bytes(8) + b"\x15" + bytes(4) + b"\x18" + b"\xff" * 9 + b"\x01"
-    assert gateway.bytes_without_tensors(beside + b"\x3a\x03abc") == len(beside) + 2
+    extra = b"\x09" + bytes(8) + b"\x15" + bytes(4) + b"\x18" + b"\xff" * 9 + b"\x01"
+    assert gateway.bytes_without_tensors(extra + b"\x3a\x03abc") == len(extra) + 2
 
 
 @given(st.binary(max_size=60))

@@ -85,7 +85,7 @@ def statistics(connection):
 
 
 def png(width, height, rows=None, *, extra=b""):
-    """Return a PNG file of 1-bit gray whose header says ``width`` times ``height``, whatever ``rows`` hold."""
+    """Return a PNG file of 1-bit gray whose header says ``width`` times ``height``, no matter what ``rows`` hold."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -347,7 +347,7 @@ def memory(pid):
 
 
 def test_each_of_2000_bad_requests_is_refused_or_answered_rightly(loaded, model, images, eager):
-    """Twice the same thousand, so that what grows the second time is what the server does not let go."""
+    """Twice the same thousand, so that what grows the second time is what the server does not release."""
     fuzzer = Fuzzer(loaded, model, images, eager)
     sizes, outcomes = [], []
     try:

@@ -112,7 +112,7 @@ def is_running(pid):
 
 
 def ends(pid):
-    """Wait up to 10 s for an orphan that was killed: its new parent may take a moment to bury it."""
+    """Wait up to 10 s for an orphan that was killed: its new parent may take a moment to reap it."""
     for _ in range(200):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -161,15 +161,14 @@ def test_takes_the_options_it_is_given(repository, images, eager, caplog):
         environment = Path(f"/proc/{stubs[0]}/environ").read_text().split("\0")
         for name in ("BMRL_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             assert [line for line in environment if line.startswith(f"{name}=")] == [f"{name}=3"]
-        for _ in range(
-            2
-        ):  # the files are as they were the second time, which the server would take for a reason to rest
+        # The second time, the files are as they were, which the server would take for a reason to do nothing.
+        for _ in range(2):
             server.reload()
             stubs += children(server.pid)
         assert len(set(stubs)) == 3
         with TritonClient(server.grpc_url) as client:
             np.testing.assert_allclose(client.infer(images[:1])[0], eager[0][:1].numpy(), rtol=0, atol=1e-4)
-    assert "tritonserver: whoever reaches 127.0.0.2 may load models, and so run code" in caplog.messages
+    assert "tritonserver: anyone who can reach 127.0.0.2 may load models, and so run code" in caplog.messages
     loadings = [record for record in caplog.records if '"loading: bmrl:1"' in record.message]
     assert {(record.name, record.levelname) for record in loadings} == {(f"{LOGGER}.tritonserver", "INFO")}
     assert len(loadings) == 3
