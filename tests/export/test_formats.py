@@ -77,7 +77,10 @@ def exports(run):
     return run[1]
 
 
-pytestmark = pytest.mark.timeout(600)  # the first test waits for the command, and the command for a C++ compiler
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+]  # the first test waits for the command, and the command for a C++ compiler
 
 
 @pytest.fixture(params=FORMATS)

@@ -18,6 +18,8 @@ from bmrl.models import View, build_model, presets
 from tests.evaluation.conftest import CLASSES, manifest  # noqa: F401 - a fixture
 from tests.models.blocks import Cosine, Language, Parsing, Pooled
 
+pytestmark = pytest.mark.slow
+
 
 class Volume(torch.nn.Module):
     """Convolves all three colors at once: a weight of five axes."""

@@ -12,7 +12,7 @@ from bmrl.models.views import Pixels
 
 pytest.importorskip("timm")
 
-pytestmark = pytest.mark.timeout(600)  # a C++ compiler may take its time
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a C++ compiler may take its time
 
 LIMITS = {"fp32": 1e-4, "bf16": 5e-2, "int8": 0.2}
 """Of the normalized embedding."""

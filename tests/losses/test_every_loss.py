@@ -26,6 +26,8 @@ from bmrl.losses import (
     contrastive,
 )
 
+pytestmark = pytest.mark.slow
+
 GENERATORS, WIDTH, BATCH = 3, 5, 6
 LABELS = torch.tensor([0, 1, 2, 2, 1, 0])
 

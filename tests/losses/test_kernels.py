@@ -20,6 +20,8 @@ from bmrl.losses import DFACCLoss, _dfacc_pairs, dfacc_loss, dfacc_terms
 from bmrl.losses._triton import launch
 from bmrl.losses._triton.pairs import COLUMNS, WARPS, pair_weights_kernel, weighted_differences_kernel
 
+pytestmark = pytest.mark.slow
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # What sums of float32 terms may differ by, relative to the sum of their sizes.
 EPS = 16 * torch.finfo(torch.float32).eps

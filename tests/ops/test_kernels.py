@@ -19,6 +19,8 @@ from torch import Tensor
 from bmrl.ops import _operators, edges, noise, richest_patch, sobel, srm, view_extraction, views
 from bmrl.ops._triton.pixels import similarity
 
+pytestmark = pytest.mark.slow
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = (torch.uint8, torch.float32, torch.float16, torch.bfloat16)
 # Aligned; nothing aligned and a remainder next to the patches; the smallest; two warps wide; a patch of two tiles.

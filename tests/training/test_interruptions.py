@@ -11,6 +11,8 @@ import pytest
 
 from bmrl.training import train
 
+pytestmark = pytest.mark.slow
+
 KILLED_AT = """
 import os, signal
 count = 0

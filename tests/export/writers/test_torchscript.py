@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 
@@ -104,7 +105,8 @@ class BatchDependent(BMRL):
 def test_refuses_a_graph_that_does_not_follow_the_batch_and_keeps_the_old_file(model, tmp_path):
     path = tmp_path / "model.pt"
     path.write_bytes(b"old")
-    wrong = BatchDependent(model.config)
+    wrong = copy.deepcopy(model)
+    wrong.__class__ = BatchDependent
     with pytest.raises(
         VerificationError, match=r"^probabilities: expected the exported graph to answer as the model .*, got"
     ):

@@ -28,7 +28,7 @@ from bmrl.errors import BMRLError
 from bmrl.export import Artifact, TritonClient, TritonServer, write_triton_repository
 from bmrl.images import read_image
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.slow, pytest.mark.server]
 
 NUM_CLIENTS, SECONDS = 64, 20
 NUM_REQUESTS = 2000
