@@ -35,7 +35,7 @@ demo: install
 
 test: install
 	# More processes than cores: tests of servers wait more than they compute.
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 25
 
 bench: install
 	$(PIP) --group bench

@@ -99,3 +99,17 @@ def test_refuses_a_folder_that_another_process_uses(earlier):
     with claimed(earlier), pytest.raises(FolderInUseError, match="folder that no other process writes into"):
         demo(earlier)
     assert (earlier / "model" / "config.json").read_text() == "1"
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_every_step_runs_on_fewer_images(tmp_path, monkeypatch, capsys):
+    small = {"IMAGES_PER_GENERATOR": 12, "RECIPE": {"epochs": 1}, "BASELINE_RECIPE": {"epochs": 1}}
+    for name, value in small.items():
+        monkeypatch.setattr(steps_of_demo, name, value)
+    report = demo(tmp_path / "demo")
+    assert "</html>" in report.read_text(encoding="utf-8")
+    printed = capsys.readouterr().out
+    for step in ("simulated 132 images", "trained:", "evaluated", "exported:", "attributed 10 images over gRPC"):
+        assert step in printed
+    assert "served and local probabilities differ by at most" in printed

@@ -28,6 +28,8 @@ from bmrl.losses import (
     language_alignment_loss,
 )
 
+pytestmark = pytest.mark.slow
+
 PROCESSES = 4
 SCRIPT = Path(__file__).with_name("disagreement_worker.py")
 FIRST, OTHERS = "in process 0", "in processes 1, 2, 3"

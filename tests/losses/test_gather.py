@@ -13,6 +13,8 @@ import torch
 
 from bmrl.losses import CPCLoss, DFACCLoss
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("gather_worker.py")
 
 

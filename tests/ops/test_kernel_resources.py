@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 KERNELS = [path.read_text(encoding="utf-8") for path in ROOT.glob("bmrl/*/_triton/*.py")]
 

@@ -21,7 +21,7 @@ from bmrl.export import Artifact, TritonClient, TritonServer, write_triton_repos
 from bmrl.export.standalone.triton_decide import decide
 from bmrl.images import read_image
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.slow, pytest.mark.server]
 
 MAX_PIXELS, MAX_BYTES = 10_000, 40_000
 

@@ -38,6 +38,8 @@ from bmrl.export.triton.repository.config import read_triton_config
 from bmrl.export.triton.repository.ensemble import has_ensemble
 from bmrl.models import build_model, save_model
 
+pytestmark = pytest.mark.slow
+
 
 def files(folder):
     paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]  # a server adds bytecode

@@ -28,7 +28,7 @@ from bmrl.export.triton.server import supervisor as _supervisor
 from bmrl.export.triton.server.readiness import count_answers
 from bmrl.models import build_model
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.slow, pytest.mark.server]
 
 
 def children(pid):

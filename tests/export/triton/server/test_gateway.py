@@ -34,6 +34,8 @@ from bmrl.export.triton.server import gateway
 from bmrl.export.triton.server import supervisor as _supervisor
 from bmrl.export.triton.server.supervisor import Supervisor
 
+pytestmark = pytest.mark.slow
+
 SERVER = pytest.mark.server
 PIXELS = [0] * 3072
 GOOD = {"name": "images", "datatype": "UINT8", "shape": [1, 3, 32, 32], "data": PIXELS}

@@ -23,7 +23,7 @@ from tritonclient.utils import InferenceServerException
 from bmrl.errors import DTypeError, MissingFileError, RangeError, RepositoryError, ServerError
 from bmrl.export import TritonClient, TritonServer, serve
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.slow, pytest.mark.server]
 
 
 @pytest.fixture(params=["grpc", "http"])
