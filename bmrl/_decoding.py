@@ -191,5 +191,7 @@ def orientation(image: Image.Image) -> Image.Transpose | None:
     """Return how an image must be turned by its EXIF data; damaged EXIF data is ignored, as by viewers."""
     try:
         return _UPRIGHT.get(cast("int", image.getexif().get(_ORIENTATION_TAG)))
+    except MemoryError:  # not the data's fault: the image would be shown as it is stored, and answered wrongly
+        raise
     except Exception:  # the parser raises almost anything on damaged data
         return None

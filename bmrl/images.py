@@ -194,6 +194,17 @@ def read_image(
 ) -> Tensor:
     """Decode an image and resize it: :func:`load_image`, then :func:`resize_image`.
 
+    Args:
+        source: as :func:`load_image` takes it.
+        image_size: height and width of the result in pixels, 1 to 16,384.
+        max_pixels: largest width times height that is decoded.
+        max_bytes: largest file that is read, in bytes.
+        formats: which of "JPEG", "PNG", "WebP", "BMP", "TIFF" and "GIF" encoded sources may be in.
+        name: what errors call the image; by default its path, or the kind of source.
+
+    Raises:
+        DTypeError, RangeError, MissingFileError, ImageError: as the two functions.
+
     Returns:
         uint8 ``(3, image_size, image_size)``, RGB, 0 to 255.
     """
@@ -203,7 +214,12 @@ def read_image(
 
 
 def center_square(width: int, height: int) -> tuple[int, int, int, int]:
-    """Return the largest centered square of whole pixels as (left, top, right, bottom)."""
+    """Return the largest centered square of an image, ``(left, top, right, bottom)`` in whole pixels.
+
+    Args:
+        width: of the image in pixels.
+        height: of the image in pixels.
+    """
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side

@@ -227,6 +227,16 @@ def test_orientation_is_applied(kind, orientation):
     assert np.array_equal(pixels(load_image(Image.open(io.BytesIO(data)))), expected)
 
 
+def test_too_little_memory_for_the_orientation_is_no_upright_image(monkeypatch):
+    def getexif(image):
+        raise MemoryError
+
+    data = encode(Image.new("RGB", (20, 10)), "PNG")
+    monkeypatch.setattr(Image.Image, "getexif", getexif)
+    with pytest.raises((MemoryError, ImageError)):
+        load_image(data)
+
+
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_orientation_of_jpeg(orientation):
     exif = Image.Exif()

@@ -209,7 +209,11 @@ def train_resnet18(
 
 
 def format_comparison(comparison: Comparison) -> str:
-    """Return a plain text table: one line per metric and one column per method, with mean and range over the seeds."""
+    """Return a plain text table: one line per metric and one column per method, with mean and range over the seeds.
+
+    Args:
+        comparison: what :func:`compare` returned.
+    """
     methods = comparison.methods.values()
     lines = [["", *comparison.methods], ["Epochs", *(str(method.epochs) for method in methods)]]
     for name, title, entry in metric_lines(name for method in methods for run in method.runs for name in run):

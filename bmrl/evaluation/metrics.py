@@ -64,7 +64,12 @@ def confusion_matrix(probabilities: Values, labels: Values) -> Tensor:
 def accuracy(probabilities: Values, labels: Values) -> float:
     """Return the share of images whose most probable generator is the true one, in 0 .. 1.
 
-    Arguments as in :func:`confusion_matrix`.
+    Args:
+        probabilities: ``(n, x)``, floating point, rows summing to 1.
+        labels: ``(n,)``, integers in 0 .. x-1.
+
+    Raises:
+        DTypeError, RangeError, ShapeError: an argument is something else.
 
     Example:
         >>> accuracy([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]], [0, 0, 0, 1])
@@ -77,7 +82,14 @@ def accuracy(probabilities: Values, labels: Values) -> float:
 def balanced_accuracy(probabilities: Values, labels: Values) -> float:
     """Return the mean recall of the generators that occur among ``labels``, in 0 .. 1.
 
-    Every such generator counts equally, however many images it has. Arguments as in :func:`confusion_matrix`.
+    Every such generator counts equally, however many images it has.
+
+    Args:
+        probabilities: ``(n, x)``, floating point, rows summing to 1.
+        labels: ``(n,)``, integers in 0 .. x-1.
+
+    Raises:
+        DTypeError, RangeError, ShapeError: an argument is something else.
 
     Example:
         >>> round(balanced_accuracy([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]], [0, 0, 0, 1]), 4)
@@ -195,6 +207,10 @@ def oscr(seen_probabilities: Values, seen_labels: Values, unseen_probabilities: 
 
     Returns:
         0 .. 1, at most the accuracy on the seen images.
+
+    Raises:
+        DTypeError, RangeError: an argument is something else.
+        ShapeError: the shapes do not fit each other.
 
     Example:
         >>> oscr([[0.9, 0.1], [0.6, 0.4]], [0, 1], [[0.5, 0.5]])

@@ -93,6 +93,9 @@ def format_table(attributions: Iterable[Attribution]) -> str:
 
     Characters that a terminal would act on (line breaks, escapes) are written as ``\x1b`` and the like.
 
+    Args:
+        attributions: of the images, in the order of the lines.
+
     Example:
         >>> print(format_table([
         ...     Attribution(source="a.png", generator=None, probability=0.41, seen=False, threshold=0.7,

@@ -59,7 +59,12 @@ class AttributionTask(L.LightningModule):
 
     @abstractmethod
     def objective_step(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Return the total loss, its named parts and the logits of an augmented batch."""
+        """Return the total loss (a scalar), its named parts (scalars) and the logits ``(batch, num_generators)``.
+
+        Args:
+            batch: augmented: ``image`` ``(batch, 3, s, s)`` uint8, ``label`` ``(batch,)`` int64, ``parsing``
+                ``(batch, s, s)`` uint8 class indices, ``has_parsing`` ``(batch,)`` bool.
+        """
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's parameter groups, one per learning rate.

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from bmrl.encoders import PretrainedEncoder
 from bmrl.encoders._towers import from_timm
-from bmrl.encoders._towers.weights import embedded_tensors
+from bmrl.encoders._towers.weights import embedded_tensors, read_tensors
 from bmrl.errors import ConfigError, MissingExtraError, MissingFileError
 
 timm = pytest.importorskip("timm")
@@ -216,3 +216,13 @@ def test_weights_of_the_hubs_cache(cached, state, tmp_path):
         assert ran.returncode == 1
         wanted = "weights: expected the weights of 'test_efficientnet.r160_in1k' in the cache of the Hugging Face hub"
         assert ran.stderr.splitlines()[-1].startswith(wanted)
+
+
+def test_too_little_memory_is_no_damaged_file(monkeypatch, state, tmp_path):
+    def load(*_, **__):
+        raise MemoryError
+
+    torch.save(state, tmp_path / "weights.pth")
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(MemoryError):
+        read_tensors(tmp_path / "weights.pth")

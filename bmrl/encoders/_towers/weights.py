@@ -98,7 +98,7 @@ def _content(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except safetensors.SafetensorError as error:
         raise ConfigError(f"weights: expected a whole .safetensors file, got {path} ({error})") from None

@@ -74,7 +74,11 @@ class AsyncTritonClient:
         return (await self.model()).labels
 
     async def infer(self, images: Tensor | npt.NDArray[np.uint8]) -> Inference:
-        """Return probabilities and embedding; see :meth:`bmrl.export.TritonClient.infer`."""
+        """Return probabilities and embedding of a batch of images, or of one.
+
+        Args:
+            images: uint8, as :meth:`bmrl.export.TritonClient.infer` takes them, whose errors these are too.
+        """
         self._session.check_open()
         return await self._session.infer(images)
 

@@ -122,7 +122,11 @@ class TritonServer:
         self._stopping = False
 
     def start(self) -> None:
-        """Start the server and return when it is ready; the class lists the errors."""
+        """Start the server and return when it is ready.
+
+        Raises:
+            ServerError: it runs already, or one of the errors that the class lists.
+        """
         if self._process is not None:
             raise ServerError(f"{self.folder}: expected a server that is stopped, got one that runs")
         self._stopping = False
@@ -133,9 +137,12 @@ class TritonServer:
         self._launch(self._wanted_ports)
 
     def restart(self) -> None:
-        """Kill the server, even while it answers, and start it again on the same ports; the class lists the errors.
+        """Kill the server, even while it answers, and start it again on the same ports.
 
         Nothing is waited for: a server that needs this has hung or lost its model, and would not end in order.
+
+        Raises:
+            ServerError: it was not started, or one of the errors that the class lists.
         """
         if self._stopping or not self._ports:
             raise ServerError(f"{self.folder}: expected a server that was started, got one that is stopped")
