@@ -187,49 +187,33 @@ def test_names_the_extra_that_brings_tritonclient(monkeypatch, repository):
             call()
 
 
-def test_a_full_disk_leaves_the_old_repository(model, repository, tmp_path):
+def test_a_full_disk_leaves_the_old_repository(model, repository, tmp_path, tmpfs):
     """A real one, of memory; it holds one repository, and not a second next to it."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
     size = sum(path.stat().st_size for path in repository.rglob("*") if path.is_file())
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={int(1.6 * size)}", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting needs root")
-    try:
-        folder = write_triton_repository(Artifact(repository / "bmrl" / "1" / "model.pt"), disk / "models")
-        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        save_model(model, tmp_path / "model")
-        for source in ([tmp_path / "model"], ["--artifact", repository / "bmrl" / "1" / "model.pt"]):
-            command = [sys.executable, "-m", "bmrl", "export", *source, "--format", "triton", "--ensemble"]
-            ended = subprocess.run(
-                [*command, "--out", folder], capture_output=True, text=True, timeout=240, check=False
-            )
-            assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1), ended.stderr
-            assert ended.stderr.startswith("bmrl: error: ")
-            assert "No space left on device" in ended.stderr
-            assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-            assert list(disk.iterdir()) == [folder]
-        check_model(folder)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    disk = tmpfs(f"size={int(1.6 * size)}")
+    folder = write_triton_repository(Artifact(repository / "bmrl" / "1" / "model.pt"), disk / "models")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    save_model(model, tmp_path / "model")
+    for source in ([tmp_path / "model"], ["--artifact", repository / "bmrl" / "1" / "model.pt"]):
+        command = [sys.executable, "-m", "bmrl", "export", *source, "--format", "triton", "--ensemble"]
+        ended = subprocess.run([*command, "--out", folder], capture_output=True, text=True, timeout=240, check=False)
+        assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1), ended.stderr
+        assert ended.stderr.startswith("bmrl: error: ")
+        assert "No space left on device" in ended.stderr
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+        assert list(disk.iterdir()) == [folder]
+    check_model(folder)
 
 
-def test_a_place_that_cannot_be_written_is_named(repository, tmp_path):
+def test_a_place_that_cannot_be_written_is_named(repository, tmpfs):
     """A file system that is read-only, as a volume of Kubernetes may be."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting needs root")
-    try:
-        with pytest.raises(
-            RepositoryError, match=rf"^{disk}/models: expected a place that can be written, got Read-only file system$"
-        ):
-            write_triton_repository(Artifact(repository / "bmrl" / "1" / "model.pt"), disk / "models")
-        with pytest.raises(RepositoryError, match=r"got a mount point or .*; name a new folder in it$"):
-            write_triton_repository(Artifact(repository / "bmrl" / "1" / "model.pt"), disk)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    disk = tmpfs("ro")
+    with pytest.raises(
+        RepositoryError, match=rf"^{disk}/models: expected a place that can be written, got Read-only file system$"
+    ):
+        write_triton_repository(Artifact(repository / "bmrl" / "1" / "model.pt"), disk / "models")
+    with pytest.raises(RepositoryError, match=r"got a mount point or .*; name a new folder in it$"):
+        write_triton_repository(Artifact(repository / "bmrl" / "1" / "model.pt"), disk)
 
 
 WRITE_OFTEN = """
