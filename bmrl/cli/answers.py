@@ -21,7 +21,8 @@ __all__ = ["FORMATS", "Answers", "Unanswered", "answers_in"]
 FORMATS = ("table", "json", "jsonl", "csv")
 
 CSV_FIELDS = (
-    "source", "generator", "probability", "seen", "threshold", "manipulation", "architecture", "error",
+    "source", "verdict", "generator", "probability", "score", "seen", "threshold", "reason", "manipulation",
+    "architecture", "error",
 )  # fmt: skip
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""

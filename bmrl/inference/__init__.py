@@ -13,31 +13,52 @@ if TYPE_CHECKING:
     from bmrl.inference.attributing import attribute
     from bmrl.inference.attribution import Attribution, attributions_from_probabilities, format_table
     from bmrl.inference.attributor import Attributor
+    from bmrl.inference.calibration import RiskCoverage, conformal_limit, fit_temperature, risk_coverage, risk_limit
+    from bmrl.inference.decider import Decider, decider_of, limits_of
     from bmrl.inference.decision import Decisions, decide
+    from bmrl.inference.limits import Limits
     from bmrl.inference.running import infer, resolve_model
 
 __all__ = [
     "Attribution",
     "Attributor",
+    "Decider",
     "Decisions",
+    "Limits",
+    "RiskCoverage",
     "attribute",
     "attributions_from_probabilities",
+    "conformal_limit",
     "decide",
+    "decider_of",
+    "fit_temperature",
     "format_table",
     "infer",
+    "limits_of",
     "resolve_model",
+    "risk_coverage",
+    "risk_limit",
 ]
 
 _HOMES = {
     "Attribution": "attribution",
     "Attributor": "attributor",
+    "Decider": "decider",
     "Decisions": "decision",
+    "Limits": "limits",
+    "RiskCoverage": "calibration",
     "attribute": "attributing",
     "attributions_from_probabilities": "attribution",
+    "conformal_limit": "calibration",
     "decide": "decision",
+    "decider_of": "decider",
+    "fit_temperature": "calibration",
     "format_table": "attribution",
     "infer": "running",
+    "limits_of": "decider",
     "resolve_model": "running",
+    "risk_coverage": "calibration",
+    "risk_limit": "calibration",
 }
 
 __getattr__ = lazy_names(__name__, _HOMES)

@@ -23,6 +23,7 @@ def attribute(
     images: Iterable[Any] | str | os.PathLike[str],
     *,
     threshold: float | None = None,
+    max_error: float | None = None,
     batch_size: int = 32,
     device: str | torch.device = "auto",
 ) -> list[Attribution]:
@@ -34,8 +35,10 @@ def attribute(
     Args:
         model: a model or its folder.
         images: each a path, the bytes of a file, a binary file or a ``PIL.Image``; or one path.
-        threshold: images whose maximum probability is below it are called unseen; 0 .. 1. None: the first of the
-            model's ``config.decision.thresholds``.
+        threshold: the paper's rule: images whose maximum probability is below it are called unseen; 0 .. 1. None: the
+            model's fitted decision if its ``config.decision`` names a score, else the first of its ``thresholds``.
+        max_error: share of seen pictures that may get a wrong name, for a model with a fitted decision; above 0 and
+            below 1. None: what ``config.decision`` says.
         batch_size: images per batch, >= 1.
         device: where to run, as PyTorch names devices; ``"auto"`` leaves a model that is passed where it is, and puts
             one from a folder on the accelerator if there is one, and else on the CPU.
@@ -45,7 +48,7 @@ def attribute(
 
     Raises:
         ImageError, MissingFileError: the first image that can't be read.
-        RangeError, DTypeError, DeviceError, ModelFolderError: as of :class:`~bmrl.inference.Attributor`.
+        RangeError, DTypeError, ConfigError, DeviceError, ModelFolderError: as of :class:`~bmrl.inference.Attributor`.
 
     Example:
         >>> from PIL import Image
@@ -55,4 +58,4 @@ def attribute(
         >>> answer.seen, answer.threshold
         (False, 0.9)
     """
-    return Attributor(model, threshold=threshold, batch_size=batch_size, device=device)(images)
+    return Attributor(model, threshold=threshold, max_error=max_error, batch_size=batch_size, device=device)(images)

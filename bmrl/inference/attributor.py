@@ -8,6 +8,7 @@ from bmrl._checks import check_integer
 from bmrl.errors import BMRLError
 from bmrl.inference.attribution import Attribution, attributions_from_probabilities
 from bmrl.inference.checks import check_rate
+from bmrl.inference.decider import Decider, decider_of, limits_of
 from bmrl.inference.reading import name_images, read_batches, read_named
 from bmrl.inference.running import infer, resolve_model
 
@@ -28,14 +29,20 @@ class Attributor:
 
     Args:
         model: a model or its folder; it runs in evaluation mode, and its own mode is put back after each batch.
-        threshold: images whose maximum probability is below it are called unseen; 0 .. 1. None: the first of the
-            model's ``config.decision.thresholds``.
+        threshold: the paper's rule: images whose maximum probability is below it are called unseen; 0 .. 1. None: the
+            model's fitted decision if its ``config.decision`` names a score, else the first of its ``thresholds``.
+        max_error: share of seen pictures that may get a wrong name, for a model with a fitted decision; above 0 and
+            below 1. None: what ``config.decision`` says.
         batch_size: images per step, >= 1.
         device: where to run, as PyTorch names devices; the model is moved there. ``"auto"`` leaves a model that is
             passed where it is, and puts one from a folder on the accelerator if there is one, and else on the CPU.
 
+    Attributes:
+        limits: what an image must reach to be called seen.
+
     Raises:
-        RangeError: ``threshold`` or ``batch_size`` is out of range.
+        RangeError: ``threshold``, ``max_error`` or ``batch_size`` is out of range.
+        ConfigError: a guarantee is asked for of a model without a fitted decision, or its score was not fitted.
         DTypeError: an argument has the wrong type.
         DeviceError: there is no such device.
         MissingFileError, ModelFolderError: the folder holds no usable model.
@@ -54,6 +61,7 @@ class Attributor:
         model: BMRL | str | os.PathLike[str],
         *,
         threshold: float | None = None,
+        max_error: float | None = None,
         batch_size: int = 32,
         device: str | torch.device = "auto",
     ) -> None:
@@ -62,7 +70,8 @@ class Attributor:
         check_integer("batch_size", batch_size, least=1)
         self.batch_size = batch_size
         self.model = resolve_model(model, device)
-        self.threshold = float(self.model.config.decision.thresholds[0] if threshold is None else threshold)
+        self.limits = limits_of(self.model, threshold=threshold, max_error=max_error)
+        self._decider = Decider() if threshold is not None else decider_of(self.model)
 
     def __call__(self, images: Iterable[Any] | str | os.PathLike[str]) -> list[Attribution]:
         """Attribute images, all or none.
@@ -99,7 +108,9 @@ class Attributor:
             if batch.images is not None:
                 pairs = zip(batch.sources, batch.items, strict=True)
                 names = [name for (_, name), item in pairs if isinstance(item, int)]
-                probabilities = infer(self.model, batch.images).probabilities
-                generators = self.model.config.generators
-                attributions = attributions_from_probabilities(probabilities, generators, self.threshold, names)
+                output = infer(self.model, batch.images)
+                probabilities, scores = self._decider(output.logits, output.embedding)
+                attributions = attributions_from_probabilities(
+                    probabilities, self.model.config.generators, self.limits, names, scores=scores
+                )
             yield from (attributions[item] if isinstance(item, int) else item for item in batch.items)

@@ -6,6 +6,7 @@ from bmrl.models import presets
 from bmrl.models.bmrl import BMRL, BMRLOutput
 from bmrl.models.building import build_model
 from bmrl.models.config import BMRLConfig
+from bmrl.models.fitted import CalibrationAnswers, FittedDecision
 from bmrl.models.serialization import load_model, save_model
 from bmrl.models.views import View, paper_views
 from bmrl.models.visual import MultiPerspectiveVisualEncoder
@@ -14,6 +15,8 @@ __all__ = [
     "BMRL",
     "BMRLConfig",
     "BMRLOutput",
+    "CalibrationAnswers",
+    "FittedDecision",
     "MultiPerspectiveVisualEncoder",
     "View",
     "build_model",

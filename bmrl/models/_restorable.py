@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from bmrl.models.bmrl import BMRL
 from bmrl.models.building import Blocks, assembled
 from bmrl.models.config import BMRLConfig
 from bmrl.models.handover import answers_of, blocks_of, place_of
+
+if TYPE_CHECKING:
+    from bmrl.models.fitted import FittedDecision
 
 __all__ = ["Restorable", "blueprint", "check_tensor", "restorable", "tensors_of"]
 
@@ -34,6 +37,8 @@ class Restorable(NamedTuple):
     """On the CPU, by the names that the configuration gives them."""
     answers: dict[str, list[list[float]]]
     """Of each block that was handed over, to its contract's inputs."""
+    decision: FittedDecision | None = None
+    """What was fitted after the training."""
 
 
 def blueprint(config: BMRLConfig, blocks: Blocks) -> BMRL:
@@ -80,7 +85,7 @@ def restorable(model: nn.Module) -> Restorable:
     hooked = [name for name, part in parts.items() if part._forward_hooks or part._forward_pre_hooks]
     if hooked:
         _logger.warning("%s: has forward hooks, which are not saved; what they change is lost", hooked[0])
-    return Restorable(model.config, tensors_of(model), answers_of(model))
+    return Restorable(model.config, tensors_of(model), answers_of(model), model.decision)
 
 
 def _unwrapped(model: Any) -> Any:
@@ -122,7 +127,7 @@ def _check_parts(expected: dict[str, nn.Module], parts: dict[str, nn.Module], ow
         assert part is not None
         for attribute, value in vars(wanted).items():
             plain = value is None or isinstance(value, bool | int | float | str | tuple)
-            if not plain or attribute == "training" or attribute.startswith("_"):
+            if not plain or attribute in ("training", "decision") or attribute.startswith("_"):
                 continue
             got = getattr(part, attribute, None)
             if type(got) is not type(value) or got != value:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from bmrl.models.config import BMRLConfig
+    from bmrl.models.fitted import FittedDecision
     from bmrl.models.visual import MultiPerspectiveVisualEncoder
 
 __all__ = ["BMRL", "BMRLOutput"]
@@ -46,9 +47,14 @@ class BMRL(nn.Module):
         parsing_encoder: parsing maps to ``(batch, embed_dim)``; None is off.
         language_encoder: tokens to ``(batch, embed_dim)``; None is off.
         predictor: ``(batch, embed_dim)`` to the language embedding; None where ``language_encoder`` is.
+
+    Attributes:
+        decision: what :func:`bmrl.inference.calibrate` fitted after the training, which decides where
+            ``config.decision.score`` names a score; None before.
     """
 
     config: BMRLConfig
+    decision: FittedDecision | None
 
     def __init__(
         self,
@@ -62,6 +68,7 @@ class BMRL(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.decision = None
         self.visual_encoder = visual_encoder
         self.head = head
         self.parsing_encoder = parsing_encoder

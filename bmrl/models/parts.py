@@ -30,7 +30,7 @@ STANDARD_VIEWS = ("appearance", "edge", "noise")
 _TAKEN = frozenset(dir(nn.ModuleDict())) | {"training", "_orig_mod"}
 """Names of the methods of a ModuleDict, which holds the views, and of what ``torch.compile`` wraps."""
 
-Threshold = Annotated[float, Bounds(above=0, below=1)]
+InnerShare = Annotated[float, Bounds(above=0, below=1)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,10 +130,23 @@ class CustomHeadConfig(_AnyHeadConfig):
 class DecisionConfig:
     """When an image is called unseen. No weight depends on it: it may be edited in a saved ``config.json``."""
 
-    thresholds: tuple[Threshold, ...] = (0.7, 0.9)
+    thresholds: tuple[InnerShare, ...] = (0.7, 0.9)
     """Maximum probabilities below which an image is called unseen; the first one decides, reports show all."""
+    score: str | None = None
+    """The score that decides instead, once it is fitted, by its name in :data:`bmrl.inference.scores.SCORES`; null
+    decides by the maximum probability and the first threshold, as the paper does. The other fields are of such a
+    score."""
+    accept: Share = 0.95
+    """Share of seen pictures that are not called unseen."""
+    typical: Share = 0.8
+    """Share of seen pictures whose score is high enough for a name; between the two limits an image is uncertain."""
+    max_error: InnerShare = 0.02
+    """Share of seen pictures that may get a wrong name: where the probability is too low for that, an image is
+    uncertain."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.thresholds:
             raise ConfigError("thresholds: expected at least one, got none")
+        if self.typical > self.accept:
+            raise ConfigError(f"typical: expected at most accept {self.accept}, got {self.typical}")

@@ -1,5 +1,7 @@
 """A model on disk: a folder with ``config.json`` and ``model.safetensors``, never a pickle.
 
+A decision that was fitted after the training lies beside them, in ``decision.safetensors``.
+
 The weights carry the configuration that they were trained with. What ``config.json`` says must agree, in everything
 but the decision, which may be edited: a network does not depend on it. Blocks that were handed over are named there,
 and must be handed over again: no class is ever imported by name.
@@ -18,7 +20,7 @@ from bmrl._text import one_line
 from bmrl._values import check_path, described
 from bmrl._version import __version__
 from bmrl.errors import BMRLError, ConfigError, MissingFileError, ModelFolderError
-from bmrl.models import weights
+from bmrl.models import decision_file, weights
 from bmrl.models._restorable import Restorable, blueprint, restorable, tensors_of
 from bmrl.models.building import Blocks, with_custom
 from bmrl.models.config import BMRLConfig
@@ -26,28 +28,31 @@ from bmrl.models.handover import answers_of, check_answers, check_handed_over, f
 from bmrl.models.weights import Weights, bound, difference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch import nn
 
     from bmrl.models.bmrl import BMRL
+    from bmrl.models.fitted import FittedDecision
     from bmrl.models.views import View
 
-__all__ = ["CONFIG", "WEIGHTS", "check_restorable", "encoded_weights", "load_model", "save_model"]
+__all__ = ["CONFIG", "DECISION", "WEIGHTS", "check_restorable", "encoded_weights", "load_model", "save_model"]
 
 FORMAT = 3
 """Version of the folder's layout; raised when an older library could not read it."""
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, DECISION = "config.json", "model.safetensors", "decision.safetensors"
 PENDING = ".model.safetensors.pending"
 """Weights that are whole, and wait for their ``config.json``: see :func:`save_model`."""
+PENDING_DECISION = ".decision.safetensors.pending"
+"""The same of a fitted decision."""
 
 
 def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
-    """Write a model as ``config.json`` and ``model.safetensors``.
+    """Write a model as ``config.json`` and ``model.safetensors``, and its fitted decision as ``decision.safetensors``.
 
-    Both files change as a pair: whenever the process is killed, the folder loads as the model that it held before or
+    The files change together: whenever the process is killed, the folder loads as the model that it held before or
     as this one. Other files of the folder stay as they are.
 
     Args:
@@ -63,7 +68,7 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
     Raises:
         ModelFolderError: :func:`load_model` could not give the model back, such as one whose parts were replaced
             afterwards, quantized, sharded or tied, or whose values are not finite; the message names the part. Or
-            ``folder`` is a file, or one of the two files in it is a folder.
+            ``folder`` is a file, or one of the files in it is a folder.
         DTypeError, RangeError: ``folder`` is not a path.
     """
     target = check_path("folder", folder)
@@ -73,21 +78,37 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
         target.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ModelFolderError(f"folder: expected a folder or a new path, got a file at {error.filename}") from error
-    for name in (CONFIG, WEIGHTS, PENDING):
+    for name in (CONFIG, WEIGHTS, PENDING, DECISION, PENDING_DECISION):
         if (target / name).is_dir():
             raise ModelFolderError(f"folder: expected a file or none at {target / name}, got a folder")
     with locked(target):
-        for stale in (*target.glob(f".{PENDING}.*"), *target.glob(f".{CONFIG}.*"), *target.glob(".saving-*")):
+        written = (PENDING, PENDING_DECISION, CONFIG)
+        for stale in (*(path for name in written for path in target.glob(f".{name}.*")), *target.glob(".saving-*")):
             if stale.is_dir():  # of a process that was killed: no other one holds the lock
                 shutil.rmtree(stale, ignore_errors=True)
-        with new_file(target / PENDING) as temporary:
-            temporary.touch()
-            mode = temporary.stat().st_mode
-            weights.write(saved, temporary)
-            temporary.chmod(mode)  # safetensors lets only the owner read, a server may run as another user
+        _write_tensors(target / PENDING, lambda path: weights.write(saved, path))
+        decision = saved.decision
+        if decision is None:
+            (target / PENDING_DECISION).unlink(missing_ok=True)
+        else:
+            owner = decision_file.digest(target / PENDING)
+            _write_tensors(target / PENDING_DECISION, lambda path: decision_file.write(decision, owner, path))
         write_text(target / CONFIG, json.dumps(header, indent=2) + "\n")  # from here on, what is pending is loaded
         os.replace(target / PENDING, target / WEIGHTS)
+        if decision is None:
+            (target / DECISION).unlink(missing_ok=True)
+        else:
+            os.replace(target / PENDING_DECISION, target / DECISION)
     return target
+
+
+def _write_tensors(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` write a file that appears whole, and that others may read as far as the umask lets them."""
+    with new_file(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        write(temporary)
+        temporary.chmod(mode)  # safetensors lets only the owner read, a server may run as another user
 
 
 def check_restorable(model: nn.Module) -> None:
@@ -128,7 +149,7 @@ def load_model(
         head: as ``appearance``.
 
     Raises:
-        MissingFileError: the folder or one of its two files does not exist.
+        MissingFileError: the folder or one of the two files that a model needs does not exist.
         ModelFolderError: another version's layout, a damaged file, a configuration that is not the one that the
             weights were saved with, or weights that do not fit it or are not finite. Or a block is missing, one too
             many, has other tensors, or answers differently from the one that was saved; the message names each.
@@ -150,6 +171,7 @@ def load_model(
     built = {name: tensor for name, tensor in tensors.items() if not name.startswith(own)}
     model.load_state_dict(built, strict=False, assign=True)  # all names and shapes were compared
     check_answers(source, model, saved.answers)
+    model.decision = _decision_of(source, config, saved)
     return model.eval()
 
 
@@ -194,6 +216,23 @@ def _weights_of(source: Path, config: BMRLConfig) -> Weights:
         f"{source / CONFIG}: {field}: expected {wanted}, with which the weights were saved, got {got}; the file "
         "was changed afterwards, or belongs to another model"
     )
+
+
+def _decision_of(source: Path, config: BMRLConfig, saved: Weights) -> FittedDecision | None:
+    """Return the decision that was fitted with these weights, if one is there and ``config`` asks for one."""
+    if config.decision.score is None:
+        return None
+    paths = [source / name for name in (PENDING_DECISION, DECISION) if (source / name).is_file()]
+    if not paths:
+        return None
+    owner = decision_file.digest(saved.path)
+    found = [one.fitted for one in map(decision_file.read, paths) if one.weights == owner]
+    if not found:
+        raise ModelFolderError(
+            f"{source / DECISION}: expected a decision that was fitted with {saved.path.name}, got one of other "
+            "weights; fit it again with bmrl calibrate"
+        )
+    return next((fitted for fitted in found if fitted.score == config.decision.score), found[0])
 
 
 def _blueprint_of(config: BMRLConfig, saved: Weights, blocks: Blocks) -> BMRL:

@@ -28,8 +28,9 @@ def attribute(row, threshold=0.7):
 def test_seen_image():
     answer = attribute([0.1, 0.7, 0.1, 0.1])
     assert answer == Attribution(
-        source="a.png", generator="ddpm", probability=0.7, seen=True, threshold=0.7, manipulation="EFS",
-        architecture="diffusion", probabilities={"stylegan2": 0.1, "ddpm": 0.7, "simswap": 0.1, "ffhq": 0.1},
+        source="a.png", generator="ddpm", verdict="seen", reason="probability 0.700 is not below the threshold 0.7",
+        probability=0.7, score=0.7, seen=True, threshold=0.7, manipulation="EFS", architecture="diffusion",
+        probabilities={"stylegan2": 0.1, "ddpm": 0.7, "simswap": 0.1, "ffhq": 0.1},
     )  # fmt: skip
 
 
@@ -108,11 +109,11 @@ def test_rejects():
 def test_table():
     answers = [attribute([0.1, 0.7, 0.1, 0.1]), attribute([0.25, 0.3, 0.35, 0.1])]
     assert format_table(answers).split("\n") == [
-        "image  generator  probability  seen    manipulation  architecture",
-        "a.png  ddpm       0.700        seen    EFS           diffusion",
-        "a.png  -          0.350        unseen  EFS           GAN",
+        "image  generator  probability  verdict  manipulation  architecture",
+        "a.png  ddpm       0.700        seen     EFS           diffusion",
+        "a.png  -          0.350        unseen   EFS           GAN",
     ]
-    assert format_table([]).split() == ["image", "generator", "probability", "seen", "manipulation", "architecture"]
+    assert format_table([]).split() == ["image", "generator", "probability", "verdict", "manipulation", "architecture"]
 
 
 def test_table_is_safe_in_a_terminal_and_aligned_for_wide_characters():

@@ -46,7 +46,7 @@ PAPER = {  # section 4.1 of the paper
     "head": {"kind": "linear", "norm": True, "dropout": 0.0, "normalize_embedding": True},
     "parsing": ENCODER,
     "language": LANGUAGE,
-    "decision": {"thresholds": (0.7, 0.9)},
+    "decision": {"thresholds": (0.7, 0.9), "score": None, "accept": 0.95, "typical": 0.8, "max_error": 0.02},
 }
 
 SMALL = {"num_heads": 4, "mlp_dim": 256}

@@ -148,6 +148,10 @@ EFFECTS = {
         {"language.num_levels": 2}, lambda m: m.language_encoder.position_embedding.shape[0], 12
     ),
     "decision.thresholds": Effect({"decision.thresholds": (0.25,)}, lambda m: m.config.decision.thresholds, (0.25,)),
+    "decision.score": Effect({"decision.score": "energy"}, lambda m: m.config.decision.score, "energy"),
+    "decision.accept": Effect({"decision.accept": 0.9}, lambda m: m.config.decision.accept, 0.9),
+    "decision.typical": Effect({"decision.typical": 0.7}, lambda m: m.config.decision.typical, 0.7),
+    "decision.max_error": Effect({"decision.max_error": 0.1}, lambda m: m.config.decision.max_error, 0.1),
 }
 
 ENCODERS: dict[str, Callable[[BMRL], Any]] = {

@@ -1,0 +1,98 @@
+"""The file ``decision.safetensors``: a fitted decision, and which weights it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from bmrl._json import parse_json
+from bmrl._text import one_line
+from bmrl._version import __version__
+from bmrl.errors import BMRLError, ModelFolderError
+from bmrl.models.fitted import CalibrationAnswers, FittedDecision
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+__all__ = ["SavedDecision", "digest", "read", "write"]
+
+ENTRY = "bmrl_decision"
+"""The entry of the file's metadata that holds what is no tensor."""
+
+STATE, ANSWERS = "state.", "answers."
+"""What the names of tensors begin with."""
+
+
+class SavedDecision(NamedTuple):
+    """What a file holds."""
+
+    fitted: FittedDecision
+    weights: str
+    """:func:`digest` of the weights that it was fitted with."""
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(fitted: FittedDecision, weights: str, path: Path) -> None:
+    """Write the file; ``weights`` is the :func:`digest` of the weights."""
+    tensors = {f"{STATE}{name}": _own(tensor) for name, tensor in fitted.state.items()}
+    for name in ("scores", "probabilities", "right"):
+        tensors[f"{ANSWERS}{name}"] = _own(getattr(fitted.answers, name))
+    content = {
+        "score": fitted.score,
+        "temperature": fitted.temperature,
+        "versions": list(fitted.answers.versions),
+        "weights": weights,
+    }
+    save_file(tensors, path, metadata={ENTRY: json.dumps(content, sort_keys=True)})
+
+
+def read(path: Path) -> SavedDecision:
+    """Read the file.
+
+    Raises:
+        ModelFolderError: it is damaged, or no file that :func:`write` wrote.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            content = parse_json((file.metadata() or {})[ENTRY])
+        return SavedDecision(_fitted(content, tensors), str(content["weights"]))
+    except (safetensors.SafetensorError, OSError) as error:
+        reason = f"a damaged file ({one_line(error)})"
+        raise ModelFolderError(f"{path}: expected a fitted decision, got {reason}") from error
+    except (BMRLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelFolderError(
+            f"{path}: expected a fitted decision of bmrl {__version__}, got {type(error).__name__}: {one_line(error)}"
+        ) from error
+
+
+def _fitted(content: dict[str, object], tensors: dict[str, Tensor]) -> FittedDecision:
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+    versions = content["versions"]
+    if not isinstance(versions, list):
+        raise TypeError("versions: expected a list")
+    return FittedDecision(
+        score=content["score"],  # type: ignore[arg-type]
+        state=under(STATE),
+        temperature=content["temperature"],  # type: ignore[arg-type]
+        answers=CalibrationAnswers(versions=tuple(map(str, versions)), **under(ANSWERS)),
+    )
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return a contiguous copy on the CPU: safetensors refuses tensors that share memory."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)

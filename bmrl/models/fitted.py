@@ -1,0 +1,102 @@
+"""What was fitted after training for deciding about images: plain tensors, saved beside the weights.
+
+What is done with them is in :mod:`bmrl.inference`: this room only keeps them with the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bmrl._checks import check_dtype, check_floating, check_positive, check_shape
+from bmrl._values import described
+from bmrl.errors import DTypeError, RangeError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["CalibrationAnswers", "FittedDecision"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class CalibrationAnswers:
+    """What a model answered about n pictures of its classes that it was not trained on, each in v versions.
+
+    A version is the picture as it is, or altered in a way that pictures on the web are. Which limits follow for a
+    guarantee that somebody asks for is computed from these numbers, whenever it is asked for.
+
+    Attributes:
+        versions: the v names, such as ``("as it is", "jpeg75")``.
+        scores: ``(v, n)`` float32, higher is more like a seen picture.
+        probabilities: ``(v, n)`` float32 in 0 .. 1, of the most probable class.
+        right: ``(v, n)`` bool, whether that is the picture's class.
+
+    Raises:
+        ShapeError, DTypeError, RangeError: the tensors do not fit, or hold values that are not finite.
+    """
+
+    versions: tuple[str, ...]
+    scores: Tensor
+    probabilities: Tensor
+    right: Tensor
+
+    def __post_init__(self) -> None:
+        for name in ("scores", "probabilities", "right"):
+            check_shape(name, getattr(self, name), "versions pictures", versions=len(self.versions))
+        check_floating("scores", self.scores)
+        check_floating("probabilities", self.probabilities)
+        check_dtype("right", self.right, torch.bool)
+        if not self.scores.numel():
+            raise ShapeError(f"scores: expected at least one picture, got {tuple(self.scores.shape)}")
+        for name in ("probabilities", "right"):
+            if getattr(self, name).shape != self.scores.shape:
+                raise ShapeError(
+                    f"{name}: expected the shape of scores {tuple(self.scores.shape)}, "
+                    f"got {tuple(getattr(self, name).shape)}"
+                )
+        if not self.scores.isfinite().all():
+            raise RangeError("scores: expected finite numbers, got NaN or infinity")
+        if not ((self.probabilities >= 0) & (self.probabilities <= 1)).all():
+            raise RangeError("probabilities: expected numbers in 0 .. 1, got others")
+
+    @property
+    def num_pictures(self) -> int:
+        """How many pictures n there are, each in every version."""
+        return self.scores.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class FittedDecision:
+    """How a model's images are scored, and what it answered about pictures that it was not trained on.
+
+    :func:`bmrl.inference.calibrate` makes it; as ``model.decision`` it is saved, exported and served with the model.
+
+    Attributes:
+        score: the name of a score of :data:`bmrl.inference.scores.SCORES`.
+        state: what the score learned: floating-point tensors by name, as its ``state_dict()`` gives them.
+        temperature: > 0; logits are divided by it before the softmax.
+        answers: about the calibration pictures.
+
+    Raises:
+        DTypeError, RangeError: a value of another type, out of range, or not finite.
+    """
+
+    score: str
+    state: Mapping[str, Tensor]
+    temperature: float
+    answers: CalibrationAnswers
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.score, str):
+            raise DTypeError(f"score: expected a name, got {described(self.score)}")
+        check_positive("temperature", self.temperature)
+        if not isinstance(self.answers, CalibrationAnswers):
+            raise DTypeError(f"answers: expected CalibrationAnswers, got {described(self.answers)}")
+        for name, tensor in self.state.items():
+            if not isinstance(tensor, Tensor):
+                raise DTypeError(f"state.{name}: expected a torch.Tensor, got {described(tensor)}")
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise RangeError(f"state.{name}: expected finite values, got NaN or infinity")
