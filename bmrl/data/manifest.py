@@ -15,7 +15,7 @@ from bmrl._files import new_file
 from bmrl._regular_files import open_regular
 from bmrl._text import one_line, printable
 from bmrl._values import check_choice
-from bmrl.data.row import COLUMNS, ROLES, SPLITS, Row
+from bmrl.data.row import COLUMNS, REQUIRED, ROLES, SPLITS, Row
 from bmrl.data.rules import check_rows
 from bmrl.errors import DataError, DTypeError, MissingFileError
 from bmrl.generators import Architecture, Generator, Manipulation
@@ -165,9 +165,10 @@ def _parse(path: Path) -> tuple[array[int], tuple[Row, ...]]:
             reader = csv.reader(file, strict=True)
             header = next(reader, None)
             if header is None:
-                raise DataError(f"{name}: expected the columns {', '.join(COLUMNS)}, got an empty file")
+                raise DataError(f"{name}: expected the columns {', '.join(REQUIRED)}, got an empty file")
             _check_header(header, name)
-            pick = itemgetter(*(header.index(column) for column in COLUMNS))
+            known = [column for column in COLUMNS if column in header]  # an optional one is the last
+            pick = itemgetter(*(header.index(column) for column in known))
             line = reader.line_num
             for values in reader:
                 first, line = line + 1, reader.line_num
@@ -199,6 +200,6 @@ def _check_header(header: list[str], name: str) -> None:
         if len(header) == 1 and separator in header[0]:
             raise DataError(f"{name}, line 1: expected columns separated by commas, got {called}")
     for column in COLUMNS:
-        if header.count(column) != 1:
+        if header.count(column) != 1 and (column in header or column in REQUIRED):
             got = f"{header.count(column)} of them in {printable(', '.join(header))}"
             raise DataError(f"{name}, line 1: expected one column {column}, got {got}")

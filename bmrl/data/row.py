@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-__all__ = ["COLUMNS", "ROLES", "SPLITS", "Row"]
+__all__ = ["COLUMNS", "REQUIRED", "ROLES", "SPLITS", "Row"]
 
 ROLES = ("seen", "unseen")
 """Whether a model may be trained on a generator's images, or is only tested on them."""
@@ -27,6 +27,8 @@ class Row:
         split: ``train``, ``val`` or ``test``.
         group: images that share a person, a source picture or a video share this name; the seen images of
             one group are all in one split.
+        source: where the file comes from, such as a data set, a camera or a repository; empty if that is not known.
+            What stands before an ``@`` names the collection, what follows says more, such as a version and a file.
     """
 
     path: str
@@ -36,7 +38,16 @@ class Row:
     role: str
     split: str
     group: str
+    source: str = ""
+
+    @property
+    def collection(self) -> str:
+        """The collection that the source names: what stands before its first ``@``."""
+        return self.source.partition("@")[0]
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
 """The columns of a manifest, in the order in which they are written."""
+
+REQUIRED = COLUMNS[:-1]
+"""Those that a file must have: where its images come from may be unknown."""

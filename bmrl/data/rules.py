@@ -35,6 +35,7 @@ def check_rows(rows: Sequence[Row], place: Callable[[int], str], name: str) -> N
     families: dict[str, tuple[tuple[str, str, str], int]] = {}
     splits: dict[str, tuple[str, int]] = {}
     groups: set[str] = set()
+    sources = {""}
     labels: set[tuple[str, str, str, str, str]] = set()
     # A manifest may have a million rows: what many rows share is checked where it is first met.
     for index, row in enumerate(rows):
@@ -50,6 +51,12 @@ def check_rows(rows: Sequence[Row], place: Callable[[int], str], name: str) -> N
                     f"{place(index)}, column group: expected a name without outer spaces, got {row.group!r}"
                 )
             groups.add(row.group)
+        if row.source not in sources:
+            if row.source != row.source.strip() or not _is_stored(row.source):
+                raise DataError(
+                    f"{place(index)}, column source: expected a name without outer spaces or none, got {row.source!r}"
+                )
+            sources.add(row.source)
 
         family = (row.manipulation, row.architecture, row.role)
         label = (row.generator, *family, row.split)

@@ -78,15 +78,16 @@ def test_select_and_generators(rows):
 
 
 def test_written_file_is_plain_csv(tmp_path):
-    odd = replace(ROW, path='ddpm/a "b",\nc.png', group="ü")
+    odd = replace(ROW, path='ddpm/a "b",\nc.png', group="ü", source="set@1, part 2")
     assert Manifest(tmp_path / "new" / "folder", (ROW, odd)).write() == tmp_path / "new" / "folder" / "manifest.csv"
     with (tmp_path / "new" / "folder" / "manifest.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
     assert lines == [
-        HEADER.split(","),
-        ["ddpm/1.png", "ddpm", "EFS", "diffusion", "seen", "train", "a"],
-        ['ddpm/a "b",\nc.png', "ddpm", "EFS", "diffusion", "seen", "train", "ü"],
+        [*HEADER.split(","), "source"],
+        ["ddpm/1.png", "ddpm", "EFS", "diffusion", "seen", "train", "a", ""],
+        ['ddpm/a "b",\nc.png', "ddpm", "EFS", "diffusion", "seen", "train", "ü", "set@1, part 2"],
     ]
+    assert Manifest.read(tmp_path / "new" / "folder").rows[1].collection == "set"
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["manifest.csv"]
 
 
@@ -102,7 +103,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_reads_a_folder_a_file_other_columns_and_a_byte_order_mark(tmp_path):
-    columns = "group,source,path,generator,manipulation,architecture,role,split"
+    columns = "group,remark,path,generator,manipulation,architecture,role,split"
     path = write(tmp_path, "a,x@1,ddpm/1.png,ddpm,EFS,diffusion,seen,train", "", header="\ufeff" + columns)
     other = path.rename(tmp_path / "other.csv")
     assert Manifest.read(other) == Manifest(tmp_path, (ROW,))
