@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bmrl._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from bmrl.data.alterations import ALTERATIONS, Alteration
     from bmrl.data.dataset import FaceDataset
     from bmrl.data.finding import FoundImages, find_images
     from bmrl.data.importers.folder import import_faces
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from bmrl.data.simulated import SimulationReport, simulate
 
 __all__ = [
+    "ALTERATIONS",
+    "Alteration",
     "FaceDataset",
     "FoundImages",
     "ImportReport",
@@ -31,6 +34,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ALTERATIONS": "alterations",
+    "Alteration": "alterations",
     "FaceDataset": "dataset",
     "FoundImages": "finding",
     "ImportReport": "importers.report",
