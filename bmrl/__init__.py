@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bmrl.evaluation import compare, evaluate
     from bmrl.export import export_model, serve, write_triton_repository
     from bmrl.generators import Generator
-    from bmrl.inference import Attribution, Attributor, attribute
+    from bmrl.inference import Attribution, Attributor, attribute, calibrate
     from bmrl.models import BMRL, BMRLConfig, BMRLOutput, View, build_model, load_model, presets, save_model
     from bmrl.training import train
 
@@ -34,6 +34,7 @@ __all__ = [
     "__version__",
     "attribute",
     "build_model",
+    "calibrate",
     "compare",
     "data",
     "demo",
@@ -68,6 +69,7 @@ _HOMES = {
     "View": "models",
     "attribute": "inference",
     "build_model": "models",
+    "calibrate": "inference",
     "compare": "evaluation",
     "demo": "cli.demo",
     "evaluate": "evaluation",

@@ -25,6 +25,7 @@ def attribute(
     model: str | None,
     server: str | None,
     threshold: float | None,
+    max_error: float | None,
     batch_size: int,
     device: str,
     form: str,
@@ -35,7 +36,8 @@ def attribute(
         paths: images and folders of images.
         model: a model folder; None to ask the server.
         server: as :func:`bmrl.export.triton.remote.connect` takes it; None to ask the model.
-        threshold: in 0 .. 1; None: the model's first.
+        threshold: in 0 .. 1; None: the model's own rule.
+        max_error: above 0 and below 1, for a model with a fitted decision; None: what the model says.
         batch_size: images per batch, for the model.
         device: where the model runs: ``auto`` or a device as PyTorch names it.
         form: one of :data:`bmrl.cli.answers.FORMATS`.
@@ -44,7 +46,7 @@ def attribute(
     draw = None if form != "table" and sys.stdout.isatty() else progress_bar("images")
     failures, complaint = 0, ""
     try:
-        with _opened(model, server, threshold, batch_size, device) as (generators, attribute_each):
+        with _opened(model, server, threshold, max_error, batch_size, device) as (generators, attribute_each):
             answers.begin(generators)
             inputs = images_of(paths)
             for remark in inputs.remarks:
@@ -65,7 +67,12 @@ def attribute(
 
 @contextlib.contextmanager
 def _opened(
-    model: str | None, server: str | None, threshold: float | None, batch_size: int, device: str
+    model: str | None,
+    server: str | None,
+    threshold: float | None,
+    max_error: float | None,
+    batch_size: int,
+    device: str,
 ) -> Iterator[tuple[list[str], Callable[[list[str]], Iterator[Any]]]]:
     """Yield the names of the classes, and what attributes images: the model of a folder, or that of a server."""
     if server is not None:
@@ -80,7 +87,9 @@ def _opened(
     else:
         from bmrl.inference.attributor import Attributor
 
-        attributor = Attributor(str(model), threshold=threshold, batch_size=batch_size, device=device)
+        attributor = Attributor(
+            str(model), threshold=threshold, max_error=max_error, batch_size=batch_size, device=device
+        )
         yield [generator.name for generator in attributor.model.config.generators], attributor.attribute_each
 
 

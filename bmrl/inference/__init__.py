@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bmrl.inference.attributing import attribute
     from bmrl.inference.attribution import Attribution, attributions_from_probabilities, format_table
     from bmrl.inference.attributor import Attributor
+    from bmrl.inference.calibrating import calibrate
     from bmrl.inference.calibration import RiskCoverage, conformal_limit, fit_temperature, risk_coverage, risk_limit
     from bmrl.inference.decider import Decider, decider_of, limits_of
     from bmrl.inference.decision import Decisions, decide
@@ -28,6 +29,7 @@ __all__ = [
     "RiskCoverage",
     "attribute",
     "attributions_from_probabilities",
+    "calibrate",
     "conformal_limit",
     "decide",
     "decider_of",
@@ -49,6 +51,7 @@ _HOMES = {
     "RiskCoverage": "calibration",
     "attribute": "attributing",
     "attributions_from_probabilities": "attribution",
+    "calibrate": "calibrating",
     "conformal_limit": "calibration",
     "decide": "decision",
     "decider_of": "decider",

@@ -8,7 +8,7 @@ from bmrl._checks import check_integer
 from bmrl.errors import BMRLError
 from bmrl.inference.attribution import Attribution, attributions_from_probabilities
 from bmrl.inference.checks import check_rate
-from bmrl.inference.decider import Decider, decider_of, limits_of
+from bmrl.inference.decider import decider_of, limits_of
 from bmrl.inference.reading import name_images, read_batches, read_named
 from bmrl.inference.running import infer, resolve_model
 
@@ -71,7 +71,7 @@ class Attributor:
         self.batch_size = batch_size
         self.model = resolve_model(model, device)
         self.limits = limits_of(self.model, threshold=threshold, max_error=max_error)
-        self._decider = Decider() if threshold is not None else decider_of(self.model)
+        self._decider = decider_of(self.model, paper_rule=threshold is not None)
 
     def __call__(self, images: Iterable[Any] | str | os.PathLike[str]) -> list[Attribution]:
         """Attribute images, all or none.

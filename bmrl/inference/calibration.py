@@ -16,9 +16,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bmrl.inference.checks import Values
-    from bmrl.models import FittedDecision
+    from bmrl.models import CalibrationAnswers, FittedDecision
+    from bmrl.models.parts import DecisionConfig
 
-__all__ = ["RiskCoverage", "conformal_limit", "fit_temperature", "limits_for", "risk_coverage", "risk_limit"]
+__all__ = [
+    "Outcome",
+    "RiskCoverage",
+    "check_calibratable",
+    "conformal_limit",
+    "fit_temperature",
+    "limits_for",
+    "outcomes",
+    "risk_coverage",
+    "risk_limit",
+]
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -89,10 +100,8 @@ def conformal_limit(scores: Values, accept: float) -> float:
     """
     check_rate("accept", accept)
     ordered = as_scores("scores", scores).sort().values
+    _check_enough("accept", accept, 1 - accept, len(ordered))
     rank = math.floor((1 - accept) * (len(ordered) + 1) + 1e-9)  # .1 * 10 is less than 1
-    if rank < 1:
-        needed = "infinitely many" if accept == 1 else f"{math.ceil(1 / (1 - accept) - 1e-9) - 1}"
-        raise ConfigError(f"accept: expected {needed} calibration pictures or more for {accept:g}, got {len(ordered)}")
     return float(ordered[min(rank, len(ordered)) - 1])
 
 
@@ -128,10 +137,8 @@ def risk_limit(probabilities: Values, right: Tensor, max_error: float) -> float:
     values = as_scores("probabilities", probabilities)
     check_shape("right", right, "images", images=len(values))
     n = len(values)
+    _check_enough("max_error", max_error, max_error, n)
     allowed = math.floor(max_error * (n + 1) + 1e-9) - 1
-    if allowed < 0:
-        needed = "infinitely many" if max_error == 0 else f"{math.ceil(1 / max_error - 1e-9) - 1}"
-        raise ConfigError(f"max_error: expected {needed} calibration pictures or more for {max_error:g}, got {n}")
     wrong = values[~right.cpu()].sort(descending=True).values
     if len(wrong) <= allowed:
         return 0.0
@@ -142,6 +149,24 @@ def risk_limit(probabilities: Values, right: Tensor, max_error: float) -> float:
             f"{n} calibration pictures named wrongly with a probability of 1"
         )
     return limit
+
+
+def check_calibratable(num_pictures: int, asked: DecisionConfig) -> None:
+    """Check that there are enough calibration pictures for what is asked of a decision.
+
+    Raises:
+        ConfigError: there are not; the message says how many it takes.
+    """
+    for name, value in (("accept", asked.accept), ("typical", asked.typical)):
+        _check_enough(name, value, 1 - value, num_pictures)
+    _check_enough("max_error", asked.max_error, asked.max_error, num_pictures)
+
+
+def _check_enough(name: str, value: float, share: float, num_pictures: int) -> None:
+    """Check that a share of n + 1 pictures is one picture at least; 1 - .9 is a little less than .1."""
+    if share * (num_pictures + 1) < 1 - 1e-9:
+        needed = "infinitely many" if share <= 0 else f"{math.ceil(1 / share - 1e-9) - 1}"
+        raise ConfigError(f"{name}: expected {needed} calibration pictures or more for {value:g}, got {num_pictures}")
 
 
 def limits_for(fitted: FittedDecision, *, accept: float, typical: float, max_error: float) -> Limits:
@@ -174,6 +199,39 @@ def limits_for(fitted: FittedDecision, *, accept: float, typical: float, max_err
         typical=float(typical),
         max_error=float(max_error),
     )
+
+
+class Outcome(NamedTuple):
+    """What became of pictures of seen generators: shares in 0 .. 1 that sum to 1."""
+
+    right: float
+    """Named, and rightly."""
+    wrong: float
+    """Named, and wrongly."""
+    uncertain: float
+    """Neither named nor called unseen."""
+    unseen: float
+    """Called unseen, although their generators are seen."""
+
+
+def outcomes(answers: CalibrationAnswers, limits: Limits) -> dict[str, Outcome]:
+    """Return what becomes of the calibration pictures, by the name of their version.
+
+    These are the pictures that the limits were chosen on: new ones fare a little worse.
+
+    Args:
+        answers: about the calibration pictures.
+        limits: by which is decided.
+    """
+    found = {}
+    for version, scores, probabilities, right in zip(
+        answers.versions, answers.scores, answers.probabilities, answers.right.tolist(), strict=True
+    ):
+        verdicts = limits.verdicts(scores, probabilities)
+        named = [correct for verdict, correct in zip(verdicts, right, strict=True) if verdict == "seen"]
+        counts = sum(named), len(named) - sum(named), verdicts.count("uncertain"), verdicts.count("unseen")
+        found[version] = Outcome(*(count / len(verdicts) for count in counts))
+    return found
 
 
 class RiskCoverage(NamedTuple):

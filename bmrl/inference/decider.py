@@ -68,14 +68,20 @@ class Decider(nn.Module):
         return scaled.softmax(dim=-1), self.score(scaled, embedding.float())
 
 
-def decider_of(model: BMRL) -> Decider:
+def decider_of(model: BMRL, *, paper_rule: bool = False) -> Decider:
     """Return what decides about a model's answers, on its device: its fitted decision, or the paper's rule.
+
+    Args:
+        model: whose configuration says which score is wanted.
+        paper_rule: score by the maximum probability, also where another score is fitted; its temperature stays.
 
     Raises:
         ConfigError: the configuration asks for a score that was not fitted.
     """
     wanted = model.config.decision.score
     fitted = model.decision if wanted is not None else None
+    if paper_rule:
+        return Decider(temperature=1.0 if fitted is None else fitted.temperature)
     if wanted is not None and (fitted is None or fitted.score != wanted):
         got = "none" if fitted is None else repr(fitted.score)
         raise ConfigError(

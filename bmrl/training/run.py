@@ -15,6 +15,8 @@ from bmrl._files import new_file, write_text
 from bmrl._results import Result
 from bmrl.data.manifest import Manifest
 from bmrl.errors import DataError
+from bmrl.inference.calibrating import calibrate
+from bmrl.inference.calibration import check_calibratable
 from bmrl.models import build_model, save_model
 from bmrl.training._checkpoints import resume_point
 from bmrl.training._metrics import read_metrics
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bmrl.models import BMRL, BMRLConfig
+    from bmrl.models.parts import DecisionConfig
     from bmrl.training.recipes import TrainingConfig
 
 __all__ = ["TrainingRun", "train"]
@@ -138,6 +141,7 @@ def train(
             _logger.info("%s: no epoch was finished; the run starts over", folder)
         train_set = load_split(manifest, config, "train")
         val_set = load_split(manifest, config, "val") if manifest.select(split="val", role="seen") else None
+        _check_decision(config.decision, 0 if val_set is None else len(val_set))
         if val_set is None:
             _logger.warning("%s: no validation images; the last weights are kept", manifest.root)
         if not resume and given is None:
@@ -156,10 +160,35 @@ def train(
         if state:
             with new_file(folder / OBJECTIVE) as temporary:
                 temporary.write_bytes(safetensors.torch.save(state))
-        save_model(task.model, folder)
+        try:
+            _fit_decision(task, manifest, place)
+        finally:  # a training is not lost because its decision can't be fitted
+            save_model(task.model, folder)
     # Images may have been lost during the training too.
     skipped = (*train_set.skipped, *(val_set.skipped if val_set is not None else ()))
     return _result(folder, config, recipe, skipped)
+
+
+def _fit_decision(task: BMRLTask, manifest: Manifest, device: torch.device) -> None:
+    """Fit the decision that the configuration asks for, if it does; the model stays on the CPU."""
+    score = task.model.config.decision.score
+    if score is None:
+        return
+    objective = task.objective
+    dfacc = objective.dfacc if objective.dfacc_on == "embedding" else None
+    centers = None if dfacc is None else dfacc.centers
+    calibrate(task.model, manifest, score=score, centers=centers, device=device)
+    task.model.to("cpu")
+
+
+def _check_decision(asked: DecisionConfig, num_pictures: int) -> None:
+    """Check that there are validation images enough for what is asked of the decision.
+
+    Raises:
+        ConfigError: there are not; the message says how many it takes.
+    """
+    if asked.score is not None:
+        check_calibratable(num_pictures, asked)
 
 
 def _result(

@@ -15,6 +15,7 @@ _FILES = (  # in the order of the help
     "simulate",
     "importing",
     "train",
+    "calibrate",
     "evaluate",
     "compare",
     "attribute",

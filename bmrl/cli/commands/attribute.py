@@ -23,7 +23,18 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.usage = "%(prog)s [options] MODEL PATH [PATH ...]\n       %(prog)s [options] --server URL PATH [PATH ...]"
     parser.add_argument(
-        "--threshold", type=float, metavar="T", help="call images below it unseen, 0 .. 1 (default: the model's first)"
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="decide by the maximum probability alone: below it an image is unseen, 0 .. 1 (default: the model's "
+        "fitted decision, or its first threshold)",
+    )
+    parser.add_argument(
+        "--max-error",
+        type=float,
+        metavar="SHARE",
+        help="share of pictures of known generators that may get a wrong name, such as 0.01; others are uncertain "
+        "(default: what the model's decision was fitted for)",
     )
     add_batch_size(parser, default=None)
     form = parser.add_mutually_exclusive_group()
@@ -46,6 +57,8 @@ def _run(options: argparse.Namespace) -> int:
     model, paths = (None, options.inputs) if options.server else (options.inputs[0], options.inputs[1:])
     if not paths or model == "":
         options.usage_error("expected MODEL and at least one PATH (or --server URL)")
+    if options.server and options.max_error is not None:
+        options.usage_error("--max-error: expected none with --server, whose limits are those of the exported model")
     if options.server and (options.batch_size is not None or options.device != "auto"):
         options.usage_error("--batch-size, --device: expected neither with --server, which has its own")
     from bmrl.cli.attributing import attribute
@@ -55,6 +68,7 @@ def _run(options: argparse.Namespace) -> int:
         model=model,
         server=options.server,
         threshold=options.threshold,
+        max_error=options.max_error,
         batch_size=32 if options.batch_size is None else options.batch_size,
         device=options.device,
         form=options.format,

@@ -1,0 +1,241 @@
+"""Fitting a model's decision after its training: temperature, score, and the answers that limits follow from."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from bmrl._checks import check_integer
+from bmrl._values import check_choice, described
+from bmrl.data.alterations import ALTERATIONS, read_versions
+from bmrl.data.manifest import Manifest
+from bmrl.errors import DataError, DTypeError
+from bmrl.inference.calibration import check_calibratable, fit_temperature, limits_for
+from bmrl.inference.decider import Decider
+from bmrl.inference.reading import read_batches
+from bmrl.inference.running import infer, resolve_model
+from bmrl.inference.scores import SCORES, FittingData
+from bmrl.models import CalibrationAnswers, FittedDecision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from bmrl.data.alterations import Alteration
+    from bmrl.data.row import Row
+    from bmrl.models import BMRL
+
+__all__ = ["AS_IT_IS", "CALIBRATED_ALTERATIONS", "calibrate"]
+
+AS_IT_IS = "as it is"
+"""The name of the version that is not altered."""
+
+CALIBRATED_ALTERATIONS = ("jpeg75", "half", "crop")
+"""What the calibration pictures are altered by, unless it is chosen."""
+
+MOST_FITTED = 20_000
+"""Training pictures that a score is fitted to, evenly over the classes; more would not change it."""
+
+
+def calibrate(
+    model: BMRL | str | os.PathLike[str],
+    data: Manifest | str | os.PathLike[str],
+    *,
+    score: str = "combined",
+    alterations: Sequence[str] = CALIBRATED_ALTERATIONS,
+    accept: float | None = None,
+    typical: float | None = None,
+    max_error: float | None = None,
+    centers: Tensor | None = None,
+    batch_size: int = 32,
+    device: str | torch.device = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> FittedDecision:
+    """Fit how a model decides whether an image is seen, and keep it with the model.
+
+    The score is fitted to the training images, the temperature to the validation images. What the model answers about
+    the validation images, as they are and altered as pictures on the web are, is kept: the limits for what is asked of
+    the decision follow from it. No weight changes, and no image of the test split or of an unseen generator is looked
+    at.
+
+    Afterwards ``model.decision`` is what is returned, and ``model.config.decision`` names the score and what is asked.
+    A folder is written again with both.
+
+    Args:
+        model: a model, changed in place, or its folder.
+        data: a folder with ``manifest.csv``, or its manifest: seen ``train`` images, and ``val`` images of persons or
+            videos that are not among them.
+        score: a name of :data:`bmrl.inference.scores.SCORES`.
+        alterations: names of :data:`bmrl.data.ALTERATIONS`: limits keep their guarantee for images altered so.
+        accept: share of seen pictures that are not called unseen; None keeps that of ``config.decision``, as below.
+        typical: share of seen pictures whose score is high enough for a name, at most ``accept``.
+        max_error: share of seen pictures that may get a wrong name.
+        centers: ``(num_generators, embed_dim)``, those that the DFACC loss learned, for ``center_distance``; None takes
+            the mean embedding of each class.
+        batch_size: images per step, >= 1.
+        device: where to run, as PyTorch names devices; ``"auto"`` leaves a model that is passed where it is, and puts
+            one from a folder on the accelerator if there is one, and else on the CPU.
+        progress: called after each step with the number of images done and of all.
+
+    Returns:
+        The decision.
+
+    Raises:
+        DataError: there are no training images of a class, or no validation images, or none can be read.
+        ConfigError: the validation images are too few for what is asked for; nothing is changed then.
+        RangeError, DTypeError: an argument is out of range or of the wrong type.
+        MissingFileError, ModelFolderError, DeviceError: as of :class:`~bmrl.inference.Attributor`.
+    """
+    from bmrl.models import save_model
+
+    check_choice("score", score, SCORES)
+    if isinstance(alterations, str) or not all(isinstance(name, str) for name in alterations):
+        raise DTypeError(f"alterations: expected a list of names, got {described(alterations)}")
+    for name in alterations:
+        check_choice("alterations", name, ALTERATIONS)
+    check_integer("batch_size", batch_size, least=1)
+    manifest = data if isinstance(data, Manifest) else Manifest.read(data)
+    network = resolve_model(model, device)
+    asked_for = {"score": score, "accept": accept, "typical": typical, "max_error": max_error}
+    changes = {f"decision.{name}": value for name, value in asked_for.items() if value is not None}
+    config = network.config.with_changes(changes)
+    labels = {generator.name: label for label, generator in enumerate(network.config.generators)}
+    rows = {split: _rows(manifest, split, labels) for split in ("train", "val")}
+    check_calibratable(len(rows["val"]), config.decision)
+    versions: dict[str, Alteration | None] = {AS_IT_IS: None, **{name: ALTERATIONS[name] for name in alterations}}
+    count = _Progress(progress, len(rows["train"]) + len(rows["val"]))
+
+    def answers(split: str, versions: dict[str, Alteration | None]) -> _Answers:
+        return _answers(network, manifest, rows[split], labels, versions, batch_size, count)
+
+    fitted_to, checked = answers("train", {AS_IT_IS: None}), answers("val", versions)
+    temperature = fit_temperature(checked.logits.flatten(0, 1), checked.labels.repeat(len(versions)))
+    decided_on = FittingData(
+        logits=checked.logits[0] / temperature,
+        embeddings=checked.embeddings[0],
+        labels=checked.labels,
+        sources=checked.sources,
+    )
+    fitting = FittingData(
+        logits=fitted_to.logits[0] / temperature,
+        embeddings=fitted_to.embeddings[0],
+        labels=fitted_to.labels,
+        centers=None if centers is None else centers.detach().float().cpu(),
+        sources=fitted_to.sources,
+        held_out=decided_on,
+    )
+    decider = Decider(SCORES[score].fit(fitting), temperature)
+    with torch.no_grad():
+        decided = [decider(*version) for version in zip(checked.logits, checked.embeddings, strict=True)]
+    largest = torch.stack([probabilities for probabilities, _ in decided]).max(dim=2)
+    decision = FittedDecision(
+        score=score,
+        state=decider.score.state_dict(),
+        temperature=temperature,
+        answers=CalibrationAnswers(
+            versions=tuple(versions),
+            scores=torch.stack([scores for _, scores in decided]),
+            probabilities=largest.values,
+            right=largest.indices == checked.labels,
+        ),
+    )
+    asked = config.decision
+    limits_for(decision, accept=asked.accept, typical=asked.typical, max_error=asked.max_error)
+    network.config, network.decision = config, decision
+    if isinstance(model, str | os.PathLike):
+        save_model(network, model)
+    return decision
+
+
+class _Answers(NamedTuple):
+    """What a model answered about n images in v versions, on the CPU in float32."""
+
+    logits: Tensor
+    """``(v, n, x)``."""
+    embeddings: Tensor
+    """``(v, n, d)``."""
+    labels: Tensor
+    """``(n,)`` int64."""
+    sources: tuple[str, ...] | None
+    """Where each image comes from; None where the manifest does not say."""
+
+
+class _Progress:
+    """Counts the images of both splits together."""
+
+    def __init__(self, call: Callable[[int, int], None] | None, total: int) -> None:
+        self._call, self._done, self._total = call, 0, total
+
+    def add(self, images: int) -> None:
+        self._done += images
+        if self._call is not None:
+            self._call(self._done, self._total)
+
+
+def _rows(manifest: Manifest, split: str, labels: dict[str, int]) -> list[Row]:
+    """Return seen rows of a split, at most :data:`MOST_FITTED`, evenly over the classes, once they are known to fit.
+
+    Raises:
+        DataError: none, or one of a generator that is no class of the model.
+    """
+    by_class: dict[str, list[Row]] = {name: [] for name in labels}
+    for row in manifest.select(split=split, role="seen"):
+        if row.generator not in by_class:
+            raise DataError(
+                f"data: expected seen generators to be classes of the model ({', '.join(labels)}), "
+                f"got {row.generator!r} ({row.path})"
+            )
+        by_class[row.generator].append(row)
+    absent = [name for name, rows in by_class.items() if not rows]
+    if absent and (split == "train" or len(absent) == len(labels)):
+        who = f"of {absent[0]}" if split == "train" else "of the model's classes"
+        raise DataError(f"data: expected {split} images {who} in {manifest.root}, got none")
+    share = -(-MOST_FITTED // len(labels))
+    return [row for rows in by_class.values() for row in rows[:: -(-len(rows) // share)]]
+
+
+def _answers(
+    model: BMRL,
+    manifest: Manifest,
+    rows: list[Row],
+    labels: dict[str, int],
+    versions: dict[str, Alteration | None],
+    batch_size: int,
+    count: _Progress,
+) -> _Answers:
+    """Run the model on every version of the images that can be read."""
+
+    def read(row: Row, size: int) -> Tensor:
+        return read_versions(manifest.image_path(row), size, list(versions.values()), name=row.path)
+
+    kept: list[Row] = []
+    parts: list[tuple[Tensor, Tensor]] = []
+    problem = ""
+    for batch in read_batches(rows, model.config.image_size, batch_size, read=read):
+        for row, item in zip(batch.sources, batch.items, strict=True):
+            if isinstance(item, int):
+                kept.append(row)
+            else:
+                problem = problem or str(item)
+        if batch.images is not None:
+            outputs = [infer(model, images) for images in batch.images.unbind(1)]
+            parts.append(
+                (
+                    torch.stack([output.logits.float().cpu() for output in outputs]),
+                    torch.stack([output.embedding.float().cpu() for output in outputs]),
+                )
+            )
+        count.add(len(batch.items))
+    if not parts:
+        raise DataError(f"data: expected readable images in {manifest.root}, got none; first: {problem}")
+    sources = tuple(row.collection for row in kept)
+    found = torch.tensor([labels[row.generator] for row in kept])
+    return _Answers(
+        logits=torch.cat([logits for logits, _ in parts], dim=1),
+        embeddings=torch.cat([embeddings for _, embeddings in parts], dim=1),
+        labels=found,
+        sources=sources if all(sources) else None,
+    )
