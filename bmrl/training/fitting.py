@@ -12,7 +12,7 @@ from bmrl.training._checkpoints import RunCheckpoints, kept_weights
 from bmrl.training._metrics import MetricsLogger
 from bmrl.training._quiet import quiet_lightning
 from bmrl.training._trainer import make_trainer, run_trainer
-from bmrl.training.hardware import lightning_device, resolve_precision, training_device
+from bmrl.training.hardware import lightning_device, resolve_precision, resolve_workers, training_device
 from bmrl.training.loading import evaluation_loader, training_loader
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def fit(
     checkpoint: Path | None = None,
     device: str | torch.device = "auto",
     progress: bool | None = None,
+    workers: int | None = 0,
     callbacks: Sequence[Callback] = (),
 ) -> None:
     """Train a task in place.
@@ -52,6 +53,7 @@ def fit(
         checkpoint: where to go on from.
         device: where to train: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``.
         progress: show a progress bar; None shows one on a terminal, and logs one line per epoch elsewhere.
+        workers: processes that read and change images ahead, see :func:`~bmrl.training.hardware.resolve_workers`.
         callbacks: more Lightning callbacks.
 
     Raises:
@@ -84,7 +86,13 @@ def fit(
             **lightning_device(place),
         )
         loaders = (
-            training_loader(train_set, batch_size=recipe.batch_size, seed=recipe.seed),
+            training_loader(
+                train_set,
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
+                augmentation=recipe.augmentation,
+                workers=resolve_workers(workers),
+            ),
             evaluation_loader(val_set, batch_size=recipe.batch_size) if val_set is not None else None,
         )
         run_trainer(trainer, task, *loaders, ckpt_path=checkpoint, weights_only=True if checkpoint else None)

@@ -7,10 +7,14 @@ from typing import Any
 
 import torch
 
+from bmrl._checks import check_integer
 from bmrl._devices import as_device
 from bmrl.errors import ConfigError, DeviceError
 
-__all__ = ["check_single_process", "lightning_device", "resolve_precision", "training_device"]
+__all__ = ["check_single_process", "lightning_device", "resolve_precision", "resolve_workers", "training_device"]
+
+MOST_WORKERS = 256
+"""More processes than that are a mistake."""
 
 TRAINABLE = ("cpu", "cuda", "mps")
 """Kinds of devices that Lightning trains on one of."""
@@ -31,6 +35,22 @@ def check_single_process() -> None:
             f"WORLD_SIZE: expected one process, got {world_size} (as torchrun starts them); training uses one device: "
             "start it once, without torchrun, or unset WORLD_SIZE"
         )
+
+
+def resolve_workers(workers: int | None) -> int:
+    """Return how many processes read and change training images ahead of the steps.
+
+    Args:
+        workers: >= 0; None: half of this process's CPU cores less one, at most 8. With two cores that is none: both
+            compute.
+
+    Raises:
+        RangeError, DTypeError: it is something else.
+    """
+    if workers is None:
+        return min(max(len(os.sched_getaffinity(0)) // 2 - 1, 0), 8)
+    check_integer("workers", workers, least=0, most=MOST_WORKERS)
+    return workers
 
 
 def training_device(device: str | torch.device) -> torch.device:

@@ -11,29 +11,33 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bmrl.data.dataset import FaceDataset
 from bmrl.errors import DataError
+from bmrl.training.picture_augmentation import AugmentedFaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bmrl.data.manifest import Manifest
     from bmrl.models import BMRLConfig
+    from bmrl.training.picture_augmentation import AugmentationConfig
 
 __all__ = ["EpochSampler", "evaluation_loader", "load_split", "training_loader", "without_missing_maps"]
 
 _logger = logging.getLogger(__name__)
 
 
-class EpochSampler(Sampler[int]):
+class EpochSampler(Sampler[Any]):
     """All indices in a random order that :meth:`set_epoch` decides; Lightning calls it before each epoch.
 
     Args:
         size: how many indices.
         seed: >= 0.
+        with_epoch: draw pairs of the epoch and an index, for a data set whose samples change with the epoch.
     """
 
-    def __init__(self, size: int, *, seed: int) -> None:
+    def __init__(self, size: int, *, seed: int, with_epoch: bool = False) -> None:
         self.size = size
         self.seed = seed
+        self.with_epoch = with_epoch
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -43,16 +47,40 @@ class EpochSampler(Sampler[int]):
     def __len__(self) -> int:
         return self.size
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Any]:
         rng = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
-        yield from torch.randperm(self.size, generator=rng).tolist()
+        order = torch.randperm(self.size, generator=rng).tolist()
+        yield from ((self.epoch, index) for index in order) if self.with_epoch else order
 
 
-def training_loader(dataset: Dataset[Any], *, batch_size: int, seed: int) -> DataLoader[Any]:
-    """Return shuffled batches; a smaller last batch is left out if there is a full one."""
+def training_loader(
+    dataset: Dataset[Any],
+    *,
+    batch_size: int,
+    seed: int,
+    augmentation: AugmentationConfig | None = None,
+    workers: int = 0,
+) -> DataLoader[Any]:
+    """Return shuffled batches; a smaller last batch is left out if there is a full one.
+
+    Args:
+        dataset: of training samples.
+        batch_size: >= 1.
+        seed: >= 0, of the order and of the changes of the samples; neither depends on ``workers``.
+        augmentation: how samples are changed; None leaves them.
+        workers: processes that read and change samples ahead; 0 does it between the steps.
+    """
     size = len(dataset)  # type: ignore[arg-type]
+    changed = augmentation is not None and augmentation.is_on
+    if augmentation is not None and changed:
+        dataset = AugmentedFaces(dataset, augmentation, seed=seed)
     return DataLoader(
-        dataset, batch_size=batch_size, sampler=EpochSampler(size, seed=seed), drop_last=size >= batch_size
+        dataset,
+        batch_size=batch_size,
+        sampler=EpochSampler(size, seed=seed, with_epoch=changed),
+        drop_last=size >= batch_size,
+        num_workers=workers,
+        persistent_workers=workers > 0,
     )
 
 

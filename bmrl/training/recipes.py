@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from bmrl._fields import (
     LARGEST_COUNT,
@@ -14,12 +14,18 @@ from bmrl._fields import (
     Positive,
     Share,
     check_fields,
+    from_mapping,
     names_of,
     unknown_name,
+    with_changes,
 )
 from bmrl._values import described
 from bmrl.errors import ConfigError
 from bmrl.training.objective_settings import checked_objective
+from bmrl.training.picture_augmentation import AugmentationConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["TrainingConfig", "paper", "tiny"]
 
@@ -58,6 +64,8 @@ class TrainingConfig:
     """Mirror half of the training images."""
     shift: Annotated[int, Bounds(least=0, most=LARGEST_COUNT)] = 0
     """Move training images by up to this many pixels in each direction; the border is mirrored."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """How training images are changed, as pictures on the web have been; none by default."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
     """Of the arithmetic; auto is bf16 where the hardware multiplies it (NVIDIA GPUs from Ampere on, CPUs with AMX),
     and float32 elsewhere, where bf16 takes longer."""
@@ -87,25 +95,37 @@ class TrainingConfig:
                 raise unknown_name(name, known)
         return cls(**data)
 
+    def with_changes(self, changes: Mapping[str, Any]) -> TrainingConfig:
+        """Return a recipe that differs in some fields.
+
+        Args:
+            changes: values by name; by dotted name those of ``augmentation``, such as ``augmentation.compress``.
+
+        Raises:
+            ConfigError: a name is not a field, or a value does not fit.
+            RangeError: a value is none of its choices.
+        """
+        return from_mapping(TrainingConfig, with_changes(TrainingConfig, self.to_dict(), changes))
+
 
 def paper(**changes: Any) -> TrainingConfig:
     """Return the paper's recipe: Adam, 1e-4, weight decay 1e-3, a tenth every 15 epochs, batch 32, no augmentation.
 
     The number of epochs was not published; 45 leaves the learning rate at a hundredth.
     """
-    return TrainingConfig(**changes)
+    return TrainingConfig().with_changes(changes)
 
 
 def tiny(**changes: Any) -> TrainingConfig:
     """Return the recipe of the tiny preset: few epochs at a higher rate, mirrored images, decoupled weight decay."""
-    settings: dict[str, Any] = {
-        "epochs": 12,
-        "optimizer": "adamw",
-        "learning_rate": 8e-4,
-        "weight_decay": 0.02,
-        "drop_every": 9,
-        "flip": True,
-        "precision": "auto",
-        "keep": "last",
-    }
-    return TrainingConfig(**(settings | changes))
+    recipe = TrainingConfig(
+        epochs=12,
+        optimizer="adamw",
+        learning_rate=8e-4,
+        weight_decay=0.02,
+        drop_every=9,
+        flip=True,
+        precision="auto",
+        keep="last",
+    )
+    return recipe.with_changes(changes)

@@ -22,7 +22,7 @@ from bmrl.training._checkpoints import resume_point
 from bmrl.training._metrics import read_metrics
 from bmrl.training._run_folder import OBJECTIVE, SETTINGS, failures, finished, run_folder
 from bmrl.training.fitting import fit
-from bmrl.training.hardware import check_single_process, training_device
+from bmrl.training.hardware import check_single_process, resolve_workers, training_device
 from bmrl.training.loading import load_split, without_missing_maps
 from bmrl.training.settings import given_model, new_settings, read_settings
 from bmrl.training.task import BMRLTask
@@ -80,6 +80,7 @@ def train(
     model_changes: dict[str, Any] | None = None,
     recipe_changes: dict[str, Any] | None = None,
     device: str | torch.device = "auto",
+    workers: int | None = None,
     progress: bool | None = None,
 ) -> TrainingRun:
     """Train BMRL on the seen images of a manifest and write the model into a folder.
@@ -100,6 +101,8 @@ def train(
         recipe_changes: fields of :class:`~bmrl.training.TrainingConfig` that differ from the preset; with ``model``,
             from the defaults of that class.
         device: where to train: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``.
+        workers: processes that read and change images ahead of the steps, >= 0; the result does not depend on it. None:
+            half of the CPU cores less one, at most 8.
         progress: show a progress bar; None shows one on a terminal, and logs one line per epoch elsewhere.
 
     Returns:
@@ -121,7 +124,7 @@ def train(
     """
     folder = Path(out)
     check_single_process()
-    place = training_device(device)
+    place, workers = training_device(device), resolve_workers(workers)
     given = None if model is None else given_model(model, preset, model_changes)
     manifest = Manifest.read(data)
     if resume and finished(folder):  # not claimed: it may be read-only
@@ -154,6 +157,7 @@ def train(
             settings = task.settings() | {"model_given": given is not None}
             write_text(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
         options: dict[str, Any] = {"folder": folder, "checkpoint": checkpoint, "device": place, "progress": progress}
+        options["workers"] = workers
         with failures(folder, new=not resume):
             fit(task, train_set, val_set, **options)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in task.objective.state_dict().items()}

@@ -78,7 +78,7 @@ def new_settings(
         model_preset, recipe_preset = PRESETS[base]
         config, recipe = model_preset(generators=generators, **model_changes), recipe_preset(**recipe_changes)
     else:
-        config, recipe = base.config, TrainingConfig(**recipe_changes)
+        config, recipe = base.config, TrainingConfig().with_changes(recipe_changes)
         _check_generators(manifest, config, "model")
     if recipe.shift >= config.image_size:
         raise ConfigError(f"shift: expected less than image_size {config.image_size}, got {recipe.shift}")

@@ -157,7 +157,8 @@ PLAIN = {
     "*.dropout": 0.2,
 }
 """Changes that make the tiny preset a model of one small branch."""
-BRISK = {"epochs": 3, "batch_size": 8, "precision": "32-true", "keep": "best", "flip": True, "ema_decay": 0.5}
+BRISK = {"epochs": 3, "batch_size": 8, "precision": "32-true", "keep": "best", "flip": True, "ema_decay": 0.5,
+         "augmentation": {"compress": 0.5, "crop": 0.5, "noise": 0.5}}  # fmt: skip
 """Changes of the recipe that leave nothing out which a resumed run must continue."""
 
 

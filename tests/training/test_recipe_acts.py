@@ -196,6 +196,13 @@ def seed(record, train_set):
     assert not torch.equal(first.batches[0]["index"], first.batches[2]["index"])
 
 
+def augmentation(record, train_set):
+    for batch in record(augmentation={"noise": 1}).batches:
+        for image, index in zip(batch["image"], batch["index"], strict=True):
+            difference = (image.int() - train_set[int(index)]["image"].int()).abs()
+            assert 0 < difference.float().mean() < 6
+
+
 def objective(record, train_set):
     settings = {"weights": {"dfacc": 0.25}, "margin": 0.1, "label_smoothing": 0.2}
     recorded = record(objective=settings)
@@ -221,6 +228,7 @@ ACTS = {
         ema_decay,
         flip,
         shift,
+        augmentation,
         precision,
         keep,
         seed,

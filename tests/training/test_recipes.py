@@ -10,6 +10,12 @@ from bmrl.errors import ConfigError, RangeError
 from bmrl.losses import BMRLObjective
 from bmrl.training import TrainingConfig, recipes
 
+NONE = {
+    "compress": 0.0, "compress_twice": 0.3, "webp": 0.15, "least_quality": 30, "most_quality": 98, "rescale": 0.0,
+    "least_scale": 0.4, "crop": 0.0, "least_crop": 0.85, "blur": 0.0, "most_blur": 1.5, "sharpen": 0.0, "noise": 0.0,
+    "most_noise": 5.0, "color": 0.0, "most_color": 0.1, "container": False,
+}  # fmt: skip
+
 PAPER = {  # section 4.1 of the paper; epochs, keep, seed and the objective's learning rate are ours
     "epochs": 45,
     "batch_size": 32,
@@ -21,6 +27,7 @@ PAPER = {  # section 4.1 of the paper; epochs, keep, seed and the objective's le
     "ema_decay": 0.0,
     "flip": False,
     "shift": 0,
+    "augmentation": NONE,
     "precision": "32-true",
     "keep": "best",
     "seed": 0,
@@ -89,7 +96,7 @@ def test_rejects_unknown_choices_and_keys():
     with pytest.raises(RangeError, match="optimizer: expected 'adam' or 'adamw', got 'sgd'"):
         TrainingConfig(optimizer="sgd")
     with pytest.raises(
-        ConfigError, match=r"momentum: expected a field of TrainingConfig \(batch_size, .*\), got no such"
+        ConfigError, match=r"momentum: expected a field of TrainingConfig \(augmentation, batch_size, .*\), got no such"
     ):
         TrainingConfig.from_dict({"momentum": 0.9})
     with pytest.raises(ConfigError, match=r"weight_dcay: .*; did you mean weight_decay of TrainingConfig\?"):

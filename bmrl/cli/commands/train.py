@@ -36,6 +36,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=float, metavar="RATE")
     parser.add_argument("--precision", choices=["auto", "32-true", "bf16-mixed"])
     parser.add_argument("--seed", type=int, metavar="N", help="of all random numbers")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes that read and change images ahead (default: by the CPU)"
+    )
     add_settings(parser)
     add_device(parser)
 
@@ -63,6 +66,7 @@ def _run(options: argparse.Namespace) -> None:
         recipe_changes=recipe | more,
         model_changes=model_changes or None,
         device=options.device,
+        workers=options.workers,
     )
     for name, reason in run.skipped:
         complain(f"skipped {name}: {reason}")
