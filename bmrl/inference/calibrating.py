@@ -194,7 +194,7 @@ def _rows(manifest: Manifest, split: str, labels: dict[str, int]) -> list[Row]:
         who = f"of {absent[0]}" if split == "train" else "of the model's classes"
         raise DataError(f"data: expected {split} images {who} in {manifest.root}, got none")
     share = -(-MOST_FITTED // len(labels))
-    return [row for rows in by_class.values() for row in rows[:: -(-len(rows) // share)]]
+    return [row for rows in by_class.values() for row in rows[:: max(1, -(-len(rows) // share))]]
 
 
 def _answers(

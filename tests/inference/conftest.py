@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
-from tests.evaluation.conftest import classes, expected_probabilities, judge_color, manifest, model, small_config
+from tests.evaluation.conftest import (
+    classes,
+    data,
+    expected_probabilities,
+    judge_color,
+    manifest,
+    model,
+    small,
+    small_config,
+)
 
-__all__ = ["classes", "expected_probabilities", "judge_color", "manifest", "model", "small_config"]
+__all__ = ["classes", "data", "expected_probabilities", "judge_color", "manifest", "model", "small", "small_config"]
