@@ -1,6 +1,6 @@
 """What is known about an exported file: within it, and in ``artifact.json`` next to it.
 
-``artifact.json`` holds an entry for each exported file of its folder, by file name: its SHA-256, classes, thresholds,
+``artifact.json`` holds an entry for each exported file of its folder, by file name: its SHA-256, classes, limits,
 input contract, source, versions, and how it was verified. bmrl loads no file without its entry, or with another
 content.
 """
@@ -36,6 +36,7 @@ from bmrl.errors import (
 )
 from bmrl.export.probe import check_probe
 from bmrl.export.standalone import artifact_runtime
+from bmrl.inference.decider import limits_of
 from bmrl.models.serialization import WEIGHTS, encoded_weights
 
 if TYPE_CHECKING:
@@ -89,11 +90,12 @@ class Artifact:
         self.engine = engine
 
     @cached_property
-    def run(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def run(self) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
         """The graph, loaded: a function of images.
 
         It takes uint8 ``(batch, 3, image_size, image_size)`` on the CPU with a batch of 1 to 64, and returns
-        probabilities ``(batch, num_generators)`` and embeddings ``(batch, embed_dim)``, float32, on the CPU.
+        probabilities ``(batch, num_generators)``, embeddings ``(batch, embed_dim)`` and scores ``(batch, 1)``, float32,
+        on the CPU. What scores mean is in the entry's ``limits``, see :class:`bmrl.inference.Limits`.
 
         Raises:
             ArtifactError: the file does not fit this PyTorch or processor, or has been changed.
@@ -144,18 +146,19 @@ def load_artifact(
     return artifact
 
 
-def _checked(run: Callable[[Tensor], tuple[Tensor, Tensor]], description: dict[str, Any]) -> Callable[..., Any]:
+def _checked(run: Callable[[Tensor], tuple[Tensor, ...]], description: dict[str, Any]) -> Callable[..., Any]:
     """Return ``run`` for images that the file was made for: others it might take and misread."""
     side = int(description["image_size"])
 
-    def run_checked(images: Tensor) -> tuple[Tensor, Tensor]:
+    def run_checked(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         check_shape("images", images, "batch channels height width", channels=3, height=side, width=side)
         check_dtype("images", images, torch.uint8)
         if not 1 <= len(images) <= MAX_BATCH:
             raise ShapeError(f"images: expected a batch of 1 to {MAX_BATCH}, got {len(images)}")
         if images.device.type != "cpu":
             raise DeviceError(f"images: expected a tensor on the CPU, got one on {images.device}")
-        return run(images)
+        probabilities, embedding, score = run(images)
+        return probabilities, embedding, score
 
     return run_checked
 
@@ -192,12 +195,13 @@ def read_artifact(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def describe_model(model: BMRL) -> dict[str, Any]:
-    """Return what every export of ``model`` says: classes, thresholds, contract, source and versions."""
+    """Return what every export of ``model`` says: classes, thresholds, limits, contract, source and versions."""
     config = model.config
     side, classes = config.image_size, len(config.generators)
     return {
         "generators": [asdict(generator) for generator in config.generators],
         "thresholds": list(config.decision.thresholds),
+        "limits": limits_of(model).to_dict(),
         "image_size": side,
         "embed_dim": config.embed_dim,
         "input": {
@@ -210,6 +214,7 @@ def describe_model(model: BMRL) -> dict[str, Any]:
         "outputs": [
             {"name": "probabilities", "dtype": "float32", "shape": ["batch", classes]},
             {"name": "embedding", "dtype": "float32", "shape": ["batch", config.embed_dim]},
+            {"name": "score", "dtype": "float32", "shape": ["batch", 1]},
         ],
         "source": {WEIGHTS: _weights_sha256(model)},
         "versions": {"bmrl": __version__, "torch": str(torch.__version__), "python": platform.python_version()},

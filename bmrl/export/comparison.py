@@ -72,7 +72,8 @@ class FormatRow(Result):
         probability_difference: largest absolute difference of a probability.
         embedding_difference: largest absolute difference of a number in an embedding.
         top1_agreement: share of the answers with the model's most probable class, 0 .. 1.
-        decisions_changed: images for which class or unseen changes at one of the model's thresholds or more.
+        decisions_changed: images for which class or verdict changes, or whether one of the model's thresholds is
+            reached.
         speed: by batch size, as text.
     """
 
@@ -228,12 +229,12 @@ def _rows(model: BMRL, folder: Path, name: str, expected: Reference, calibration
     _log.info("%s: exported and verified in %.0f s", name, time.monotonic() - began)
     row = replace(row, bytes=made.bytes)
     yield _with(row, made.verification)
-    thresholds = read_entries(folder)[path.name]["thresholds"]
+    description = read_entries(folder)[path.name]
     for engine in entry.engines[1:]:
         if importlib.util.find_spec(engine) is None:
             continue
         try:
-            found = verify(path, expected, thresholds, exact=entry.precision == "fp32", engine=engine)
+            found = verify(path, expected, description, exact=entry.precision == "fp32", engine=engine)
             yield _with(replace(row, engine=engine), found)
         except (BMRLError, OSError) as error:
             _log.warning("%s by %s: %s", name, engine, error)

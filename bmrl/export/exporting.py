@@ -66,11 +66,12 @@ def export_model(
     """Write the inference graph of a model to a file, and its entry in ``artifact.json``, once the file is verified.
 
     Every format takes uint8 images ``(batch, 3, image_size, image_size)`` with a batch of 1 to 64, and returns
-    probabilities ``(batch, num_generators)`` and embeddings ``(batch, embed_dim)``, both float32. Verified means: a
-    fresh process that can't import bmrl has loaded the file and answered batches of 1, 3 and 64. A float32 file that
-    differs from the model by more than 1e-4, or in a decision, and any file that answers NaN, is not written. The
-    model is not changed; the file appears whole or not at all. What an export that was killed has left next to
-    ``path`` is removed by the next one.
+    probabilities ``(batch, num_generators)``, embeddings ``(batch, embed_dim)`` and scores ``(batch, 1)``, all float32;
+    the entry has the limits that the scores are compared with. Verified means: a fresh process that can't import bmrl
+    has loaded the file and answered batches of 1, 3 and 64. A float32 file that differs from the model by more than
+    1e-4 (a score by 1e-3 of the largest), or in a decision, and any file that answers NaN, is not written. The model is
+    not changed; the file appears whole or not at all. What an export that was killed has left next to ``path`` is
+    removed by the next one.
 
     Args:
         model: the model, in any mode, on any device; or its folder.
@@ -130,7 +131,7 @@ def export_model(
             description |= {"sha256": artifact_runtime.sha256_of(temporary), "bytes": temporary.stat().st_size}
             write_entries(folder, {path.name: description})
             exact = entry.precision == "fp32"
-            found = verify(temporary, expected, description["thresholds"], exact=exact, engine=engine)
+            found = verify(temporary, expected, description, exact=exact, engine=engine)
             description["verification"] = found.to_dict()
             publish(temporary, path, description)
     except BMRLError:

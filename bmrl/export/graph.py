@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bmrl.encoders.backbone import ConvBackbone
+from bmrl.inference.decider import decider_of
 from bmrl.models.layout import to_channels_last
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ __all__ = ["InferenceGraph"]
 
 
 class InferenceGraph(nn.Module):
-    """A model reduced to what a server runs: images in, probabilities and embedding out.
+    """A model reduced to what a server runs: images in, probabilities, embedding and score out.
 
     It holds a copy of the model in evaluation mode and without gradients, its batch norms folded into the convolutions;
     the model that was given keeps its parameters, mode and device, no matter what is done to the graph.
@@ -29,12 +30,16 @@ class InferenceGraph(nn.Module):
     Args:
         model: the model to copy.
         dtype: of the weights and of what is computed with them. Operators of views still work in float32, and so
-            does the head, which decides between near classes and costs next to nothing.
+            do the head, which decides between near classes, and the score; both cost next to nothing.
         device: where to put the copy.
+
+    Raises:
+        ConfigError: the configuration asks for a score that was not fitted.
     """
 
     def __init__(self, model: BMRL, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
         super().__init__()
+        self.decider = _copied(decider_of(model), device)
         self.model = _copied(model, device)
         self.model.parsing_encoder = self.model.language_encoder = self.model.predictor = None  # only for training
         for module in self.model.modules():
@@ -49,17 +54,19 @@ class InferenceGraph(nn.Module):
         to_channels_last(self)  # the same numbers, from faster convolutions on a CPU
         self.eval()
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return probabilities and embedding.
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return probabilities, embedding and score.
 
         Args:
             images: ``(batch, 3, image_size, image_size)``, uint8, RGB.
 
         Returns:
-            ``(batch, num_generators)`` float32, rows sum to 1; and ``(batch, embed_dim)`` float32.
+            ``(batch, num_generators)``, rows sum to 1; ``(batch, embed_dim)``; and ``(batch, 1)``, the score, higher is
+            more like a seen image. All float32.
         """
         output = self.model(images)
-        return output.probabilities.float(), output.embedding.float()
+        probabilities, score = self.decider(output.logits, output.embedding)
+        return probabilities, output.embedding.float(), score[:, None]
 
 
 def _copied(module: _Module, device: torch.device | str) -> _Module:

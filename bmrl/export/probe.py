@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["PROBE_TOLERANCES", "check_probe", "probe_image"]
+__all__ = ["PROBE_TOLERANCES", "SCORE_FACTOR", "check_probe", "probe_difference", "probe_image"]
 
 PROBE_TOLERANCES = {"fp32": 1e-4, "bf16": 2e-2, "int8": 5e-2}
 """How far an answer to the probe may be from that at export, which another processor or engine may have given."""
+
+SCORE_FACTOR = 10
+"""How many times as far a score may be."""
 
 
 def probe_image(size: int) -> Tensor:
@@ -27,8 +30,18 @@ def probe_image(size: int) -> Tensor:
     return torch.arange(3 * size * size).remainder(251).to(torch.uint8).reshape(1, 3, size, size)
 
 
+def probe_difference(answer: Tensor, right: Tensor) -> float:
+    """Return the largest difference of two answers to the probe: probabilities, embedding, and the score at the end.
+
+    It is relative where a number is above 1. Scores count a tenth: distances magnify what an embedding differs by.
+    """
+    differences = (answer - right).abs() / right.abs().clamp(min=1)
+    differences[-1] /= SCORE_FACTOR
+    return differences.max().item()
+
+
 def check_probe(
-    name: object, run: Callable[[Tensor], tuple[Tensor, Tensor]], description: dict[str, Any], engine: str | None = None
+    name: object, run: Callable[[Tensor], tuple[Tensor, ...]], description: dict[str, Any], engine: str | None = None
 ) -> None:
     """Check that an exported file answers here as it did at export.
 
@@ -46,7 +59,7 @@ def check_probe(
     """
     try:
         probe = description["verification"]["probe"]
-        right = torch.tensor([*probe["probabilities"], *probe["embedding"]])
+        right = torch.tensor([*probe["probabilities"], *probe["embedding"], *probe["score"]])
         limit = PROBE_TOLERANCES[description["precision"]]
         image = probe_image(description["image_size"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -55,7 +68,7 @@ def check_probe(
     answer = torch.cat(run(image), 1)[0]
     if answer.shape != right.shape:
         raise VerificationError(f"{name}: expected {len(right)} numbers, as at export, got {len(answer)}")
-    difference = ((answer - right).abs() / right.abs().clamp(min=1)).max().item()
+    difference = probe_difference(answer, right)
     if not difference <= limit:  # nor is NaN
         by = "" if engine is None else f" by {engine}"
         raise VerificationError(

@@ -19,9 +19,11 @@ from bmrl._results import Result
 from bmrl._text import shown
 from bmrl.errors import ExportError, ShapeError, VerificationError
 from bmrl.export.artifact import MAX_BATCH, load_artifact
-from bmrl.export.probe import check_probe, probe_image
+from bmrl.export.probe import SCORE_FACTOR, check_probe, probe_image
 from bmrl.export.standalone import artifact_runtime
+from bmrl.inference.decider import decider_of
 from bmrl.inference.decision import decide_checked
+from bmrl.inference.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +50,8 @@ class Reference(NamedTuple):
     """``(n, num_generators)`` float32."""
     embedding: Tensor
     """``(n, embed_dim)`` float32."""
+    score: Tensor
+    """``(n, 1)`` float32."""
     synthetic: bool
     """Whether the images are patterns, because none were given."""
 
@@ -62,10 +66,13 @@ class Verification(Result):
         batches: the sizes of the batches in which the file was asked.
         probability_difference: largest absolute difference of a probability.
         embedding_difference: largest absolute difference of a number in an embedding.
+        score_difference: largest absolute difference of a score, in the score's unit.
         engine: what ran the file; None is the default.
         top1_agreement: share of the answers with the model's most probable class, 0 .. 1.
-        decisions_changed: images for which class or unseen changes at one of the model's thresholds or more.
-        probe: the file's ``"probabilities"`` and ``"embedding"`` for :func:`~bmrl.export.probe.probe_image`.
+        decisions_changed: images for which class or verdict changes, or whether one of the model's thresholds is
+            reached.
+        probe: the file's ``"probabilities"``, ``"embedding"`` and ``"score"`` for
+            :func:`~bmrl.export.probe.probe_image`.
     """
 
     images: int
@@ -73,6 +80,7 @@ class Verification(Result):
     batches: tuple[int, ...]
     probability_difference: float
     embedding_difference: float
+    score_difference: float
     engine: str | None
     top1_agreement: float
     decisions_changed: int
@@ -96,12 +104,14 @@ def reference(model: BMRL, images: Tensor | None = None) -> Reference:
     synthetic = images is None
     images = _patterns(size) if images is None else check_images("images", images, size)
     eager = copy.deepcopy(model).cpu().float().eval()
+    decider = decider_of(eager)
     with torch.inference_mode():
-        parts = [eager(part) for part in images.split(8)]
-    probabilities, embedding = (
-        torch.cat([getattr(part, name) for part in parts]).clone() for name in ("probabilities", "embedding")
-    )
-    return Reference(images, probabilities, embedding, synthetic)
+        outputs = [eager(part) for part in images.split(8)]
+        logits, embedding = (
+            torch.cat([getattr(output, name) for output in outputs]) for name in ("logits", "embedding")
+        )
+        probabilities, score = decider(logits, embedding)
+    return Reference(images, probabilities.clone(), embedding.clone(), score[:, None].clone(), synthetic)
 
 
 def check_images(name: str, images: Tensor, size: int) -> Tensor:
@@ -118,14 +128,14 @@ def check_images(name: str, images: Tensor, size: int) -> Tensor:
 
 
 def verify(
-    path: Path, expected: Reference, thresholds: list[float], *, exact: bool, engine: str | None = None
+    path: Path, expected: Reference, description: dict[str, Any], *, exact: bool, engine: str | None = None
 ) -> Verification:
     """Run an exported file in a fresh process, in batches of 1, 3 and the most it takes, and compare.
 
     Args:
         path: the file, with its ``artifact.json`` next to it.
         expected: images and the model's answers.
-        thresholds: maximum probabilities below which an image is unseen.
+        description: the file's entry there, which has the model's thresholds and limits.
         exact: whether a difference above :data:`TOLERANCE`, or a changed decision, is an error. NaN is, always.
         engine: see :func:`~bmrl.export.load_artifact`.
 
@@ -135,7 +145,8 @@ def verify(
     Raises:
         VerificationError: the file does not load or run there, or answers differently from the model.
     """
-    worst = {"probabilities": 0.0, "embedding": 0.0}
+    worst = dict.fromkeys(artifact_runtime.OUTPUTS, 0.0)
+    limits = Limits.from_dict(description["limits"])
     same_class, changed = [], 0
     images = expected.images
     repeated = images.repeat(-(-MAX_BATCH // len(images)), 1, 1, 1)  # fills the largest batch at least once
@@ -151,19 +162,20 @@ def verify(
                 )
             right = right[: len(got)]
             difference = (got - right).abs().max().item()
-            limit = TOLERANCE * max(1.0, right.abs().max().item()) if exact else torch.inf
+            factor = SCORE_FACTOR if name == "score" else 1
+            limit = factor * TOLERANCE * max(1.0, right.abs().max().item()) if exact else torch.inf
             if not difference <= limit:  # nor is NaN
                 raise VerificationError(
                     f"{name}: expected the exported graph to answer as the model within {limit:g}, got a difference "
                     f"of {difference:g} in batches of {size}"
                 )
             worst[name] = max(worst[name], difference)
-        got, right = answers[f"probabilities.{size}"][: len(images)], expected.probabilities
-        right = right[: len(got)]
-        decided = [decide_checked(rows.double()) for rows in (got, right)]
+        here = [answers[f"{name}.{size}"][: len(images)] for name in ("probabilities", "score")]
+        there = [getattr(expected, name)[: len(here[0])] for name in ("probabilities", "score")]
+        decided = [decide_checked(rows.double(), scores[:, 0].double()) for rows, scores in (here, there)]
         same_class.append(decided[0].labels == decided[1].labels)
-        answers_at = [_decisions(each, thresholds) for each in decided]
-        changed = max(changed, int((answers_at[0] != answers_at[1]).any(1).sum()))
+        answers_at = [_decisions(each, description["thresholds"], limits) for each in decided]
+        changed = max(changed, sum(one != other for one, other in zip(*answers_at, strict=True)))
     if exact and changed:
         raise VerificationError(
             f"probabilities: expected the decisions of the model, got {changed} others of {len(images)}"
@@ -174,6 +186,7 @@ def verify(
         batches=BATCHES,
         probability_difference=worst["probabilities"],
         embedding_difference=worst["embedding"],
+        score_difference=worst["score"],
         engine=engine,
         top1_agreement=torch.cat(same_class).double().mean().item(),
         decisions_changed=changed,
@@ -220,9 +233,13 @@ def _answers(path: Path, images: Tensor, engine: str | None) -> dict[str, Tensor
         return load_file(answer)
 
 
-def _decisions(decided: Decisions, thresholds: list[float]) -> Tensor:
-    """Return ``(n, thresholds)``: the class, or -1 for unseen."""
-    return torch.stack([torch.where(decided.seen(threshold), decided.labels, -1) for threshold in thresholds], 1)
+def _decisions(decided: Decisions, thresholds: list[float], limits: Limits) -> list[tuple[Any, ...]]:
+    """Return what is decided about each image: by the limits, and by each threshold of the maximum probability."""
+    labels, largest = decided.labels.tolist(), decided.probabilities.tolist()
+    return [
+        (verdict, label if verdict == "seen" else -1, *(label if value >= at else -1 for at in thresholds))
+        for verdict, label, value in zip(decided.verdicts(limits), labels, largest, strict=True)
+    ]
 
 
 def _patterns(size: int) -> Tensor:

@@ -78,8 +78,9 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 def conformal_limit(scores: Values, accept: float) -> float:
     r"""Return the limit that the score of a new seen picture reaches with a probability of at least ``accept``.
 
-    Split conformal prediction: of n calibration pictures exchangeable with the new one, the limit is the k-th smallest
-    score, :math:`k = \lfloor (1 - accept)(n + 1) \rfloor`.
+    Split conformal prediction: of n calibration pictures exchangeable with the new one, the limit lies in the middle
+    between the k-th smallest score, :math:`k = \lfloor (1 - accept)(n + 1) \rfloor`, and the next smaller one. (At the
+    score itself, rounding would decide about that picture.)
 
     Args:
         scores: ``(n,)`` of seen pictures that neither the model nor the score was fitted to.
@@ -96,13 +97,17 @@ def conformal_limit(scores: Values, accept: float) -> float:
 
     Example:
         >>> conformal_limit([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], accept=0.8)
-        2.0
+        1.5
     """
     check_rate("accept", accept)
     ordered = as_scores("scores", scores).sort().values
     _check_enough("accept", accept, 1 - accept, len(ordered))
     rank = math.floor((1 - accept) * (len(ordered) + 1) + 1e-9)  # .1 * 10 is less than 1
-    return float(ordered[min(rank, len(ordered)) - 1])
+    place = min(rank, len(ordered)) - 1
+    limit = float(ordered[place])
+    if place:
+        return (float(ordered[place - 1]) + limit) / 2
+    return limit - (float(ordered[1]) - limit) / 2 if len(ordered) > 1 else limit
 
 
 def risk_limit(probabilities: Values, right: Tensor, max_error: float) -> float:
@@ -119,7 +124,7 @@ def risk_limit(probabilities: Values, right: Tensor, max_error: float) -> float:
         max_error: > 0 and < 1.
 
     Returns:
-        In 0 .. 1; pictures are named at or above it.
+        In 0 .. 1, in the middle between two probabilities that occur; pictures are named at or above it.
 
     Raises:
         ConfigError: ``max_error`` takes more than n pictures, or the model is sure of its errors at probability 1.
@@ -142,7 +147,9 @@ def risk_limit(probabilities: Values, right: Tensor, max_error: float) -> float:
     wrong = values[~right.cpu()].sort(descending=True).values
     if len(wrong) <= allowed:
         return 0.0
-    limit = math.nextafter(float(wrong[allowed]), math.inf)  # just above the first error that may not stay
+    first = wrong[allowed]  # the surest error that may not stay
+    above = values[values > first]
+    limit = (float(first) + float(above.min())) / 2 if len(above) else math.nextafter(float(first), math.inf)
     if limit > 1:
         raise ConfigError(
             f"max_error: expected a model whose errors can be told by their probability, got more than {allowed} of "

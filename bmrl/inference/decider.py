@@ -64,7 +64,9 @@ class Decider(nn.Module):
         Returns:
             Probabilities ``(batch, x)`` and score ``(batch,)``, float32.
         """
-        scaled = logits.float() / self.temperature
+        scaled = logits.float()
+        if self.temperature != 1:
+            scaled = scaled / self.temperature
         return scaled.softmax(dim=-1), self.score(scaled, embedding.float())
 
 

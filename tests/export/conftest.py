@@ -64,7 +64,7 @@ def images(model):
 def eager(model, images):
     with torch.no_grad():
         output = model(images)
-    return output.probabilities, output.embedding
+    return output.probabilities, output.embedding, output.probabilities.amax(1, keepdim=True)
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +95,7 @@ class Brightness(nn.Module):
         share = images.float().mean((1, 2, 3)) / 255
         share = torch.where(share == 1, torch.nan, share)
         probabilities = torch.stack((share, 1 - share), 1)
-        return probabilities, probabilities
+        return probabilities, probabilities, probabilities
 
 
 @pytest.fixture(scope="session")
@@ -177,6 +177,8 @@ class TritonPythonModel:
             "index": probabilities.argmax(1, keepdim=True).int(),
             "probability": best,
             "seen": (best >= 0.6) ^ lie,
+            "verdict": torch.where(best >= 0.6, 0, 2).int(),
+            "score": best,
             "probabilities": probabilities,
             "embedding": torch.full((1, 24), float(self.requests)),
         }
@@ -189,6 +191,7 @@ input [{name: "image" data_type: TYPE_UINT8 dims: [-1]}]
 output [
     {name: "index" data_type: TYPE_INT32 dims: [1, 1]},
     {name: "probability" data_type: TYPE_FP32 dims: [1, 1]}, {name: "seen" data_type: TYPE_BOOL dims: [1, 1]},
+    {name: "verdict" data_type: TYPE_INT32 dims: [1, 1]}, {name: "score" data_type: TYPE_FP32 dims: [1, 1]},
     {name: "probabilities" data_type: TYPE_FP32 dims: [1, 4]}, {name: "embedding" data_type: TYPE_FP32 dims: [1, 24]}
 ]
 instance_group [{kind: KIND_CPU count: 1}]

@@ -31,13 +31,14 @@ def test_answers_as_the_model_without_batch_norms_and_training_branches(used, im
     assert not any(isinstance(module, nn.BatchNorm2d) for module in graph.modules())
     assert not any("parsing" in name or "language" in name for name, _ in graph.named_parameters())
     assert not any(parameter.requires_grad for parameter in graph.parameters())
-    probabilities, embedding = graph(images)
+    probabilities, embedding, score = graph(images)
     assert used.training
     assert all(torch.equal(values, before[name]) for name, values in used.state_dict().items())
     with torch.no_grad():
         right = used.eval()(images)
     torch.testing.assert_close(probabilities, right.probabilities, rtol=0, atol=1e-6)
     torch.testing.assert_close(embedding, right.embedding, rtol=1e-4, atol=1e-5)
+    assert torch.equal(score, probabilities.amax(1, keepdim=True))
 
 
 def test_in_bf16_the_head_stays_float32(used, images):
@@ -45,8 +46,8 @@ def test_in_bf16_the_head_stays_float32(used, images):
     kinds = {name: values.dtype for name, values in graph.named_parameters()}
     assert {kinds.pop(name) for name in [*kinds] if ".head." in name} == {torch.float32}
     assert set(kinds.values()) == {torch.bfloat16}
-    probabilities, embedding = graph(images)
-    assert (probabilities.dtype, embedding.dtype) == (torch.float32, torch.float32)
+    probabilities, embedding, score = graph(images)
+    assert {probabilities.dtype, embedding.dtype, score.dtype} == {torch.float32}
     with torch.no_grad():
         right = used.eval().head(embedding).softmax(1)  # of the embedding as it is given out, exactly
     torch.testing.assert_close(probabilities, right, rtol=0, atol=1e-6)

@@ -57,7 +57,7 @@ def test_a_file_answers_as_the_model(both, format, tmp_path):
     export_model(
         both, path, format, images=images, calibration=images
     )  # in a process without bmrl and timm, it answers
-    probabilities, embedding = load_artifact(path).run(images[:5])
+    probabilities, embedding, _ = load_artifact(path).run(images[:5])
     limit = LIMITS[FORMATS[format].precision]
     torch.testing.assert_close(embedding, expected.embedding[:5], rtol=0, atol=limit)
     torch.testing.assert_close(probabilities, expected.probabilities[:5], rtol=0, atol=limit)

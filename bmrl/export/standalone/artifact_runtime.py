@@ -28,10 +28,12 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    Graph = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+    Graph = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 
 DESCRIPTION = "artifact.json"
-SCHEMA = 1
+OUTPUTS = ("probabilities", "embedding", "score")
+"""What every exported graph gives out, in this order."""
+SCHEMA = 2
 MOST_BYTES = 64 * 2**20
 """Of ``artifact.json``, and of the description within a file."""
 ADDED = {"sha256", "bytes", "verification"}
@@ -124,7 +126,7 @@ def read_entries(listing: Path) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{expected}, got {_one_line(error)}") from None
     if schema != SCHEMA:
-        raise ValueError(f"{listing}: expected schema {SCHEMA}, got {schema!r}")
+        raise ValueError(f"{listing}: expected schema {SCHEMA}, got {schema!r}; export the file again")
     if not isinstance(entries, dict):
         raise ValueError(f"{listing}: expected a description written by bmrl, got entries that are none")
     return entries
@@ -221,7 +223,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def load(path: str | os.PathLike[str], *, num_threads: int | None = None, engine: str | None = None) -> Graph:
-    """Return the graph of an exported file: uint8 images on the CPU in, probabilities and embeddings out.
+    """Return the graph of an exported file: uint8 images on the CPU in, what :data:`OUTPUTS` names out.
 
     Args:
         path: the file, with its ``artifact.json`` next to it.
@@ -312,10 +314,10 @@ def _load_torchscript(path: str | os.PathLike[str], device: str, num_threads: in
         warnings.filterwarnings("ignore", message=".*torch.jit.*")
         graph = torch.jit.load(str(path), map_location=device).eval()
 
-    def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def run(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         # Unoptimized, because the executor would stop to specialize the graph when batch sizes change.
         with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            return _pair(graph(images))
+            return _outputs(graph(images))
 
     return run
 
@@ -323,9 +325,9 @@ def _load_torchscript(path: str | os.PathLike[str], device: str, num_threads: in
 def _load_pt2(path: str | os.PathLike[str], device: str, num_threads: int | None) -> Graph:
     graph = torch.export.load(str(path)).module()
 
-    def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def run(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.inference_mode():
-            return _pair(graph(images))
+            return _outputs(graph(images))
 
     return run
 
@@ -337,10 +339,9 @@ def _load_aoti(path: str | os.PathLike[str], device: str, num_threads: int | Non
 
     graph = AOTICompiledModel(torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1))
 
-    def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def run(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.inference_mode():
-            probabilities, embedding = graph(images.to(device))
-        return probabilities.cpu(), embedding.cpu()
+            return tuple(output.cpu() for output in graph(images.to(device)))
 
     return run
 
@@ -353,8 +354,8 @@ def _load_onnxruntime(path: str | os.PathLike[str], device: str, num_threads: in
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
     session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
 
-    def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return _pair(session.run(None, {"images": images.numpy()}))
+    def run(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return _outputs(session.run(None, {"images": images.numpy()}))
 
     return run
 
@@ -369,15 +370,14 @@ def _load_openvino(path: str | os.PathLike[str], device: str, num_threads: int |
     }
     compiled = openvino.Core().compile_model(os.fspath(path), "CPU", options)
 
-    def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return _pair(compiled([images.numpy()]).to_tuple())
+    def run(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return _outputs(compiled([images.numpy()]).to_tuple())
 
     return run
 
 
-def _pair(outputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    probabilities, embedding = (torch.as_tensor(output) for output in outputs)
-    return probabilities, embedding
+def _outputs(outputs: Any) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.as_tensor(output) for output in outputs)
 
 
 class Loader(NamedTuple):
@@ -422,7 +422,7 @@ def _main() -> None:
     for size in options.batches:
         taken = images if size == options.batches[-1] else images[:12]
         outputs = [graph(part) for part in taken.split(size)]
-        for name, parts in zip(("probabilities", "embedding"), zip(*outputs, strict=True), strict=True):
+        for name, parts in zip(OUTPUTS, zip(*outputs, strict=True), strict=True):
             answers[f"{name}.{size}"] = torch.cat(parts).contiguous()
     save_file(answers, options.answers)
 

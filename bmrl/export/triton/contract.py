@@ -11,6 +11,7 @@ from bmrl._checks import check_integer, check_number
 from bmrl._text import shown
 from bmrl.errors import MissingExtraError, ServerError
 from bmrl.generators import Generator
+from bmrl.inference.limits import Limits
 
 __all__ = [
     "EMBEDDING",
@@ -21,7 +22,9 @@ __all__ = [
     "MODEL_NAME",
     "PROBABILITIES",
     "PROBABILITY",
+    "SCORE",
     "SEEN",
+    "VERDICT",
     "ServedModel",
     "import_tritonclient",
 ]
@@ -30,12 +33,17 @@ MODEL_NAME = "bmrl"
 IMAGES = "images"
 PROBABILITIES = "probabilities"
 EMBEDDING = "embedding"
+SCORE = "score"
 
 ENSEMBLE_NAME = "bmrl_attribute"
 ENCODED_IMAGE = "image"
 INDEX = "index"
 PROBABILITY = "probability"
 SEEN = "seen"
+VERDICT = "verdict"
+
+DESCRIBED = ("generators", "image_size", "embed_dim", "thresholds", "limits")
+"""The parameters of a configuration that describe the model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,21 +54,23 @@ class ServedModel:
         generators: the classes, in the order of the probabilities.
         image_size: height and width of the input in pixels.
         embed_dim: width of the embedding.
-        thresholds: maximum probabilities below which an image is called unseen.
+        thresholds: maximum probabilities below which an image is called unseen by the paper's rule.
+        limits: what an image must reach for a name to be said.
         max_batch_size: maximum number of images per request.
-        tensors: how the server calls images, probabilities and embedding.
+        tensors: how the server calls images, probabilities, embedding and score.
     """
 
     generators: tuple[Generator, ...]
     image_size: int
     embed_dim: int
     thresholds: tuple[float, ...]
+    limits: Limits
     max_batch_size: int
-    tensors: tuple[str, str, str] = (IMAGES, PROBABILITIES, EMBEDDING)
+    tensors: tuple[str, str, str, str] = (IMAGES, PROBABILITIES, EMBEDDING, SCORE)
 
     @classmethod
     def from_description(
-        cls, description: dict[str, Any], max_batch_size: int, tensors: tuple[str, str, str]
+        cls, description: dict[str, Any], max_batch_size: int, tensors: tuple[str, str, str, str]
     ) -> ServedModel:
         """Take what an entry of ``artifact.json`` says."""
         return cls(
@@ -68,6 +78,7 @@ class ServedModel:
             image_size=description["image_size"],
             embed_dim=description["embed_dim"],
             thresholds=tuple(description["thresholds"]),
+            limits=Limits.from_dict(description["limits"]),
             max_batch_size=max_batch_size,
             tensors=tensors,
         )
@@ -80,7 +91,7 @@ class ServedModel:
     def to_parameters(self) -> dict[str, str]:
         """Return the ``parameters`` of a Triton model configuration: JSON texts by name."""
         fields = asdict(self)
-        return {name: json.dumps(fields[name]) for name in ("generators", "image_size", "embed_dim", "thresholds")}
+        return {name: json.dumps(fields[name]) for name in DESCRIBED}
 
     @classmethod
     def from_config(cls, config: Any) -> ServedModel:
@@ -91,20 +102,20 @@ class ServedModel:
         """
         try:
             texts = {name: parameter.string_value for name, parameter in config.parameters.items()}
-            names = ("generators", "image_size", "embed_dim", "thresholds")
-            fields = {name: json.loads(texts[name]) for name in names}
-            for name in names[1:3]:
+            fields = {name: json.loads(texts[name]) for name in DESCRIBED}
+            for name in ("image_size", "embed_dim"):
                 check_integer(name, fields[name])
             for threshold in fields["thresholds"]:
                 check_number("thresholds", threshold)
-            images, probabilities, embedding = (entry.name for entry in (*config.input, *config.output))
+            images, probabilities, embedding, score = (entry.name for entry in (*config.input, *config.output))
             return cls(
                 generators=tuple(Generator(**entry) for entry in fields["generators"]),
                 image_size=fields["image_size"],
                 embed_dim=fields["embed_dim"],
                 thresholds=tuple(float(threshold) for threshold in fields["thresholds"]),
                 max_batch_size=config.max_batch_size,
-                tensors=(images, probabilities, embedding),
+                limits=Limits.from_dict(fields["limits"]),
+                tensors=(images, probabilities, embedding, score),
             )
         except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise ServerError(

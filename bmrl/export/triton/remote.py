@@ -11,6 +11,7 @@ from bmrl.errors import DTypeError, RangeError
 from bmrl.export.triton.client.blocking import TritonClient
 from bmrl.inference.attribution import Attribution, attributions_from_probabilities
 from bmrl.inference.checks import check_rate
+from bmrl.inference.limits import Limits
 from bmrl.inference.reading import name_images, read_batches, read_named
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def attribute_remotely(
     Args:
         client: connected to the server.
         images: each what :func:`bmrl.images.read_image` takes; or one path.
-        threshold: images whose maximum probability is below it are called unseen, 0 .. 1; None: the first of the
-            served model's.
+        threshold: the paper's rule: images whose maximum probability is below it are called unseen, 0 .. 1; None: the
+            served model's limits.
 
     Raises:
         RangeError, DTypeError: the threshold is not a number in 0 .. 1.
@@ -68,12 +69,15 @@ def _answers(
     client: TritonClient, named: Iterator[tuple[Any, str]], threshold: float | None
 ) -> Iterator[Attribution | ImageError | MissingFileError]:
     served = client.model
-    limit = served.thresholds[0] if threshold is None else threshold
+    limits = served.limits if threshold is None else Limits.of_threshold(threshold)
     for batch in read_batches(named, served.image_size, served.max_batch_size, read=read_named):
         attributions: list[Attribution] = []
         if batch.images is not None:
             pairs = zip(batch.sources, batch.items, strict=True)
             names = [name for (_, name), item in pairs if isinstance(item, int)]
-            probabilities = torch.from_numpy(client.infer(batch.images).probabilities)
-            attributions = attributions_from_probabilities(probabilities, served.generators, limit, names)
+            answer = client.infer(batch.images)
+            scores = torch.from_numpy(answer.score[:, 0]) if threshold is None else None
+            attributions = attributions_from_probabilities(
+                torch.from_numpy(answer.probabilities), served.generators, limits, names, scores=scores
+            )
         yield from (attributions[item] if isinstance(item, int) else item for item in batch.items)

@@ -38,7 +38,7 @@ _QUIET = threading.RLock()
 def write(job: Job, path: Path) -> None:
     """Write the graph in float32 (opset 20).
 
-    The input is named ``images``, the outputs ``probabilities`` and ``embedding``.
+    The input is named ``images``, the outputs ``probabilities``, ``embedding`` and ``score``.
 
     Args:
         job: what to write.
@@ -52,7 +52,7 @@ def write(job: Job, path: Path) -> None:
             dynamo=True,
             opset_version=OPSET,
             input_names=["images"],
-            output_names=["probabilities", "embedding"],
+            output_names=list(artifact_runtime.OUTPUTS),
             dynamic_shapes=({0: "batch"},),
             verbose=False,
         )
@@ -65,7 +65,7 @@ def write_int8(job: Job, path: Path) -> None:
 
     The weights have one scale per channel, the activations one each, from the calibration images. The views stay
     exact, and in float32 remain what cost most of the precision and little of the time: the first two convolutions
-    after each view, and the head.
+    after each view, the head, and the score.
 
     Args:
         job: what to write, with calibration images.
@@ -107,8 +107,22 @@ def _sensitive(graph: Any) -> list[str]:
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     first = [node.name for node in convolutions if before(node, PASSED) is None]
     second = [node.name for node in convolutions if getattr(before(node, PASSED), "name", None) in first]
-    head = before(makers["probabilities"])
-    return [*first, *second, head.name]
+    encoder = _makers_of("embedding", makers)
+    decision = (_makers_of("probabilities", makers) | _makers_of("score", makers)) - encoder
+    after = [node.name for node in graph.node if node.op_type in QUANTIZED and node.name in decision]
+    return [*first, *second, *after]
+
+
+def _makers_of(output: str, makers: dict[str, Any]) -> set[str]:
+    """Return the names of all nodes that an output depends on."""
+    found: set[str] = set()
+    waiting = [output]
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is not None and node.name not in found:
+            found.add(node.name)
+            waiting.extend(node.input)
+    return found
 
 
 class _Calibration:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CenterDistance", "Mahalanobis", "NearestNeighbors", "PrincipalResidual", "RelativeMahalanobis"]
 
-RIDGE = 1e-3
+RIDGE = 1e-2
 """Share of the mean variance that is added to each: classes of few pictures span fewer dimensions than there are."""
 
 NEIGHBORS = 10

@@ -8,6 +8,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from bmrl.errors import ServerError
 from bmrl.export import ServedModel
 from bmrl.generators import Generator, is_name
+from bmrl.inference import Limits
 
 families = st.sampled_from([("none", "none"), ("EFS", "GAN"), ("AM", "diffusion"), ("FS", "GAN")])
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
@@ -21,8 +22,14 @@ served_models = st.builds(
     image_size=st.integers(1, 4096),
     embed_dim=st.integers(1, 4096),
     thresholds=st.lists(st.floats(0.01, 0.99), min_size=1, max_size=3).map(tuple),
+    limits=st.builds(
+        lambda seen, gap, probability: Limits(unseen=seen - gap, seen=seen, probability=probability, score="energy"),
+        st.floats(-1e6, 1e6),
+        st.floats(0, 1e3),
+        st.floats(0, 1),
+    ),
     max_batch_size=st.integers(1, 1024),
-    tensors=st.tuples(names, names, names),
+    tensors=st.tuples(names, names, names, names),
 )
 
 
@@ -51,11 +58,16 @@ def test_survives_the_way_through_a_configuration(served):
         ("generators", '[{"name": "a", "manipulation": "b", "architecture": "GAN"}]', "RangeError"),
         ("image_size", '"large"', "DTypeError"),
         ("thresholds", "0.5", "TypeError"),
+        ("limits", "{}", "RangeError"),
+        ("limits", "[]", "RangeError"),
     ],
 )
 def test_names_what_a_foreign_configuration_lacks(name, text, reason):
     generator = Generator(name="a", manipulation="EFS", architecture="GAN")
-    served = ServedModel(generators=(generator,), image_size=8, embed_dim=4, thresholds=(0.5,), max_batch_size=2)
+    limits = Limits.of_threshold(0.5)
+    served = ServedModel(
+        generators=(generator,), image_size=8, embed_dim=4, thresholds=(0.5,), limits=limits, max_batch_size=2
+    )
     config = config_of(served, "other")
     if text is None:
         del config.parameters[name]

@@ -11,7 +11,7 @@ from PIL import Image
 from bmrl.errors import BMRLError, DTypeError, ImageError, RangeError, ServerUnavailableError
 from bmrl.export.triton.remote import attribute_remotely, connect
 from bmrl.generators import Generator
-from bmrl.inference.attribution import Attribution
+from bmrl.inference import Attribution, Limits
 
 GENERATORS = (
     Generator(name="red", manipulation="EFS", architecture="GAN"),
@@ -25,6 +25,7 @@ class Server:
 
     def __init__(self, dies_after=None):
         self.model = SimpleNamespace(generators=GENERATORS, thresholds=(0.5, 0.9), image_size=16, max_batch_size=2)
+        self.model.limits = Limits.of_threshold(0.5)
         self.asked = []
         self._dies_after = dies_after
 
@@ -33,7 +34,10 @@ class Server:
             raise ServerUnavailableError("server: expected an answer, got none")
         self.asked.append(images)
         means = images.float().mean(dim=(2, 3)).double()
-        return SimpleNamespace(probabilities=(means / means.sum(dim=1, keepdim=True)).numpy())
+        probabilities = means / means.sum(dim=1, keepdim=True)
+        return SimpleNamespace(
+            probabilities=probabilities.numpy(), score=probabilities.amax(dim=1, keepdim=True).numpy()
+        )
 
 
 def colored(*color):

@@ -105,7 +105,8 @@ def test_the_python_of_the_page_exports(model, images, eager, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     values = {"images": images}
     exec(compile(EXPORTING, "docs/serving.md", "exec"), values)
-    torch.testing.assert_close((values["probabilities"], values["embeddings"]), eager, rtol=0, atol=1e-4)
+    answer = tuple(values[name] for name in ("probabilities", "embeddings", "scores"))
+    torch.testing.assert_close(answer, eager, rtol=0, atol=1e-4)
     assert check_model("repository")[0].name == "model.onnx"
     assert [row.error for row in values["comparison"].rows if row.engine is None] == [None, None]
     assert "| torchscript |" in capsys.readouterr().out

@@ -24,7 +24,7 @@ def test_answers_as_the_model(tmp_path, format):
     with torch.no_grad():
         expected = model(images)
     tolerance = 1e-4 if format == "aoti" else 5e-2
-    probabilities, embedding = artifact.run(images)
+    probabilities, embedding, _ = artifact.run(images)
     assert probabilities.device.type == embedding.device.type == "cpu"
     torch.testing.assert_close(probabilities, expected.probabilities, rtol=0, atol=tolerance)
     with zipfile.ZipFile(path) as package:

@@ -81,6 +81,9 @@ def _check(served: ServedModel, config: Any) -> None:
         (types.Value("TYPE_UINT8"), [3, side, side]),
         (types.Value("TYPE_FP32"), [len(names)]),
         (types.Value("TYPE_FP32"), [width]),
+        (types.Value("TYPE_FP32"), [1]),
     ]
-    if tensors != expected or len({*served.tensors, ""}) != 4:
-        raise RangeError("input and output: expected images, probabilities and embedding of these sizes, got others")
+    if tensors != expected or len({*served.tensors, ""}) != 5:
+        raise RangeError(
+            "input and output: expected images, probabilities, embedding and score of these sizes, got others"
+        )

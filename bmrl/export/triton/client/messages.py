@@ -25,6 +25,9 @@ class Inference(NamedTuple):
     embedding: npt.NDArray[np.float32]
     """``(batch, embed_dim)``."""
 
+    score: npt.NDArray[np.float32]
+    """``(batch, 1)``, higher is more like a seen image; see the served model's ``limits``."""
+
 
 class Output(NamedTuple):
     """A tensor that an answer must hold."""

@@ -32,12 +32,15 @@ from bmrl.export.triton.contract import (
     MODEL_NAME,
     PROBABILITIES,
     PROBABILITY,
+    SCORE,
     SEEN,
+    VERDICT,
     import_tritonclient,
 )
 from bmrl.inference.attribution import Attribution, attributions_from_probabilities
 from bmrl.inference.checks import as_probabilities
 from bmrl.inference.decision import decide
+from bmrl.inference.limits import VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -111,13 +114,13 @@ class Session:
         return await self._model(Deadline(self._timeout))
 
     async def infer(self, images: Tensor | npt.NDArray[np.uint8]) -> Inference:
-        """Return probabilities and embedding, asked for in parts of the server's ``max_batch_size``."""
+        """Return probabilities, embedding and score, asked for in parts of the server's ``max_batch_size``."""
         deadline = Deadline(self._timeout)
         array = check_dtype(images)
         just_asked = self.known_model is None
         model = await self._model(deadline)
         batch = check_shape(array, model.image_size)
-        images_name, probabilities_name, embedding_name = model.tensors
+        images_name, probabilities_name, embedding_name, score_name = model.tensors
         parts = []
         versions = set()
         for start in range(0, len(batch), model.max_batch_size):
@@ -125,6 +128,7 @@ class Session:
             outputs = (
                 Output(probabilities_name, (len(part), len(model.generators)), np.float32),
                 Output(embedding_name, (len(part), model.embed_dim), np.float32),
+                Output(score_name, (len(part), 1), np.float32),
             )
             request = Request("infer", MODEL_NAME, images_name, part, outputs, _new_id())
             rows, version = await self._ask(request, deadline)
@@ -134,8 +138,8 @@ class Session:
         if len(versions) > 1:
             raise ServerError(f"{self._url}: expected one version for all images, got {', '.join(sorted(versions))}")
         await self._check_same(model, deadline, just_asked)
-        probabilities, embedding = (np.concatenate(rows) for rows in zip(*parts, strict=True))
-        return Inference(probabilities, embedding) if array.ndim == 4 else Inference(probabilities[0], embedding[0])
+        joined = Inference(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
+        return joined if array.ndim == 4 else Inference(*(rows[0] for rows in joined))
 
     async def attribute(self, images: Sequence[bytes]) -> list[Attribution]:
         """Return what the server's ensemble makes of encoded images, asked for one by one."""
@@ -184,7 +188,7 @@ class Session:
         return read_description(self._url, MODEL_NAME, await self._retry(ask, deadline))
 
     async def _check_same(self, model: ServedModel, deadline: Deadline, just_asked: bool) -> None:
-        """Check that the server still serves the model whose classes and thresholds its answers were read with.
+        """Check that the server still serves the model whose classes and limits its answers were read with.
 
         Args:
             model: what it served.
@@ -203,38 +207,46 @@ class Session:
             raise
         if described != model:
             raise ServerError(
-                f"{self._url}: expected the model that this client knows, got other classes, thresholds or sizes; "
+                f"{self._url}: expected the model that this client knows, got other classes, limits or sizes; "
                 "a new client learns them"
             )
 
-    def _check_rows(self, probabilities: npt.NDArray[Any], embedding: npt.NDArray[Any]) -> None:
-        """Raise ServerError unless these are probabilities, and embeddings of finite numbers."""
+    def _check_rows(
+        self, probabilities: npt.NDArray[Any], embedding: npt.NDArray[Any], score: npt.NDArray[Any]
+    ) -> None:
+        """Raise ServerError unless these are probabilities, and embeddings and scores of finite numbers."""
         try:
             as_probabilities("probabilities", probabilities.copy())
         except BMRLError as error:
             raise ServerError(f"{self._url}: expected an inference, got {error}") from error
-        if not np.isfinite(embedding).all():
-            raise ServerError(f"{self._url}: expected an inference, got embedding: NaN or infinity")
+        for name, values in (("embedding", embedding), ("score", score)):
+            if not np.isfinite(values).all():
+                raise ServerError(f"{self._url}: expected an inference, got {name}: NaN or infinity")
 
     async def _attribute(self, name: str, data: bytes, model: ServedModel, deadline: Deadline) -> Attribution:
         outputs = (
             Output(INDEX, (1, 1), np.int32),
             Output(PROBABILITY, (1, 1), np.float32),
             Output(SEEN, (1, 1), np.bool_),
+            Output(VERDICT, (1, 1), np.int32),
             Output(PROBABILITIES, (1, len(model.generators)), np.float32),
             Output(EMBEDDING, (1, model.embed_dim), np.float32),
+            Output(SCORE, (1, 1), np.float32),
         )
         image = np.frombuffer(data, np.uint8)
         request = Request("attribute", ENSEMBLE_NAME, ENCODED_IMAGE, image, outputs, _new_id())
-        (index, probability, seen, probabilities, embedding), _ = await self._ask(request, deadline)
-        self._check_rows(probabilities, embedding)
-        found = attributions_from_probabilities(probabilities.copy(), model.generators, model.thresholds[0], [name])[0]
-        right = (int(decide(probabilities.copy()).labels), found.probability, found.seen)
-        got = (index.item(), probability.item(), seen.item())
+        (index, probability, seen, verdict, probabilities, embedding, score), _ = await self._ask(request, deadline)
+        self._check_rows(probabilities, embedding, score)
+        (found,) = attributions_from_probabilities(
+            probabilities.copy(), model.generators, model.limits, [name], scores=score[:, 0].copy()
+        )
+        label = int(decide(probabilities.copy()).labels)
+        right = (label, found.probability, found.seen, VERDICTS.index(found.verdict))
+        got = (index.item(), probability.item(), seen.item(), verdict.item())
         if got != right:
             raise ServerError(
-                f"{self._url}: expected index, probability and seen of {name} to fit its probabilities "
-                f"({right[0]}, {right[1]:.6g}, {right[2]}), got {got[0]}, {got[1]:.6g}, {got[2]}"
+                f"{self._url}: expected index, probability, seen and verdict of {name} to fit its probabilities and "
+                f"score ({_line(right)}), got {_line(got)}"
             )
         return found
 
@@ -309,6 +321,10 @@ class Session:
             raise
         except Exception as error:  # of the transport, or of tritonclient when something else answers than a server
             raise server_error(self._connection, called or method, deadline, error) from error
+
+
+def _line(values: tuple[Any, ...]) -> str:
+    return ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in values)
 
 
 def _new_id() -> str:

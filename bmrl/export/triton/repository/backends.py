@@ -18,7 +18,7 @@ class Backend:
         format: what a model is exported as unless told otherwise: a name of :data:`~bmrl.export.FORMATS`.
         backend: ``backend`` of the configuration.
         platform: ``platform`` of the configuration.
-        tensors: names of the input and the two outputs.
+        tensors: names of the input and the three outputs.
         threads: the parameter that sets the CPU threads per run.
         devices: types of the devices that it computes on.
         moves: whether it moves a file to its device, which other backends get a file for.
@@ -30,7 +30,7 @@ class Backend:
     format: str
     backend: str
     platform: str = ""
-    tensors: tuple[str, str, str] = ("images", "probabilities", "embedding")
+    tensors: tuple[str, str, str, str] = ("images", "probabilities", "embedding", "score")
     threads: str
     devices: tuple[str, ...] = ("cpu",)
     moves: bool = False
@@ -38,7 +38,7 @@ class Backend:
     engines: bool = False
 
 
-_LIBTORCH = ("INPUT__0", "OUTPUT__0", "OUTPUT__1")
+_LIBTORCH = ("INPUT__0", "OUTPUT__0", "OUTPUT__1", "OUTPUT__2")
 
 BACKENDS: dict[str, Backend] = {
     "python": Backend(

@@ -72,12 +72,13 @@ def check_model(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
         same("default_model_filename", artifact.name, config.default_model_filename)
     size, width, classes = description["image_size"], description["embed_dim"], len(description["generators"])
     tensors = [(entry.name, _type_name(entry), list(entry.dims)) for entry in (*config.input, *config.output)]
-    kinds = ("TYPE_UINT8", "TYPE_FP32", "TYPE_FP32")
-    dims = ([3, size, size], [classes], [width])
+    kinds = ("TYPE_UINT8", "TYPE_FP32", "TYPE_FP32", "TYPE_FP32")
+    dims = ([3, size, size], [classes], [width], [1])
     same("input and output", list(zip(wanted.tensors, kinds, dims, strict=True)), tensors)
     names = [entry["name"] for entry in description["generators"]]
     same("parameters.generators", names, list(served.labels))
     same("parameters.thresholds", description["thresholds"], list(served.thresholds))
+    same("parameters.limits", description["limits"], served.limits.to_dict())
     same("parameters.image_size and embed_dim", (size, width), (served.image_size, served.embed_dim))
     same("label_filename of the first output", LABELS_FILE, config.output[0].label_filename)
     check_labels(home / LABELS_FILE, names)

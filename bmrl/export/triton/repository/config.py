@@ -76,7 +76,7 @@ def model_config(served: ServedModel, backend: str, artifact: str, options: Serv
     """
     messages = import_tritonclient("grpc.model_config_pb2")
     wanted = BACKENDS[backend]
-    images, probabilities, embedding = served.tensors
+    images, probabilities, embedding, score = served.tensors
     image_dims = [3, served.image_size, served.image_size]
     kind = "KIND_GPU" if options.device == "cuda" else "KIND_CPU"
     config = messages.ModelConfig(
@@ -91,6 +91,7 @@ def model_config(served: ServedModel, backend: str, artifact: str, options: Serv
                 name=probabilities, data_type="TYPE_FP32", dims=[len(served.generators)], label_filename=LABELS_FILE
             ),
             messages.ModelOutput(name=embedding, data_type="TYPE_FP32", dims=[served.embed_dim]),
+            messages.ModelOutput(name=score, data_type="TYPE_FP32", dims=[1]),
         ],
         instance_group=[messages.ModelInstanceGroup(kind=kind, count=options.instances)],
         version_policy=messages.ModelVersionPolicy(latest=messages.ModelVersionPolicy.Latest(num_versions=1)),

@@ -3,7 +3,7 @@
 It adds three models to a repository::
 
 folder/bmrl_decode/     bytes to pixels, as bmrl.Attributor decodes and resizes; refuses what is not safe to decode
-folder/bmrl_decide/     probabilities to class index, maximum probability, and whether that reaches the threshold
+folder/bmrl_decide/     probabilities and score to class index, maximum probability, and the verdict
 folder/bmrl_attribute/  the ensemble: decode, then bmrl, then decide
 
 One request holds one image; the server batches the images of waiting requests for ``bmrl``.
@@ -11,6 +11,7 @@ One request holds one image; the server batches the images of waiting requests f
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,9 @@ from bmrl.export.triton.contract import (
     MODEL_NAME,
     PROBABILITIES,
     PROBABILITY,
+    SCORE,
     SEEN,
+    VERDICT,
     ServedModel,
     import_tritonclient,
 )
@@ -41,6 +44,8 @@ __all__ = ["DECIDE_NAME", "DECODE_NAME", "decoding_limits", "has_ensemble", "wri
 
 DECODE_NAME = "bmrl_decode"
 DECIDE_NAME = "bmrl_decide"
+DECIDED_ON = (PROBABILITIES, EMBEDDING, SCORE)
+"""What the decision takes of the model, and hands on."""
 
 DECODING_MODULES = (
     *("__init__.py", "_checks.py", "_decoding.py", "_image_bytes.py", "_memory.py", "_regular_files.py", "_text.py"),
@@ -75,7 +80,7 @@ def has_ensemble(folder: Path, served: ServedModel) -> bool:
     """Return whether a repository has the ensemble, after checking that it fits ``served``, the model it is for.
 
     Raises:
-        RepositoryError: a part of it is missing, or its tensors, steps or threshold are others.
+        RepositoryError: a part of it is missing, or its tensors, steps or limits are others.
     """
     if not (folder / ENSEMBLE_NAME).is_dir() or read_config(folder, ENSEMBLE_NAME).platform != "ensemble":
         return False
@@ -87,10 +92,10 @@ def has_ensemble(folder: Path, served: ServedModel) -> bool:
                     f"{folder / expected.name}: {field}: expected {_line(getattr(expected, field))}, "
                     f"got {_line(getattr(found, field))}"
                 )
-    threshold = read_config(folder, DECIDE_NAME).parameters["threshold"].string_value
-    if threshold != repr(served.thresholds[0]):
+    limits = read_config(folder, DECIDE_NAME).parameters["limits"].string_value
+    if limits != _limits(served):
         raise RepositoryError(
-            f"{folder / DECIDE_NAME}: parameters.threshold: expected {served.thresholds[0]!r}, got {threshold}"
+            f"{folder / DECIDE_NAME}: parameters.limits: expected {_limits(served)}, got {shown(limits)}"
         )
     check_labels(folder / ENSEMBLE_NAME / LABELS_FILE, list(served.labels))
     decoding_limits(folder)
@@ -148,7 +153,7 @@ def _decode_config(served: ServedModel, instances: int, max_pixels: int, max_byt
 def _decide_config(served: ServedModel, instances: int) -> Any:
     messages = import_tritonclient("grpc.model_config_pb2")
     outputs = _attribution(served)
-    inputs = {f"{name}_of_{MODEL_NAME}": outputs[name] for name in (PROBABILITIES, EMBEDDING)}
+    inputs = {f"{name}_of_{MODEL_NAME}": outputs[name] for name in DECIDED_ON}
     config = messages.ModelConfig(
         name=DECIDE_NAME,
         backend="python",
@@ -158,13 +163,17 @@ def _decide_config(served: ServedModel, instances: int) -> Any:
         instance_group=[messages.ModelInstanceGroup(kind="KIND_CPU", count=instances)],
         dynamic_batching=messages.ModelDynamicBatching(),
     )
-    config.parameters["threshold"].string_value = repr(served.thresholds[0])
+    config.parameters["limits"].string_value = _limits(served)
     return config
+
+
+def _limits(served: ServedModel) -> str:
+    return json.dumps(served.limits.to_dict())
 
 
 def _ensemble_config(served: ServedModel) -> Any:
     messages = import_tritonclient("grpc.model_config_pb2")
-    images, probabilities, embedding = served.tensors
+    images, *answers = served.tensors
     outputs = {name: (dtype, [1, *shape]) for name, (dtype, shape) in _attribution(served).items()}
     config = messages.ModelConfig(
         name=ENSEMBLE_NAME,
@@ -175,10 +184,10 @@ def _ensemble_config(served: ServedModel) -> Any:
     for output in config.output:
         if output.name == PROBABILITIES:
             output.label_filename = LABELS_FILE
-    within = {name: f"{name}_of_{MODEL_NAME}" for name in (PROBABILITIES, EMBEDDING)}
+    within = {name: f"{name}_of_{MODEL_NAME}" for name in DECIDED_ON}
     steps = (
         (DECODE_NAME, {ENCODED_IMAGE: ENCODED_IMAGE}, {IMAGES: "pixels"}),
-        (MODEL_NAME, {images: "pixels"}, {probabilities: within[PROBABILITIES], embedding: within[EMBEDDING]}),
+        (MODEL_NAME, {images: "pixels"}, dict(zip(answers, within.values(), strict=True))),
         (DECIDE_NAME, {name: name for name in within.values()}, {name: name for name in outputs}),
     )
     for name, inputs, results in steps:
@@ -194,6 +203,8 @@ def _attribution(served: ServedModel) -> dict[str, tuple[str, list[int]]]:
         INDEX: ("INT32", [1]),
         PROBABILITY: ("FP32", [1]),
         SEEN: ("BOOL", [1]),
+        VERDICT: ("INT32", [1]),
         PROBABILITIES: ("FP32", [len(served.generators)]),
         EMBEDDING: ("FP32", [served.embed_dim]),
+        SCORE: ("FP32", [1]),
     }

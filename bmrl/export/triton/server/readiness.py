@@ -9,10 +9,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from bmrl.errors import ServerError, ServerTimeoutError, ServerUnavailableError
-from bmrl.export.probe import PROBE_TOLERANCES, probe_image
+from bmrl.export.probe import PROBE_TOLERANCES, probe_difference, probe_image
 from bmrl.export.triton.client.blocking import TritonClient
 from bmrl.export.triton.contract import ENSEMBLE_NAME, MODEL_NAME, ServedModel, import_tritonclient
 from bmrl.export.triton.repository.checks import check_model
@@ -125,12 +126,12 @@ class Probe:
         served = ServedModel.from_config(read_triton_config(folder))
         self.image = probe_image(description["image_size"])
         answer = description["verification"]["probe"]
-        self.expected = np.array([*answer["probabilities"], *answer["embedding"]])
+        self.expected = torch.tensor([*answer["probabilities"], *answer["embedding"], *answer["score"]])
         self.tolerance = PROBE_TOLERANCES[description["precision"]]
         self.encoded = [_encode(self.image[0])] if has_ensemble(folder, served) else []
 
     def check(self, url: str, timeout: float) -> None:
-        """Ask the server at the gRPC ``url`` and compare probabilities and embedding, and the ensemble's attribution.
+        """Ask the server at the gRPC ``url`` and compare all that it answers, and the ensemble's attribution.
 
         Raises:
             NoAnswerError: it does not answer within ``timeout`` seconds, or says that it is unavailable.
@@ -144,9 +145,10 @@ class Probe:
                 attributions = client.attribute(self.encoded)
         except (ServerTimeoutError, ServerUnavailableError) as error:  # the latter also from a full queue
             raise NoAnswerError(str(error), asked) from error
-        rows = [np.concatenate(answer, axis=1)[0], *([*found.probabilities.values()] for found in attributions)]
-        scale = np.maximum(1.0, np.abs(self.expected))  # an embedding may be of any size
-        difference = max((np.abs(row - self.expected[: len(row)]) / scale[: len(row)]).max() for row in rows)
+        rows = [np.concatenate(answer, axis=1)[0]]
+        number = answer.probabilities.shape[1]
+        rows += [np.array([*found.probabilities.values(), *rows[0][number:-1], found.score]) for found in attributions]
+        difference = max(probe_difference(torch.from_numpy(row).float(), self.expected) for row in rows)
         if not difference <= self.tolerance:
             raise ServerError(f"{url}: expected the answer given at export, got numbers that differ by {difference:g}")
 

@@ -9,7 +9,7 @@ import torch
 
 from bmrl.errors import DTypeError, ImageError, RangeError, ServerError, ShapeError
 from bmrl.export import AsyncTritonClient, ServedModel, TritonClient
-from bmrl.inference import Attribution
+from bmrl.inference import Attribution, Limits
 from bmrl.inference.attribution import format_table
 
 pytestmark = pytest.mark.server
@@ -27,7 +27,7 @@ def client(protocol, obedient_server):
 
 
 def assert_answer(answer, eager, rows):
-    for name, got, expected in zip(("probabilities", "embedding"), answer, eager, strict=True):
+    for name, got, expected in zip(("probabilities", "embedding", "score"), answer, eager, strict=True):
         assert got.dtype == np.float32, name
         np.testing.assert_allclose(got, expected[rows].numpy(), rtol=0, atol=1e-4, err_msg=name)
 
@@ -66,6 +66,7 @@ def test_learns_everything_from_the_server(client, model):
         image_size=32,
         embed_dim=24,
         thresholds=(0.6, 0.8, 0.95),
+        limits=Limits.of_threshold(0.6),
         max_batch_size=8,
     )
 
@@ -133,15 +134,22 @@ def test_attributes_encoded_images(ask, obedient_server):
     rest = {"source": "image 0", "threshold": 0.6, "architecture": "GAN", "manipulation": "EFS"}
     expected = pytest.approx({"photographs": 0.1, "StyleGAN3": 0.7, "DiffFace": 0.1, "Diffae: näïve, v2": 0.1})
     assert seen == Attribution(
-        generator="StyleGAN3", probability=seen.probability, seen=True, probabilities=expected, **rest
+        generator="StyleGAN3",
+        verdict="seen",
+        reason="probability 0.700 is not below the threshold 0.6",
+        probability=seen.probability,
+        score=seen.probability,
+        seen=True,
+        probabilities=expected,
+        **rest,
     )
     assert seen.probability == pytest.approx(0.7)
     assert (unseen.source, unseen.generator, unseen.seen) == ("image 1", None, False)
     assert unseen.probability == pytest.approx(0.4)
     assert (unseen.architecture, unseen.manipulation) == ("diffusion", "AM")
     assert format_table([seen, unseen]).splitlines()[1:] == [
-        "image 0  StyleGAN3  0.700        seen    EFS           GAN",
-        "image 1  -          0.400        unseen  AM            diffusion",
+        "image 0  StyleGAN3  0.700        seen     EFS           GAN",
+        "image 1  -          0.400        unseen   AM            diffusion",
     ]
     assert ask(obedient_server, "attribute", []) == []
 

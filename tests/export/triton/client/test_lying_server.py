@@ -20,12 +20,15 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from bmrl.errors import BMRLError, ServerError
 from bmrl.export import TritonClient
+from bmrl.inference import Limits
 
 SIDE, WIDTH = 8, 3
 NAMES = ("photographs", "StyleGAN3")
 IMAGES = torch.arange(2 * 3 * SIDE * SIDE, dtype=torch.uint8).reshape(2, 3, SIDE, SIDE)
 PROBABILITIES = np.array([[0.75, 0.25], [0.125, 0.875]], np.float32)
 EMBEDDING = np.array([[1, -2, 3], [0.5, 0, 7]], np.float32)
+SCORE = np.array([[-3.5], [2.25]], np.float32)
+LIMITS = Limits(unseen=-9.0, seen=-4.0, probability=0.5, score="mahalanobis").to_dict()
 
 
 def config_of(names=NAMES, **fields):
@@ -35,7 +38,8 @@ def config_of(names=NAMES, **fields):
         {"name": name, "manipulation": manipulation, "architecture": architecture}
         for name, (manipulation, architecture) in zip(names, families, strict=False)
     ]
-    parameters = {"generators": entries, "image_size": SIDE, "embed_dim": WIDTH, "thresholds": [0.6]} | fields
+    parameters = {"generators": entries, "image_size": SIDE, "embed_dim": WIDTH, "thresholds": [0.6],
+                  "limits": LIMITS} | fields  # fmt: skip
     return {
         "name": "bmrl",
         "max_batch_size": 4,
@@ -43,6 +47,7 @@ def config_of(names=NAMES, **fields):
         "output": [
             {"name": "probabilities", "data_type": "TYPE_FP32", "dims": [len(NAMES)]},
             {"name": "embedding", "data_type": "TYPE_FP32", "dims": [WIDTH]},
+            {"name": "score", "data_type": "TYPE_FP32", "dims": [1]},
         ],
         "parameters": {name: {"string_value": json.dumps(value)} for name, value in parameters.items()},
     }
@@ -50,12 +55,13 @@ def config_of(names=NAMES, **fields):
 
 def answer_of(model, request_id):
     """Return the true answer to a request: the values of each output as an array."""
-    outputs = {"probabilities": PROBABILITIES, "embedding": EMBEDDING}
+    outputs = {"probabilities": PROBABILITIES, "embedding": EMBEDDING, "score": SCORE}
     if model == "bmrl_attribute":
         outputs = {name: array[:1] for name, array in outputs.items()} | {
             "index": np.array([[0]], np.int32),
             "probability": np.array([[0.75]], np.float32),
             "seen": np.array([[True]]),
+            "verdict": np.array([[0]], np.int32),
         }
     return {"model_name": model, "model_version": "1", "id": request_id, "outputs": outputs}
 
@@ -210,6 +216,7 @@ def attribute(liar):
 def assert_right(answer):
     np.testing.assert_array_equal(answer.probabilities, PROBABILITIES)
     np.testing.assert_array_equal(answer.embedding, EMBEDDING)
+    np.testing.assert_array_equal(answer.score, SCORE)
 
 
 def test_the_truth_is_believed(liar):
@@ -248,6 +255,7 @@ ALWAYS = [
     ({"probabilities": rows([math.inf, 0], [0, 1])}, "expected finite numbers, got inf at"),
     ({"embedding": rows([1, math.nan, 1], [1, 1, 1])}, "embedding: NaN or infinity"),
     ({"embedding": rows([1, 1, 1], [1, 1, -math.inf])[::-1]}, "embedding: NaN or infinity"),
+    ({"score": rows([math.nan], [1])}, "score: NaN or infinity"),
 ]
 
 
@@ -307,13 +315,17 @@ def test_a_tensor_of_another_kind_is_an_error(liar, values):
         {"probability": rows([0.7])},
         {"probability": rows([math.nan])},
         {"seen": np.array([[False]])},
+        {"verdict": np.array([[1]], np.int32)},
+        {"verdict": np.array([[7]], np.int32)},
+        {"score": np.array([[-4.5]], np.float32)},
         {"seen": np.array([[2]], np.uint8)},
         {"probabilities": rows([0.25, 0.75])},
     ],
 )
 def test_an_attribution_that_contradicts_itself_is_an_error(liar, changes):
     liar.answer = changed(changes, 1)
-    with pytest.raises(ServerError, match=rf"^{liar.url}: expected (index, probability and seen of image 0|seen BOOL)"):
+    expected = "(index, probability, seen and verdict of image 0|seen BOOL)"
+    with pytest.raises(ServerError, match=rf"^{liar.url}: expected {expected}"):
         attribute(liar)
 
 

@@ -20,11 +20,11 @@ from bmrl.export.triton.client import session as _session
 from bmrl.export.triton.repository import write as triton_repository
 from bmrl.export.triton.repository.checks import check_model
 
-LIBTORCH = ["INPUT__0", "OUTPUT__0", "OUTPUT__1"]
+LIBTORCH = ["INPUT__0", "OUTPUT__0", "OUTPUT__1", "OUTPUT__2"]
 BACKENDS = {  # the format, the file, backend and platform, and the tensors' names
     "pytorch": ("torchscript", "model.pt", ("pytorch", "pytorch_libtorch"), LIBTORCH),
     "torch_aoti": ("torchscript", "model.pt2", ("pytorch", "torch_aoti"), LIBTORCH),
-    "onnxruntime": ("onnx", "model.onnx", ("onnxruntime", ""), ["images", "probabilities", "embedding"]),
+    "onnxruntime": ("onnx", "model.onnx", ("onnxruntime", ""), ["images", "probabilities", "embedding", "score"]),
 }
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 import tritonclient.grpc
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
@@ -20,6 +22,7 @@ from bmrl.errors import RepositoryError, RequestRefusedError, ServerError
 from bmrl.export import Artifact, TritonClient, TritonServer, write_triton_repository
 from bmrl.export.standalone.triton_decide import decide
 from bmrl.images import read_image
+from bmrl.inference.limits import VERDICTS, Limits
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 
@@ -73,7 +76,8 @@ def test_attributes_as_the_attributor_does(ensemble, model):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
 
 
-@pytest.mark.parametrize("names", [["index"], ["seen"], ["probabilities"], ["embedding", "index"], ["probability"]])
+@pytest.mark.parametrize("names", [["index"], ["seen"], ["probabilities"], ["embedding", "index"], ["probability"],
+                                    ["verdict", "score"]])  # fmt: skip
 def test_each_output_can_be_asked_for_alone(ensemble, model, names):
     server, _ = ensemble
     data = IMAGES["wide jpeg"]
@@ -91,6 +95,8 @@ def test_each_output_can_be_asked_for_alone(ensemble, model, names):
         "seen": best >= 0.6,
         "probabilities": right.probabilities,
         "embedding": right.embedding,
+        "verdict": torch.where(best >= 0.6, 0, 2).int(),
+        "score": best,
     }
     assert sorted(output.name for output in answer.get_response().outputs) == sorted(names)
     for name in names:
@@ -124,8 +130,19 @@ def test_refuses_what_is_not_safe_to_decode_and_goes_on(ensemble, model, data, m
 def test_decides_about_the_nearest_float32_as_the_attributor_does(threshold):
     nearest = np.float32(threshold)
     rows = [[value, 1 - value] for value in (np.nextafter(nearest, np.float32(0)), nearest, np.float32(1))]
-    _, _, seen = decide(torch.tensor(np.array(rows, np.float32)), threshold)
-    assert seen.flatten().tolist() == [float(row[0]) >= threshold for row in rows]
+    probabilities = torch.tensor(np.array(rows, np.float32))
+    _, _, verdict = decide(probabilities, probabilities[:, :1], Limits.of_threshold(threshold).to_dict())
+    assert (verdict == 0).flatten().tolist() == [float(row[0]) >= threshold for row in rows]
+    assert verdict.unique().tolist() == [0, 2]
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5, width=32), st.floats(0.5, 1, width=32)), min_size=1, max_size=8),
+       st.floats(-4, 4), st.floats(0, 3), st.floats(0.5, 1))  # fmt: skip
+def test_verdicts_are_those_of_the_library(rows, unseen, gap, probability):
+    limits = Limits(unseen=unseen, seen=unseen + gap, probability=probability, score="energy")
+    scores, best = (torch.tensor(column, dtype=torch.float32) for column in zip(*rows, strict=True))
+    _, _, verdict = decide(torch.stack((best, 1 - best), 1), scores[:, None], limits.to_dict())
+    assert [VERDICTS[place] for place in verdict.flatten().tolist()] == limits.verdicts(scores, best)
 
 
 def test_a_dead_decoder_is_not_taken_for_ready(folder):
@@ -142,7 +159,7 @@ def test_a_dead_decoder_is_not_taken_for_ready(folder):
     ("part", "old", "new", "message"),
     [
         ("bmrl_decode", "dims: 32", "dims: 64", "bmrl_decode: output: expected .*, got .*dims: 64"),
-        ("bmrl_decide", '"0.6"', '"0.5"', "bmrl_decide: parameters.threshold: expected 0.6, got 0.5"),
+        ("bmrl_decide", r"unseen\": 0.6", r"unseen\": 0.5", "bmrl_decide: parameters.limits: expected .* 0.6, .*"),
         ("bmrl_attribute", 'value: "pixels"', 'value: "pixel"', "bmrl_attribute: ensemble_scheduling: .*pixel"),
         (
             "bmrl_decode",

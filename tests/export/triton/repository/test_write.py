@@ -68,7 +68,7 @@ def test_configuration_parses_strictly_and_agrees_with_the_model(repository, mod
     (images,) = config.input
     assert (images.name, images.data_type, list(images.dims)) == ("images", 2, [3, 32, 32])  # 2 = TYPE_UINT8
     outputs = [(output.name, output.data_type, list(output.dims)) for output in config.output]
-    assert outputs == [("probabilities", 11, [4]), ("embedding", 11, [24])]  # 11 = TYPE_FP32
+    assert outputs == [("probabilities", 11, [4]), ("embedding", 11, [24]), ("score", 11, [1])]  # 11 = TYPE_FP32
     assert [group.kind for group in config.instance_group] == [ModelInstanceGroup.KIND_CPU]
     assert config.HasField("dynamic_batching")
     assert not config.HasField("response_cache")  # the server's cache replays errors as successes
