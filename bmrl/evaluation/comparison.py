@@ -227,7 +227,11 @@ def _cell(values: Sequence[float | None], text: Callable[[float | None], str]) -
 
 
 def _config_for(name: str, config: BMRLConfig) -> BMRLConfig:
-    """Return the configuration as a method needs it: without the parsing branch if it uses no maps."""
+    """Return the configuration as a method needs it: without the parsing branch if it uses no maps.
+
+    All methods decide by the paper's rule: no score is fitted.
+    """
+    config = config.with_changes({"decision.score": None})
     return config if METHODS[name].uses_parsing else dataclasses.replace(config, parsing=None)
 
 

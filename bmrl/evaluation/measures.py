@@ -123,6 +123,11 @@ def _scores(predictions: Predictions) -> tuple[Tensor, Tensor]:
     return scores[predictions.seen], scores[~predictions.seen]
 
 
+def _oscr(predictions: Predictions) -> float:
+    seen, unseen = _scores(predictions)
+    return oscr(*_seen(predictions), _unseen(predictions), seen_scores=seen, unseen_scores=unseen)
+
+
 def _acceptance(predictions: Predictions, threshold: float) -> float:
     accepted = predictions.decisions.seen(threshold)[predictions.seen]
     return int(accepted.sum()) / len(accepted)
@@ -162,8 +167,8 @@ MEASURES: tuple[Measure | ThresholdMeasure, ...] = (
     Measure(
         name="auroc",
         title="AUROC seen/unseen",
-        explanation="How often a random seen image gets a higher maximum probability than a random unseen one. "
-        "50% is guessing.",
+        explanation="How often a random seen image gets a higher score than a random unseen one: the score that "
+        "the model decides by, or else the maximum probability. 50% is guessing.",
         over="unseen",
         compute=lambda predictions: auroc(*_scores(predictions)),
         per_generator=Column("auroc", "AUROC"),
@@ -198,7 +203,7 @@ MEASURES: tuple[Measure | ThresholdMeasure, ...] = (
         explanation="How often a random seen image is named right and is more confident than a random unseen one. "
         "It is never above the seen accuracy.",
         over="unseen",
-        compute=lambda predictions: oscr(*_seen(predictions), _unseen(predictions)),
+        compute=_oscr,
     ),
     ThresholdMeasure(
         name="seen_acceptance",

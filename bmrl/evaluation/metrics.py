@@ -193,7 +193,14 @@ def aupr(seen_scores: Values, unseen_scores: Values, *, positive: Literal["seen"
     return float((counts * precision).sum() / len(hits))
 
 
-def oscr(seen_probabilities: Values, seen_labels: Values, unseen_probabilities: Values) -> float:
+def oscr(
+    seen_probabilities: Values,
+    seen_labels: Values,
+    unseen_probabilities: Values,
+    *,
+    seen_scores: Values | None = None,
+    unseen_scores: Values | None = None,
+) -> float:
     """Return the open-set classification rate: the area under CCR over FPR.
 
     As the threshold falls from 1 to 0, CCR is the share of seen images that are accepted *and* named right, FPR the
@@ -204,6 +211,8 @@ def oscr(seen_probabilities: Values, seen_labels: Values, unseen_probabilities: 
         seen_probabilities: ``(n, x)``, floating point, rows summing to 1.
         seen_labels: ``(n,)``, integers in 0 .. x-1.
         unseen_probabilities: ``(m, x)``, floating point, rows summing to 1.
+        seen_scores: ``(n,)``, floating point, finite; None takes the maximum probabilities.
+        unseen_scores: ``(m,)``, of the same kind.
 
     Returns:
         0 .. 1, at most the accuracy on the seen images.
@@ -221,9 +230,9 @@ def oscr(seen_probabilities: Values, seen_labels: Values, unseen_probabilities: 
     labels = as_labels("seen_labels", seen_labels, *seen.shape)
     if seen.shape[1] != unseen.shape[1]:
         raise ShapeError(f"unseen_probabilities: expected {seen.shape[1]} generators, got {unseen.shape[1]}")
-    decided = decide_checked(seen)
+    decided, others = decide(seen, seen_scores), decide(unseen, unseen_scores)
     right = decided.labels == labels
-    return _wins(decided.scores[right], decide_checked(unseen).scores) / (len(seen) * len(unseen))
+    return _wins(decided.scores[right], others.scores) / (len(seen) * len(unseen))
 
 
 def _wins(upper: Tensor, lower: Tensor) -> float:

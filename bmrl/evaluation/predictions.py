@@ -10,23 +10,27 @@ from torch import Tensor
 
 from bmrl._checks import check_dtype, check_integer, check_shape
 from bmrl._values import check_choice
+from bmrl.data.alterations import read_versions
 from bmrl.data.row import SPLITS
 from bmrl.errors import DataError, DTypeError, ShapeError
 from bmrl.evaluation._rows import Computed, Skipped, as_manifest, compute_rows
 from bmrl.images import read_image
 from bmrl.inference.attribution import attributions_from_probabilities
 from bmrl.inference.checks import as_probabilities, check_generators
-from bmrl.inference.decision import Decisions, decide_checked
+from bmrl.inference.decider import decider_of, limits_of
+from bmrl.inference.decision import Decisions, decide
 from bmrl.inference.running import infer, resolve_model
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from bmrl.data.alterations import Alteration
     from bmrl.data.manifest import Manifest
     from bmrl.data.row import Row
     from bmrl.generators import Generator
     from bmrl.inference.attribution import Attribution
+    from bmrl.inference.limits import Limits
     from bmrl.models import BMRL
 
 __all__ = ["Predictions", "Skipped", "predict"]
@@ -42,8 +46,11 @@ class Predictions:
         probabilities: ``(n, x)`` floating point, rows summing to 1, on the CPU.
         embeddings: ``(n, d)`` floating point, on the CPU.
         skipped: the images that could not be read.
+        scores: ``(n,)`` floating point, by which the model calls an image seen or unseen, the higher the more seen.
+            None: the maximum probability.
+        limits: what an image must reach for the model to name its generator; None: not known.
         labels: ``(n,)`` int64, the class of a seen image and -1 for an unseen one; follows from ``rows``.
-        decisions: the most probable class of each image and its probability; follows from ``probabilities``.
+        decisions: the most probable class of each image, its probability and the score; follows from the others.
 
     Raises:
         DataError: a seen row's generator is not a class of the model, or an unseen row's generator is one.
@@ -55,6 +62,8 @@ class Predictions:
     probabilities: Tensor
     embeddings: Tensor
     skipped: tuple[Skipped, ...] = ()
+    scores: Tensor | None = None
+    limits: Limits | None = None
     labels: Tensor = field(init=False)
     decisions: Decisions = field(init=False)
 
@@ -71,7 +80,7 @@ class Predictions:
         classes = {generator.name: label for label, generator in enumerate(self.generators)}
         labels = [classes.get(row.generator, -1) for row in self.rows]
         object.__setattr__(self, "labels", torch.tensor(labels, dtype=torch.int64))
-        object.__setattr__(self, "decisions", decide_checked(checked))
+        object.__setattr__(self, "decisions", decide(checked, self.scores))
 
     @property
     def seen(self) -> Tensor:
@@ -102,12 +111,27 @@ class Predictions:
         check_shape("images", images, "images", images=len(self.rows))
         check_dtype("images", images, torch.bool)
         rows = tuple(row for row, chosen in zip(self.rows, images.tolist(), strict=True) if chosen)
-        return Predictions(self.generators, rows, self.probabilities[images], self.embeddings[images])
+        scores = None if self.scores is None else self.scores[images]
+        chosen = self.probabilities[images], self.embeddings[images]
+        return Predictions(self.generators, rows, *chosen, scores=scores, limits=self.limits)
 
-    def attributions(self, threshold: float) -> list[Attribution]:
-        """Return what an :class:`~bmrl.Attributor` with this threshold says of each image, by its path."""
+    def attributions(self, threshold: float | None = None) -> list[Attribution]:
+        """Return what an :class:`~bmrl.Attributor` says of each image, by its path.
+
+        Args:
+            threshold: of the paper's rule, in 0 .. 1; None: the model's own limits.
+
+        Raises:
+            DTypeError: there are no limits, and no threshold is given.
+        """
         paths = [row.path for row in self.rows]
-        return attributions_from_probabilities(self.probabilities, self.generators, threshold, paths)
+        if threshold is not None:
+            return attributions_from_probabilities(self.probabilities, self.generators, threshold, paths)
+        if self.limits is None:
+            raise DTypeError("threshold: expected a number for predictions without limits, got None")
+        return attributions_from_probabilities(
+            self.probabilities, self.generators, self.limits, paths, scores=self.scores
+        )
 
 
 def predict(
@@ -143,7 +167,7 @@ def predict(
         RangeError, DTypeError: an argument is out of range or of the wrong type, or the model returns NaN.
         DeviceError: there is no such device.
     """
-    predictions, _ = predict_and_describe(
+    predictions, _, _ = predict_and_describe(
         model, as_manifest(data), None, split=split, batch_size=batch_size, device=device, read=read, progress=progress
     )
     return predictions
@@ -158,15 +182,17 @@ def predict_and_describe(
     batch_size: int,
     device: str | torch.device,
     read: Callable[[Any, int], Tensor] = read_image,
+    alterations: Mapping[str, Alteration] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Predictions, Computed | None]:
+) -> tuple[Predictions, dict[str, Predictions], Computed | None]:
     """Predict, and compute something else of the same images, so that each is decoded once.
 
-    ``describe`` turns uint8 ``(batch, 3, S, S)`` into a tensor with ``batch`` rows; None means only predictions. All
-    other arguments, and what is raised, are those of :func:`predict`.
+    ``describe`` turns uint8 ``(batch, 3, S, S)`` into a tensor with ``batch`` rows; None means only predictions.
+    ``alterations`` are applied to each image at its own resolution, in place of ``read``. All other arguments, and what
+    is raised, are those of :func:`predict`.
 
     Returns:
-        The predictions, and what ``describe`` returned for their rows.
+        The predictions; those of each alteration, by its name; and what ``describe`` returned for the unaltered images.
     """
     check_choice("split", split, SPLITS)
     check_integer("batch_size", batch_size, least=1)
@@ -179,17 +205,33 @@ def predict_and_describe(
     generators = network.config.generators
     check_roles(tuple(rows), generators)
 
-    def compute(images: Tensor) -> tuple[Tensor, ...]:
-        output = infer(network, images)
-        answers = output.probabilities, output.embedding.float()
-        return answers if describe is None else (*answers, describe(images))
+    decider, limits, altered = decider_of(network), limits_of(network), dict(alterations or {})
+
+    def read_all(path: Any, size: int) -> Tensor:
+        return read_versions(path, size, [None, *altered.values()]) if altered else read(path, size)[None]
+
+    def compute(versions: Tensor) -> tuple[Tensor, ...]:
+        answers: list[Tensor] = []
+        for place, images in enumerate(versions.unbind(1)):
+            output = infer(network, images)
+            probabilities, scores = decider(output.logits, output.embedding)
+            answers += (probabilities, scores) if place else (probabilities, scores, output.embedding.float())
+        return tuple(answers) if describe is None else (*answers, describe(versions[:, 0]))
 
     computed = compute_rows(
-        manifest, rows, network.config.image_size, compute, batch_size=batch_size, read=read, progress=progress
+        manifest, rows, network.config.image_size, compute, batch_size=batch_size, read=read_all, progress=progress
     )
-    probabilities, embeddings, *described = computed.tensors
-    predictions = Predictions(generators, computed.rows, probabilities, embeddings, computed.skipped)
-    return predictions, Computed(computed.rows, tuple(described), computed.skipped) if described else None
+    probabilities, scores, embeddings, *others = computed.tensors
+
+    def made(probabilities: Tensor, scores: Tensor) -> Predictions:
+        given = computed.rows, probabilities, embeddings, computed.skipped
+        return Predictions(generators, *given, scores=scores, limits=limits)
+
+    pairs = zip(others[0::2], others[1::2], strict=False)
+    found = {name: made(*pair) for name, pair in zip(altered, pairs, strict=False)}
+    described = tuple(others[2 * len(altered) :])
+    statistics = Computed(computed.rows, described, computed.skipped) if described else None
+    return made(probabilities, scores), found, statistics
 
 
 def check_roles(rows: tuple[Row, ...], generators: tuple[Generator, ...]) -> None:

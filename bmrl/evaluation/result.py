@@ -10,10 +10,11 @@ from bmrl._version import __version__
 from bmrl.evaluation.summary import Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from bmrl.evaluation.predictions import Predictions, Skipped
+    from bmrl.inference.limits import Limits
 
 __all__ = ["FORMAT", "Evaluation"]
 
@@ -33,6 +34,10 @@ class Evaluation(Summary):
             ``name``, ``manipulation``, ``architecture`` in the order of the probabilities).
         data: ``root``, ``split``, ``num_images`` (read) and ``num_skipped``.
         created: when, in UTC (ISO 8601).
+        limits: what an image had to reach for a name to be said.
+        outcomes: what became of the images by the model's decision, as they are and altered, see
+            :func:`~bmrl.evaluation.outcomes.outcomes`.
+        sources: the controls within one source, see :func:`~bmrl.evaluation.sources.within_sources`.
         predictions: what the metrics were computed from.
         shortcut: the summary of the shortcut baseline, or None.
         shortcut_reason: why ``shortcut`` is None, or None.
@@ -44,6 +49,9 @@ class Evaluation(Summary):
     data: Mapping[str, Any]
     created: str
     predictions: Predictions
+    limits: Limits
+    outcomes: Sequence[Mapping[str, Any]]
+    sources: Mapping[str, Any]
     shortcut: Summary | None = None
     shortcut_reason: str | None = None
     baselines: Mapping[str, Summary] = field(default_factory=dict)
@@ -59,7 +67,10 @@ class Evaluation(Summary):
         That is the attributes by name, ``skipped`` (a list of ``path``, ``generator`` and ``reason``), ``format`` and
         ``bmrl_version``.
         """
-        names = ("created", "model", "data", "seen", "unseen", "thresholds", "detection")
+        names = (
+            *("created", "model", "data", "limits", "seen", "unseen", "thresholds"),
+            *("outcomes", "sources", "detection"),
+        )
         content: dict[str, Any] = {"format": FORMAT, "bmrl_version": __version__}
         content |= {name: plain(getattr(self, name)) for name in names}
         content["skipped"] = [entry.to_dict() for entry in self.skipped]

@@ -19,12 +19,16 @@ from bmrl._values import check_choice, check_switch
 from bmrl.data.row import SPLITS
 from bmrl.errors import DataError, DTypeError
 from bmrl.evaluation._rows import as_manifest
+from bmrl.evaluation.outcomes import outcomes
 from bmrl.evaluation.predictions import predict_and_describe
 from bmrl.evaluation.report import render_report
 from bmrl.evaluation.result import Evaluation
 from bmrl.evaluation.shortcuts import shortcut_baseline, statistics_of
+from bmrl.evaluation.sources import within_sources
 from bmrl.evaluation.summary import as_summary, summarize
+from bmrl.inference.calibrating import CALIBRATED_ALTERATIONS, chosen_alterations
 from bmrl.inference.checks import check_thresholds
+from bmrl.inference.decider import limits_of
 from bmrl.inference.running import resolve_model
 
 if TYPE_CHECKING:
@@ -53,6 +57,7 @@ def evaluate(
     device: str | torch.device = "auto",
     baselines: Mapping[str, Summary | Mapping[str, Any]] | None = None,
     shortcut: bool = True,
+    alterations: Sequence[str] = CALIBRATED_ALTERATIONS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a model on one split and write ``metrics.json`` and ``report.html`` to ``out``.
@@ -72,6 +77,8 @@ def evaluate(
         baselines: results of other models on the same split, by name, to be shown next to this one's: what
             :func:`evaluate` or :func:`~bmrl.evaluation.summarize` returned, or the content of a ``metrics.json``.
         shortcut: also fit and show the shortcut baseline (it needs seen training images of two generators).
+        alterations: names of :data:`bmrl.data.ALTERATIONS`: the model is tested on the images altered so, too, each
+            of which takes as long as the test itself.
         progress: called after each step with the number of images done and of all.
 
     Returns:
@@ -90,6 +97,7 @@ def evaluate(
     check_choice("split", split, SPLITS)
     check_integer("batch_size", batch_size, least=1)
     check_switch("shortcut", shortcut)
+    changes = chosen_alterations(alterations)
     summaries = _baselines(baselines)
     check_out_folder("out", out)
     target = Path(out)
@@ -100,13 +108,14 @@ def evaluate(
     with _claimed(target):
         for file in (METRICS, REPORT):
             check_out_file("out", target / file)
-        predictions, statistics = predict_and_describe(
+        predictions, altered, statistics = predict_and_describe(
             network,
             manifest,
             statistics_of if shortcut else None,
             split=split,
             batch_size=batch_size,
             device="auto",
+            alterations=changes,
             progress=progress,
         )
         limits = limits or network.config.decision.thresholds
@@ -127,6 +136,9 @@ def evaluate(
             },
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             predictions=predictions,
+            limits=limits_of(network),
+            outcomes=outcomes(predictions, altered),
+            sources=within_sources(predictions, manifest.select(split="train")),
             shortcut=baseline,
             shortcut_reason=reason,
             baselines=summaries,

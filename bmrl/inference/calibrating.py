@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bmrl.data.row import Row
     from bmrl.models import BMRL
 
-__all__ = ["AS_IT_IS", "CALIBRATED_ALTERATIONS", "calibrate"]
+__all__ = ["AS_IT_IS", "CALIBRATED_ALTERATIONS", "calibrate", "chosen_alterations"]
 
 AS_IT_IS = "as it is"
 """The name of the version that is not altered."""
@@ -92,10 +92,7 @@ def calibrate(
     from bmrl.models import save_model
 
     check_choice("score", score, SCORES)
-    if isinstance(alterations, str) or not all(isinstance(name, str) for name in alterations):
-        raise DTypeError(f"alterations: expected a list of names, got {described(alterations)}")
-    for name in alterations:
-        check_choice("alterations", name, ALTERATIONS)
+    chosen = chosen_alterations(alterations)
     check_integer("batch_size", batch_size, least=1)
     manifest = data if isinstance(data, Manifest) else Manifest.read(data)
     network = resolve_model(model, device)
@@ -105,7 +102,7 @@ def calibrate(
     labels = {generator.name: label for label, generator in enumerate(network.config.generators)}
     rows = {split: _rows(manifest, split, labels) for split in ("train", "val")}
     check_calibratable(len(rows["val"]), config.decision)
-    versions: dict[str, Alteration | None] = {AS_IT_IS: None, **{name: ALTERATIONS[name] for name in alterations}}
+    versions: dict[str, Alteration | None] = {AS_IT_IS: None, **chosen}
     count = _Progress(progress, len(rows["train"]) + len(rows["val"]))
 
     def answers(split: str, versions: dict[str, Alteration | None]) -> _Answers:
@@ -148,6 +145,19 @@ def calibrate(
     if isinstance(model, str | os.PathLike):
         save_model(network, model)
     return decision
+
+
+def chosen_alterations(names: Sequence[str]) -> dict[str, Alteration]:
+    """Return alterations by name.
+
+    Raises:
+        RangeError, DTypeError: there is no such alteration, or ``names`` is no list of names.
+    """
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise DTypeError(f"alterations: expected a list of names, got {described(names)}")
+    for name in names:
+        check_choice("alterations", name, ALTERATIONS)
+    return {name: ALTERATIONS[name] for name in names}
 
 
 class _Answers(NamedTuple):

@@ -124,7 +124,7 @@ def risk_limit(probabilities: Values, right: Tensor, max_error: float) -> float:
         max_error: > 0 and < 1.
 
     Returns:
-        In 0 .. 1, in the middle between two probabilities that occur; pictures are named at or above it.
+        In 0 .. 1, in the middle between two probabilities that occur, or 1; pictures are named at or above it.
 
     Raises:
         ConfigError: ``max_error`` takes more than n pictures, or the model is sure of its errors at probability 1.
@@ -148,14 +148,13 @@ def risk_limit(probabilities: Values, right: Tensor, max_error: float) -> float:
     if len(wrong) <= allowed:
         return 0.0
     first = wrong[allowed]  # the surest error that may not stay
-    above = values[values > first]
-    limit = (float(first) + float(above.min())) / 2 if len(above) else math.nextafter(float(first), math.inf)
-    if limit > 1:
+    if first == 1:
         raise ConfigError(
             f"max_error: expected a model whose errors can be told by their probability, got more than {allowed} of "
             f"{n} calibration pictures named wrongly with a probability of 1"
         )
-    return limit
+    above = values[values > first]
+    return (float(first) + (float(above.min()) if len(above) else 1.0)) / 2
 
 
 def check_calibratable(num_pictures: int, asked: DecisionConfig) -> None:

@@ -34,13 +34,15 @@ class Decisions(NamedTuple):
         return limits.verdicts(self.scores, self.probabilities)
 
     def seen(self, threshold: float) -> Tensor:
-        """Return ``(n,)`` bool: an image is seen when its score is at or above ``threshold``, compared in float64.
+        """Return ``(n,)`` bool: whether the probability is at or above ``threshold``, compared in float64.
+
+        That is the paper's rule, also where there are other scores.
 
         Raises:
             RangeError, DTypeError: ``threshold`` is not a number in 0 .. 1.
         """
         check_rate("threshold", threshold)
-        return self.scores >= threshold
+        return self.probabilities >= threshold
 
 
 def decide(probabilities: Values, scores: Values | None = None) -> Decisions:

@@ -175,16 +175,16 @@ def test_predictions_and_what_is_made_of_them(model, manifest, classes, tmp_path
     for value in (None, [True] * 9, torch.ones(9), torch.ones(3, dtype=torch.bool)):
         refuses(found.select, {}, "images", value)
     sources = ["a"] * len(found.rows)
-    good = {"probabilities": found.probabilities, "generators": classes, "threshold": 0.5, "sources": sources}
+    good = {"probabilities": found.probabilities, "generators": classes, "limits": 0.5, "sources": sources}
     assert len(attributions_from_probabilities(**good)) == len(sources)
     for name, values in {
         "probabilities": PROBABILITIES,
         "generators": (None, "abc", ["red", "green", "photo"]),
-        "threshold": NUMBERS,
+        "limits": NUMBERS,
         "sources": (None, 3, "abcdefghi", ["a"]),
     }.items():
         for value in values:
-            refuses(attributions_from_probabilities, good, name, value)
+            refuses(attributions_from_probabilities, good, name, value, "threshold")  # which a number is
     for value in (None, "abc", ["red", "green", "photo"]):
         refuses(real_probability, {"probabilities": found.probabilities}, "generators", value)
 

@@ -159,14 +159,14 @@ def test_each_image_is_opened_decoded_and_judged_once(model, manifest, tmp_path,
     watching = True
     sys.addaudithook(watch)
     try:
-        evaluation = evaluate(model, manifest, tmp_path / "out")
+        evaluation = evaluate(model, manifest, tmp_path / "out", alterations=["half", "crop"])
         assert evaluation.shortcut is not None
         assert sorted(opened) == sorted(row.path for row in manifest.rows)
         assert len(decoded) == len(manifest.rows)
-        assert sum(judged) == len(manifest.select(split="test"))
+        assert sum(judged) == 3 * len(manifest.select(split="test"))
         opened.clear()
         decoded.clear()
-        trained_on = evaluate(model, manifest, tmp_path / "out", split="train")
+        trained_on = evaluate(model, manifest, tmp_path / "out", split="train", alterations=[])
         assert sorted(opened) == sorted(row.path for row in manifest.select(split="train"))
         assert len(decoded) == len(opened)
     finally:

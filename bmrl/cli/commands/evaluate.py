@@ -21,12 +21,19 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_out(parser, "folder for report.html and metrics.json")
     parser.add_argument("--split", default="test", choices=SPLITS, help="default: %(default)s")
     parser.add_argument("--thresholds", type=float, nargs="+", metavar="T", help="0 .. 1 (default: the model's)")
+    parser.add_argument(
+        "--alterations",
+        nargs="*",
+        metavar="NAME",
+        help="alterations of bmrl.data to test the model after (default: jpeg75 half crop; without a name: none)",
+    )
     add_batch_size(parser)
     add_device(parser)
 
 
 def _run(options: argparse.Namespace) -> None:
     from bmrl.evaluation import evaluate, format_metrics
+    from bmrl.inference.calibrating import CALIBRATED_ALTERATIONS
 
     evaluation = evaluate(
         options.model,
@@ -34,6 +41,7 @@ def _run(options: argparse.Namespace) -> None:
         options.out,
         split=options.split,
         thresholds=options.thresholds,
+        alterations=CALIBRATED_ALTERATIONS if options.alterations is None else options.alterations,
         batch_size=options.batch_size,
         device=options.device,
         progress=progress_bar("images"),

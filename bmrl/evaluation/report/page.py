@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["render_report"]
 
 MAX_MAPPED = 1500  # images on the t-SNE map
+OUTCOME_NAMES = (
+    *("accuracy", "balanced_accuracy", "right", "wrong", "uncertain", "rejected"),
+    *("unseen_named", "unseen_uncertain", "unseen_rejected", "auroc", "oscr"),
+)
 MAX_LISTED = 100  # skipped images in the report; metrics.json has them all
 
 
@@ -57,6 +61,7 @@ def render_report(evaluation: Evaluation) -> str:
         seen_generators=seen_generators(evaluation),
         unseen_generators=unseen_generators(evaluation),
         detection_measures=DETECTION_MEASURES,
+        outcome_names=OUTCOME_NAMES,
         pictures=_pictures(evaluation),
         max_listed=MAX_LISTED,
         min_images=MIN_IMAGES,
@@ -65,7 +70,7 @@ def render_report(evaluation: Evaluation) -> str:
 
 def _pictures(evaluation: Evaluation) -> dict[str, Any]:
     predictions = evaluation.predictions
-    scores = predictions.decisions.scores
+    scores = predictions.decisions.probabilities
     seen, unseen = scores[predictions.seen], scores[~predictions.seen]
     thresholds = [entry["threshold"] for entry in evaluation.thresholds]
     pictures: dict[str, Any] = {

@@ -19,7 +19,10 @@ from bmrl.data.row import Row
 from bmrl.errors import MissingExtraError
 from bmrl.evaluation import Evaluation, Predictions, Skipped, render_report, summarize
 from bmrl.evaluation.measures import MEASURES
+from bmrl.evaluation.outcomes import outcomes
+from bmrl.evaluation.sources import within_sources
 from bmrl.generators import ARCHITECTURES, MANIPULATIONS, Generator
+from bmrl.inference import Limits
 
 HOSTILE = '<script>alert("x")</script>'
 VOID = {"meta", "img", "br"}
@@ -76,7 +79,8 @@ def make(names=("red", "photo"), num_unseen=4, num_seen=6, skipped=(), **changes
     probabilities = torch.rand(len(rows), 2, generator=rng, dtype=torch.float64)
     probabilities = probabilities / probabilities.sum(dim=1, keepdim=True)
     embeddings = torch.randn(len(rows), 8, generator=rng)
-    predictions = Predictions(classes, tuple(rows), probabilities, embeddings, tuple(skipped))
+    limits = Limits.of_threshold(0.7)
+    predictions = Predictions(classes, tuple(rows), probabilities, embeddings, tuple(skipped), limits=limits)
     summary = summarize(predictions, [0.7, 0.9])
     fields = {name: getattr(summary, name) for name in ("seen", "unseen", "thresholds", "detection")}
     fields |= {
@@ -86,6 +90,8 @@ def make(names=("red", "photo"), num_unseen=4, num_seen=6, skipped=(), **changes
                                  for c in classes]},
         "data": {"root": "data", "split": "test", "num_images": len(rows), "num_skipped": len(skipped)},
         "created": "2026-01-01T00:00:00+00:00", "predictions": predictions, "shortcut_reason": "not asked for",
+        "limits": limits, "outcomes": outcomes(predictions, {"half": predictions}),
+        "sources": within_sources(predictions, []),
     }  # fmt: skip
     return Evaluation(**fields | changes)
 

@@ -1,0 +1,126 @@
+"""Controls within one source: between pictures of one collection, no model can score by telling files apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bmrl.evaluation.metrics import auroc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from torch import Tensor
+
+    from bmrl.data.row import Row
+    from bmrl.evaluation.predictions import Predictions
+
+__all__ = ["within_sources"]
+
+
+def within_sources(predictions: Predictions, training: Iterable[Row]) -> dict[str, Any]:
+    """Return what a model knows that the source of a picture does not tell.
+
+    A source is a collection, see :attr:`bmrl.data.Row.collection`.
+
+    Args:
+        predictions: of the tested images.
+        training: the rows that the model was trained on, of the same manifest.
+
+    Returns:
+        ``reason``: why nothing can be said, or None. ``pairs``: for each source with tested images of photographs and
+        of seen generators, ``source``, the ``classes`` of the model that it has, ``num_images``, ``accuracy`` when only
+        these classes may be named, and ``recall`` by class. ``unseen``: for each unseen generator and source with seen
+        photographs, ``generator``, ``source``, ``num_images`` and the ``auroc`` of those photographs against it.
+        ``new``: for each seen class with tested images of a source that it has no training image of, ``generator``,
+        ``source``, ``num_images``, ``accuracy`` and the share ``rejected`` as unseen (None without limits).
+    """
+    places = [row.collection for row in predictions.rows]
+    if not any(places):
+        return _nothing("the manifest has no column source, or an empty one")
+    trained: dict[str, set[str]] = {}
+    for row in training:
+        trained.setdefault(row.generator, set()).add(row.collection)
+    found = {
+        "reason": None,
+        "pairs": [entry for source in _named(places) for entry in _pair(predictions, places, source)],
+        "unseen": [entry for source in _named(places) for entry in _unseen(predictions, places, source)],
+        "new": [entry for source in _named(places) for entry in _new(predictions, places, source, trained)],
+    }
+    if not any(found[name] for name in ("pairs", "unseen", "new")):
+        return _nothing("no source has both photographs and generated images, and none is new to a class")
+    return found
+
+
+def _nothing(reason: str) -> dict[str, Any]:
+    return {"reason": reason, "pairs": [], "unseen": [], "new": []}
+
+
+def _named(places: Sequence[str]) -> list[str]:
+    return sorted(set(places) - {""})
+
+
+def _of(places: Sequence[str], source: str) -> Tensor:
+    return torch.tensor([place == source for place in places])
+
+
+def _pair(predictions: Predictions, places: Sequence[str], source: str) -> list[dict[str, Any]]:
+    images = _of(places, source) & predictions.seen
+    labels = sorted(set(predictions.labels[images].tolist()))
+    real = [label for label in labels if predictions.generators[label].manipulation == "none"]
+    if not real or len(labels) == len(real):
+        return []
+    kept = torch.tensor(labels)
+    named = kept[predictions.probabilities[images][:, kept].argmax(dim=1)]
+    right = named == predictions.labels[images]
+    recalls = {
+        predictions.generators[label].name: float(right[predictions.labels[images] == label].double().mean())
+        for label in labels
+    }
+    return [
+        {
+            "source": source,
+            "classes": list(recalls),
+            "num_images": int(images.sum()),
+            "accuracy": float(right.double().mean()),
+            "recall": recalls,
+        }
+    ]
+
+
+def _unseen(predictions: Predictions, places: Sequence[str], source: str) -> list[dict[str, Any]]:
+    here = _of(places, source)
+    photographs = here & predictions.seen & predictions.real
+    found = []
+    for name in predictions.unseen_generators:
+        images = here & predictions.of(name)
+        if photographs.any() and images.any():
+            scores = predictions.decisions.scores
+            value = auroc(scores[photographs], scores[images])
+            found.append({"generator": name, "source": source, "num_images": int(images.sum()), "auroc": value})
+    return found
+
+
+def _new(
+    predictions: Predictions, places: Sequence[str], source: str, trained: dict[str, set[str]]
+) -> list[dict[str, Any]]:
+    found = []
+    for label, generator in enumerate(predictions.generators):
+        images = _of(places, source) & (predictions.labels == label)
+        known = trained.get(generator.name, set()) - {""}
+        if not images.any() or not known or source in known:
+            continue
+        chosen = predictions.select(images)
+        right = chosen.decisions.labels == label
+        verdicts = None if chosen.limits is None else chosen.decisions.verdicts(chosen.limits)
+        found.append(
+            {
+                "generator": generator.name,
+                "source": source,
+                "num_images": len(chosen.rows),
+                "accuracy": float(right.double().mean()),
+                "rejected": None if verdicts is None else verdicts.count("unseen") / len(verdicts),
+            }
+        )
+    return found
