@@ -32,12 +32,14 @@ BOUNDED = [
     "Count",
     "Depth",
     "Head",
+    "InnerShare",
     "Language",
     "NotNegative",
     "Parsing",
     "Positive",
+    "Probability",
+    "Quality",
     "Share",
-    "Threshold",
 ]
 """Annotations that also say what a field's value may be: shown by their names."""
 

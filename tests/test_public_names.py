@@ -10,8 +10,8 @@ import pytest
 
 PUBLIC = {
     "bmrl": "Attribution Attributor BMRL BMRLConfig BMRLOutput Generator View __version__ attribute build_model "
-    "compare data demo encoders errors evaluate evaluation export export_model import_faces inference load_model "
-    "losses models ops presets save_model serve simulate train training write_triton_repository",
+    "calibrate compare data demo encoders errors evaluate evaluation export export_model import_faces inference "
+    "load_model losses models ops presets save_model serve simulate train training write_triton_repository",
     "bmrl.ops": "Grayscale PatchHomogeneity RichestPatch SRM Sobel ViewExtractor Views grayscale patch_homogeneity "
     "richest_patch sobel srm views",
     "bmrl.losses": "BMRLObjective CMCLoss CPCLoss ContrastiveCenterLoss DFACCLoss DFACCTerms LanguageAlignmentLoss "
@@ -20,15 +20,17 @@ PUBLIC = {
     "EdgeEncoder EncoderConfig LanguageConfig LanguageEncoder NoiseEncoder ParsingEncoder PretrainedConfig "
     "PretrainedEncoder SelfAttention "
     "TransformerBlock TransformerEncoder build_encoder color_parsing tokenize",
-    "bmrl.models": "BMRL BMRLConfig BMRLOutput MultiPerspectiveVisualEncoder View build_model load_model paper_views "
-    "presets save_model",
-    "bmrl.data": "FaceDataset FoundImages ImportReport Manifest Row SimulationReport find_images import_faces simulate",
+    "bmrl.models": "BMRL BMRLConfig BMRLOutput CalibrationAnswers FittedDecision MultiPerspectiveVisualEncoder View "
+    "build_model load_model paper_views presets save_model",
+    "bmrl.data": "ALTERATIONS Alteration FaceDataset FoundImages ImportReport Manifest Row SimulationReport "
+    "find_images import_faces simulate",
     "bmrl.evaluation": "Comparison Evaluation MethodResult Predictions Skipped Summary compare evaluate "
     "format_comparison format_metrics predict render_report shortcut_baseline summarize "
     "train_resnet18",
-    "bmrl.inference": "Attribution Attributor Decisions attribute attributions_from_probabilities decide format_table "
-    "infer resolve_model",
-    "bmrl.training": "AttributionTask BMRLTask TrainingConfig TrainingRun train",
+    "bmrl.inference": "Attribution Attributor Decider Decisions Limits RiskCoverage attribute "
+    "attributions_from_probabilities calibrate conformal_limit decide decider_of fit_temperature format_table infer "
+    "limits_of resolve_model risk_coverage risk_limit",
+    "bmrl.training": "AttributionTask AugmentationConfig BMRLTask TrainingConfig TrainingRun train",
     "bmrl.export": "Artifact AsyncTritonClient ExportResult FORMATS FormatComparison ServedModel TritonClient "
     "TritonServer compare_formats export_model load_artifact serve write_triton_repository",
     "bmrl.export.triton": "AsyncTritonClient ServedModel TritonClient TritonServer serve write_triton_repository",

@@ -189,7 +189,7 @@ def _rows(manifest: Manifest, split: str, labels: dict[str, int]) -> list[Row]:
     """Return seen rows of a split, at most :data:`MOST_FITTED`, evenly over the classes, once they are known to fit.
 
     Raises:
-        DataError: none, or one of a generator that is no class of the model.
+        DataError: none, or one of a generator that is not a class of the model.
     """
     by_class: dict[str, list[Row]] = {name: [] for name in labels}
     for row in manifest.select(split=split, role="seen"):

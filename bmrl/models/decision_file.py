@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["SavedDecision", "digest", "read", "write"]
 
 ENTRY = "bmrl_decision"
-"""The entry of the file's metadata that holds what is no tensor."""
+"""The entry of the file's metadata that holds what is not in tensors."""
 
 STATE, ANSWERS = "state.", "answers."
 """What the names of tensors begin with."""

@@ -1,4 +1,4 @@
-"""What was fitted after training for deciding about images: plain tensors, saved beside the weights.
+"""What was fitted after training for deciding about images: plain tensors, saved with the weights.
 
 What is done with them is in :mod:`bmrl.inference`: this room only keeps them with the model.
 """
@@ -26,7 +26,7 @@ class CalibrationAnswers:
     """What a model answered about n pictures of its classes that it was not trained on, each in v versions.
 
     A version is the picture as it is, or altered in a way that pictures on the web are. Which limits follow for a
-    guarantee that somebody asks for is computed from these numbers, whenever it is asked for.
+    guarantee that is asked for is computed from these numbers, whenever it is asked for.
 
     Attributes:
         versions: the v names, such as ``("as it is", "jpeg75")``.

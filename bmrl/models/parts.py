@@ -139,7 +139,7 @@ class DecisionConfig:
     accept: Share = 0.95
     """Share of seen pictures that are not called unseen."""
     typical: Share = 0.8
-    """Share of seen pictures whose score is high enough for a name; between the two limits an image is uncertain."""
+    """Share of seen pictures whose score is high enough for a name; an image between the two limits is uncertain."""
     max_error: InnerShare = 0.02
     """Share of seen pictures that may get a wrong name: where the probability is too low for that, an image is
     uncertain."""

@@ -1,6 +1,6 @@
 """A model on disk: a folder with ``config.json`` and ``model.safetensors``, never a pickle.
 
-A decision that was fitted after the training lies beside them, in ``decision.safetensors``.
+A decision that was fitted after the training lies next to them, in ``decision.safetensors``.
 
 The weights carry the configuration that they were trained with. What ``config.json`` says must agree, in everything
 but the decision, which may be edited: a network does not depend on it. Blocks that were handed over are named there,
@@ -73,7 +73,7 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
     """
     target = check_path("folder", folder)
     saved = restorable(model)
-    header = {"format": FORMAT, "bmrl_version": __version__, "model": saved.config.to_dict()}
+    header = {"format": FORMAT, "bmrl_version": __version__, "weights": "", "model": saved.config.to_dict()}
     try:
         target.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -87,11 +87,11 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
             if stale.is_dir():  # of a process that was killed: no other one holds the lock
                 shutil.rmtree(stale, ignore_errors=True)
         _write_tensors(target / PENDING, lambda path: weights.write(saved, path))
+        header["weights"] = owner = decision_file.digest(target / PENDING)
         decision = saved.decision
         if decision is None:
             (target / PENDING_DECISION).unlink(missing_ok=True)
         else:
-            owner = decision_file.digest(target / PENDING)
             _write_tensors(target / PENDING_DECISION, lambda path: decision_file.write(decision, owner, path))
         write_text(target / CONFIG, json.dumps(header, indent=2) + "\n")  # from here on, what is pending is loaded
         os.replace(target / PENDING, target / WEIGHTS)
@@ -159,8 +159,8 @@ def load_model(
     blocks = Blocks(appearance, edge, noise, views, parsing, language, head)
     if not source.is_dir():
         raise MissingFileError(f"model: expected a folder with config.json and model.safetensors, got {source}")
-    config = _read_config(source / CONFIG)
-    saved = _weights_of(source, config)
+    config, owner = _read_config(source / CONFIG)
+    saved = _weights_of(source, config, owner)
     check_handed_over(source, config, blocks)
     model = _blueprint_of(with_custom(config, blocks), saved, blocks)  # a class may have moved since
     state = {name.replace("_orig_mod.", ""): tensor for name, tensor in model.state_dict().items()}
@@ -175,7 +175,8 @@ def load_model(
     return model.eval()
 
 
-def _read_config(path: Path) -> BMRLConfig:
+def _read_config(path: Path) -> tuple[BMRLConfig, str | None]:
+    """Return the configuration, and the digest of the weights that it was written with, if it says so."""
     if not path.is_file():
         raise MissingFileError(f"model: expected {path}, got no such file")
     try:
@@ -192,16 +193,18 @@ def _read_config(path: Path) -> BMRLConfig:
             f"bmrl {described(header.get('bmrl_version', 'unknown'))}"
         )
     try:
-        return BMRLConfig.from_dict(header["model"])
+        return BMRLConfig.from_dict(header["model"]), header.get("weights")
     except BMRLError as error:
         raise ModelFolderError(f"{path}: expected a model of bmrl {__version__}, got {error}") from error
 
 
-def _weights_of(source: Path, config: BMRLConfig) -> Weights:
+def _weights_of(source: Path, config: BMRLConfig, owner: str | None) -> Weights:
     """Return the weights that were saved with ``config``, also where their saving was interrupted at the last step."""
     files = [source / name for name in (WEIGHTS, PENDING) if (source / name).is_file()]
     if not files:
         raise MissingFileError(f"model: expected {source / WEIGHTS}, got no such file")
+    if len(files) > 1:  # a save was interrupted: two models may differ in their weights alone
+        files.sort(key=lambda path: decision_file.digest(path) != owner)
     first = Weights(files[0])
     for path in files:
         one = first if path == files[0] else Weights(path)  # what is pending is looked at only if it is needed

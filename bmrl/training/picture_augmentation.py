@@ -33,7 +33,7 @@ FILTERS = tuple(alterations.FILTERS)
 class AugmentationConfig:
     """How often and how strongly training pictures are changed; the default changes none.
 
-    Changes are drawn anew for each picture in each epoch, by the seed, the epoch and the picture alone. They act on
+    Changes are drawn for each picture in each epoch, by the seed, the epoch and the picture alone. They act on
     uint8 pictures of the model's size, in this order: container, crop, color, sharpening or blur, rescaling, noise,
     compression. Parsing maps follow the crop.
 
