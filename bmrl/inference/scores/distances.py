@@ -113,9 +113,9 @@ class NearestNeighbors(BufferScore):
 
     def forward(self, logits: Tensor, embedding: Tensor) -> Tensor:
         """Return ``(batch,)`` in -2 .. 0."""
-        cosine = F.normalize(embedding, dim=-1) @ self.embeddings.T
-        kth = cosine.topk(self.k, dim=-1).values[:, -1]
-        return -(2 - 2 * kth).clamp(min=0).sqrt()
+        unit = F.normalize(embedding, dim=-1)
+        kth = (unit @ self.embeddings.T).topk(self.k, dim=-1).indices[:, -1]
+        return -(unit - self.embeddings[kth]).square().sum(dim=-1).sqrt()  # of a cosine near 1 no digits are left
 
 
 class CenterDistance(BufferScore):
@@ -141,7 +141,8 @@ class CenterDistance(BufferScore):
 class PrincipalResidual(BufferScore):
     r"""The negative length of what an embedding has outside the training embeddings' principal subspace.
 
-    The subspace holds 95 % of the variance: :math:`-\lVert (I - P P^T)(y - \mu) \rVert_2`.
+    The subspace holds 95 % of the variance, in at most d - 1 of the d dimensions:
+    :math:`-\lVert (I - P P^T)(y - \mu) \rVert_2`.
 
     Source: Wang et al., arXiv:2203.10807 (the residual of ViM).
     """

@@ -152,6 +152,20 @@ def test_moving_everything_changes_nothing(name):
     torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("name", ["mahalanobis", "relative_mahalanobis", "neighbors", "center_distance",
+                                  "principal_residual"])  # fmt: skip
+def test_few_digits_are_lost_in_float32_where_embeddings_lie_far_from_zero(name):
+    rng = np.random.default_rng(0)
+    means, labels = rng.standard_normal((CLASSES, DIM)), np.arange(200) % CLASSES
+    embeddings = (means[labels] + rng.standard_normal((200, DIM))) / np.arange(1, DIM + 1) ** 2 + 10
+    tensors = {"embeddings": torch.tensor(embeddings), "labels": torch.tensor(labels)}
+    data = FittingData(logits=torch.zeros(200, CLASSES), **tensors)
+    points = torch.tensor(rng.standard_normal((50, DIM)) + 10)
+    got = SCORES[name].fit(data)(torch.zeros(50, CLASSES), points.float()).numpy()
+    expected = ORACLES[name](data, None, points.numpy())
+    assert np.abs(got - expected).max() < 2e-5 * expected.std()
+
+
 @pytest.mark.parametrize("name", [name for name in SCORES if name not in ("max_probability", "max_logit", "energy")])
 def test_far_away_is_less_seen(name):
     data = fitting()
