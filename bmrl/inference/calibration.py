@@ -154,7 +154,9 @@ def risk_limit(probabilities: Values, right: Tensor, max_error: float) -> float:
             f"{n} calibration pictures named wrongly with a probability of 1"
         )
     above = values[values > first]
-    return (float(first) + (float(above.min()) if len(above) else 1.0)) / 2
+    lower, upper = float(first), float(above.min()) if len(above) else 1.0
+    middle = (lower + upper) / 2
+    return middle if middle > lower else upper  # of neighboring numbers, rounding may give back the error's own
 
 
 def check_calibratable(num_pictures: int, asked: DecisionConfig) -> None:

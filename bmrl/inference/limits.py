@@ -107,26 +107,38 @@ class Limits(Result):
         return [VERDICTS[place] for place in places.tolist()]
 
     def reason(self, verdict: Verdict, score: float, probability: float) -> str:
-        """Say in words why an image got its verdict."""
+        """Say in words why an image got its verdict; numbers have as many digits as it takes to tell them apart."""
         if self.score == MAX_PROBABILITY and self.unseen == self.seen and not self.probability:
             sign = "below" if verdict == "unseen" else "not below"
-            return f"probability {probability:.3f} is {sign} the threshold {self.unseen:g}"
+            return f"probability {_shown(probability, self.unseen)[0]} is {sign} the threshold {self.unseen:.15g}"
+        risk = "" if self.max_error is None else (
+            f", a limit at which at most {_percent(self.max_error)} of all seen pictures get a wrong name"
+        )  # fmt: skip
         if verdict == "unseen":
-            return f"score {score:.3f} is below {self.unseen:.3f}{_share(self.accept, 'reach')}"
+            return f"score {_compared(score, self.unseen, 'is below')}{_share(self.accept)}"
         if verdict == "seen":
-            kept = "" if self.max_error is None else f", which keeps wrong names to {_percent(self.max_error)}"
-            return (
-                f"score {score:.3f} reaches {self.seen:.3f}, and probability {probability:.3f} reaches "
-                f"{self.probability:.3f}{kept}"
-            )
+            reached = _compared(probability, self.probability, "reaches")
+            return f"score {_compared(score, self.seen, 'reaches')}, and probability {reached}{risk}"
         if score < self.seen:
-            return f"score {score:.3f} is below {self.seen:.3f}{_share(self.typical, 'reach')}"
-        needed = "" if self.max_error is None else f", without which wrong names exceed {_percent(self.max_error)}"
-        return f"probability {probability:.3f} is below {self.probability:.3f}{needed}"
+            return f"score {_compared(score, self.seen, 'is below')}{_share(self.typical)}"
+        return f"probability {_compared(probability, self.probability, 'is below')}{risk}"
 
 
-def _share(share: float | None, verb: str) -> str:
-    return "" if share is None else f", which {_percent(share)} of seen pictures {verb}"
+def _compared(value: float, limit: float, verb: str) -> str:
+    return f" {verb} ".join(_shown(value, limit))
+
+
+def _shown(value: float, limit: float) -> tuple[str, str]:
+    """Return both numbers with three digits after the point, or more where the two would look alike."""
+    for digits in range(3, 18):
+        shown = f"{value:z.{digits}f}", f"{limit:z.{digits}f}"
+        if (float(shown[0]) < float(shown[1])) == (float(shown[0]) < limit) == (value < limit):
+            return shown
+    return repr(value), repr(limit)
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f", which at least {_percent(share)} of seen pictures reach"
 
 
 def _percent(share: float) -> str:

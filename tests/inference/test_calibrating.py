@@ -91,8 +91,8 @@ def test_answers_follow_the_limits(model, faces):
     assert (seen.verdict, seen.generator, seen.seen) == ("seen", "green", True)
     assert seen.score >= limits.seen
     assert seen.probability >= limits.probability
-    assert "which 70 % of seen pictures reach" in unseen.reason
-    assert "which keeps wrong names to 10 %" in seen.reason
+    assert "which at least 70 % of seen pictures reach" in unseen.reason
+    assert "at which at most 10 % of all seen pictures get a wrong name" in seen.reason
     by_probability = attribute(model, [far], threshold=0.1)[0]  # the paper's rule
     assert (by_probability.verdict, by_probability.score) == ("seen", by_probability.probability)
 

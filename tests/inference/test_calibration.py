@@ -13,8 +13,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from bmrl.errors import ConfigError, RangeError
-from bmrl.inference import Limits, conformal_limit, fit_temperature, risk_coverage, risk_limit
+from bmrl.inference import Decider, Limits, conformal_limit, fit_temperature, risk_coverage, risk_limit
 from bmrl.inference.calibration import limits_for, outcomes
+from bmrl.inference.scores import SCORES, FittingData
 from bmrl.models import CalibrationAnswers, FittedDecision
 
 ROUNDS = 3000
@@ -58,6 +59,33 @@ def test_wrong_names_are_as_rare_as_was_asked(max_error):
         wrong.append(float(((best.values >= limit) & (best.indices != labels)).double().mean()))
     assert np.mean(wrong) <= max_error + 3 * np.std(wrong) / math.sqrt(rounds)
     assert np.mean(wrong) > 0.2 * max_error - 1 / 61  # one of 61 pictures is kept for the new one
+
+
+CENTERS = 1.5 * np.random.default_rng(99).standard_normal((3, 4))
+
+
+def drawn(rng, count):
+    """Logits, embeddings and labels of pictures of three classes."""
+    labels = np.concatenate((np.arange(3), rng.integers(0, 3, count - 3)))
+    embeddings = CENTERS[labels] + rng.standard_normal((count, 4))
+    logits = -2 * ((embeddings[:, None] - CENTERS) ** 2).sum(2) + rng.standard_normal((count, 3))
+    return torch.tensor(logits), torch.tensor(embeddings), torch.tensor(labels)
+
+
+@pytest.mark.parametrize(("name", "cost"), [("energy", 0), ("mahalanobis", 0), ("combined", 0.015)])
+def test_acceptance_of_the_whole_procedure(name, cost):
+    """Temperature and score are chosen on the pictures that the limit comes from; only a combination's choice costs."""
+    rng = np.random.default_rng(3)
+    accept, shares = 0.8, []
+    for _ in range(80):
+        (logits, embeddings, labels), calibration, new = drawn(rng, 60), drawn(rng, 100), drawn(rng, 300)
+        temperature = fit_temperature(calibration[0], calibration[2])
+        held_out = FittingData(logits=calibration[0] / temperature, embeddings=calibration[1], labels=calibration[2])
+        fitting = FittingData(logits=logits / temperature, embeddings=embeddings, labels=labels, held_out=held_out)
+        decider = Decider(SCORES[name].fit(fitting), temperature)
+        limit = conformal_limit(decider(*calibration[:2])[1], accept)
+        shares.append(float((decider(*new[:2])[1].double() >= limit).double().mean()))
+    assert np.mean(shares) >= accept - cost - 3 * np.std(shares) / math.sqrt(len(shares))
 
 
 def test_every_version_is_as_safe_as_was_asked():
@@ -118,6 +146,24 @@ def test_the_limit_of_the_risk_is_the_lowest_that_is_safe(pictures, twentieths):
     assert safe(limit)
     lower = values[values < limit]
     assert limit == 0 or (len(lower) and not safe(float(lower.max())))
+
+
+@given(st.floats(0.1, 0.9))
+def test_an_error_is_below_its_limit_also_between_neighboring_numbers(error):
+    values = torch.tensor([error] + 9 * [math.nextafter(error, 1)], dtype=torch.float64)
+    assert risk_limit(values, torch.tensor([False] + 9 * [True]), 0.1) > error
+
+
+@given(st.integers(1, 99), st.integers(1, 400))
+def test_ranks_are_those_of_exact_fractions(percent, count):
+    """The limit of 1, 2, ..., n lies below the k-th, k the whole part of (1 - accept)(n + 1)."""
+    rank = (100 - percent) * (count + 1) // 100
+    if rank:
+        expected = min(rank, count) - 0.5 if count > 1 else 1.0
+        assert conformal_limit(torch.arange(1.0, count + 1), percent / 100) == expected
+    else:
+        with pytest.raises(ConfigError):
+            conformal_limit(torch.arange(1.0, count + 1), percent / 100)
 
 
 def test_how_many_pictures_it_takes_is_said():
@@ -202,11 +248,24 @@ def test_limits_that_are_none(fields, message):
 def test_reasons():
     asked = {"accept": 0.95, "typical": 0.8, "max_error": 0.01}
     limits = Limits(unseen=-9.0, seen=-4.0, probability=0.8, score="mahalanobis", **asked)
-    assert limits.reason("unseen", -12.5, 0.99) == "score -12.500 is below -9.000, which 95 % of seen pictures reach"
-    assert limits.reason("uncertain", -5.0, 0.99) == "score -5.000 is below -4.000, which 80 % of seen pictures reach"
-    assert limits.reason("uncertain", -3.0, 0.7) == (
-        "probability 0.700 is below 0.800, without which wrong names exceed 1 %"
-    )
+    reach = "which at least {} % of seen pictures reach"
+    risk = "a limit at which at most 1 % of all seen pictures get a wrong name"
+    assert limits.reason("unseen", -12.5, 0.99) == f"score -12.500 is below -9.000, {reach.format(95)}"
+    assert limits.reason("uncertain", -5.0, 0.99) == f"score -5.000 is below -4.000, {reach.format(80)}"
+    assert limits.reason("uncertain", -3.0, 0.7) == f"probability 0.700 is below 0.800, {risk}"
     assert limits.reason("seen", -3.0, 0.9) == (
-        "score -3.000 reaches -4.000, and probability 0.900 reaches 0.800, which keeps wrong names to 1 %"
+        f"score -3.000 reaches -4.000, and probability 0.900 reaches 0.800, {risk}"
     )
+    plain = Limits.of_threshold(0.7)
+    assert plain.reason("unseen", 0.69996, 0.69996) == "probability 0.69996 is below the threshold 0.7"
+    assert plain.reason("seen", 0.7, 0.7) == "probability 0.700 is not below the threshold 0.7"
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_the_numbers_of_a_reason_say_what_it_says(value, limit):
+    limits = Limits(unseen=limit, seen=limit, probability=0.0, score="energy")
+    scores = torch.tensor([value], dtype=torch.float64)
+    (verdict,) = limits.verdicts(scores, torch.ones(1))
+    words = limits.reason(verdict, value, 1.0).split(",")[0].split()
+    shown, against = float(words[1]), float(words[-1])
+    assert (shown < against) == (verdict == "unseen") == ("below" in words)
