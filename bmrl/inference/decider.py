@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from bmrl._text import one_line
 from bmrl.errors import ConfigError
 from bmrl.inference.calibration import limits_for
 from bmrl.inference.limits import Limits
@@ -78,7 +79,7 @@ def decider_of(model: BMRL, *, paper_rule: bool = False) -> Decider:
         paper_rule: score by the maximum probability, also where another score is fitted; its temperature stays.
 
     Raises:
-        ConfigError: the configuration asks for a score that was not fitted.
+        ConfigError: the configuration asks for a score that was not fitted, or what was fitted does not fit the model.
     """
     wanted = model.config.decision.score
     fitted = model.decision if wanted is not None else None
@@ -90,8 +91,34 @@ def decider_of(model: BMRL, *, paper_rule: bool = False) -> Decider:
             f"decision.score: expected a model with {wanted!r} fitted, got {got}; fit it with bmrl calibrate, or set "
             "decision.score to null for the paper's rule"
         )
+    decider = Decider.of(fitted)
+    _check_fits(decider, model)
     device = next(model.parameters(), torch.empty(0)).device
-    return Decider.of(fitted).to(device)
+    return decider.to(device)
+
+
+def _check_fits(decider: Decider, model: BMRL) -> None:
+    """Let a decider answer once: what a file holds may be of any size, and may divide by zero.
+
+    Raises:
+        ConfigError: it gives no finite answer about a model's logits and embeddings.
+    """
+    device = next(decider.buffers(), torch.empty(0)).device
+    logits = torch.zeros(1, len(model.config.generators), device=device)
+    embedding = torch.zeros(1, model.config.embed_dim, device=device)
+    try:
+        with torch.no_grad():
+            answers = decider(logits, embedding)
+    except (RuntimeError, IndexError) as error:
+        reason = one_line(error)
+    else:
+        if answers[1].shape == (1,) and all(answer.isfinite().all() for answer in answers):
+            return
+        reason = f"its score of zeros is {answers[1].tolist()}"
+    raise ConfigError(
+        f"decision: expected what was fitted to {logits.shape[1]} logits and embeddings of {embedding.shape[1]} "
+        f"numbers: {reason}; fit it again with bmrl calibrate"
+    )
 
 
 def limits_of(

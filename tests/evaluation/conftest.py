@@ -29,7 +29,7 @@ class ColorJudge(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.config = BMRLConfig(generators=CLASSES, image_size=32)
+        self.config = BMRLConfig(generators=CLASSES, image_size=32, embed_dim=8)
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
 
     def forward(self, images):
@@ -37,7 +37,8 @@ class ColorJudge(nn.Module):
         assert images.shape[1:] == (3, 32, 32)
         means = images.float().mean(dim=(2, 3)) / 255
         logits = self.sharpness * means
-        return BMRLOutput(logits, logits.softmax(dim=1), nn.functional.normalize(means + 0.01, dim=1))
+        embedding = nn.functional.pad(nn.functional.normalize(means + 0.01, dim=1), (0, 5))
+        return BMRLOutput(logits, logits.softmax(dim=1), embedding)
 
 
 def judge(color):

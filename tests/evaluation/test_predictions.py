@@ -24,7 +24,7 @@ def test_probabilities_labels_and_order(model, manifest, expected_probabilities,
     assert found.seen.tolist() == [True] * 6 + [False] * 3
     assert found.real.tolist() == [False] * 5 + [True, False, False, True]
     assert found.of("gray").nonzero().flatten().tolist() == [6, 7]
-    assert found.embeddings.shape == (9, 3)
+    assert found.embeddings.shape == (9, 8)
     assert found.skipped == ()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import json
 import os
 import shutil
@@ -193,6 +194,29 @@ def test_tensors_that_do_not_fit(tmp_path, name, tensor):
     safetensors.torch.save_file(tensors, path, metadata=metadata)
     with pytest.raises(ModelFolderError, match=r"decision.safetensors: expected a fitted decision of bmrl"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("score", "name", "tensor"),
+    [
+        ("mahalanobis", "means", torch.zeros(3, 8)),
+        ("mahalanobis", "means", torch.zeros(0, 16)),
+        ("mahalanobis", "whitening", torch.zeros(16, 8)),
+        ("neighbors", "neighbors", torch.tensor(0.0)),
+        ("neighbors", "neighbors", torch.tensor(1e9)),
+        ("neighbors", "neighbors", torch.zeros(2)),
+        ("center_distance", "centers", torch.full((3, 16), 3e38)),
+        ("combined", "deviation", torch.tensor(0.0)),
+    ],
+)
+def test_a_state_that_does_not_fit_the_model_is_noticed_before_the_first_image(tmp_path, score, name, tensor):
+    model = made(score)
+    state = {key: tensor if key.rpartition(".")[2] == name else value for key, value in model.decision.state.items()}
+    model.decision = dataclasses.replace(model.decision, state=state)
+    loaded = load_model(save_model(model, tmp_path))
+    for use in (Attributor, limits_of, decider_of):
+        with pytest.raises(ConfigError, match=r"^decision: expected what "):
+            use(loaded)
 
 
 def test_a_copy_has_its_own(tmp_path):
