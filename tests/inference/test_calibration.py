@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
@@ -154,6 +154,9 @@ def test_an_error_is_below_its_limit_also_between_neighboring_numbers(error):
     assert risk_limit(values, torch.tensor([False] + 9 * [True]), 0.1) > error
 
 
+@example(percent=90, count=9)  # 1 - .9 is less than .1
+@example(percent=80, count=9)
+@example(percent=95, count=199)
 @given(st.integers(1, 99), st.integers(1, 400))
 def test_ranks_are_those_of_exact_fractions(percent, count):
     """The limit of 1, 2, ..., n lies below the k-th, k the whole part of (1 - accept)(n + 1)."""
