@@ -157,8 +157,8 @@ def test_attributes_encoded_images(ask, obedient_server):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (b"lie 0.1 0.7 0.1 0.1", r"expected index, .* of image 1 to fit .* \(1, 0.7, True\), got 1, 0.7, False"),
-        (b"lie 0.3 0.3 0.0 0.4", r"expected index, .* of image 1 to fit .* \(3, 0.4, False\), got 3, 0.4, True"),
+        (b"lie 0.1 0.7 0.1 0.1", r"expected index, .* of image 1 to fit .* \(1, 0.7, True, 0\), got 1, 0.7, False, 0"),
+        (b"lie 0.3 0.3 0.0 0.4", r"expected index, .* of image 1 to fit .* \(3, 0.4, False, 2\), got 3, 0.4, True, 2"),
         (
             b"0.9 0.9 0.9 0.9",
             "expected .*, got probabilities: expected rows of probabilities >= 0 that sum to 1, got .*",

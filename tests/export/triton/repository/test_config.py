@@ -56,7 +56,7 @@ def test_configuration_is_what_the_backend_wants(foreign, name):
     assert (config.backend, config.platform, config.default_model_filename) == (backend, platform, filename)
     got = [(entry.name, entry.data_type, list(entry.dims)) for entry in (*config.input, *config.output)]
     uint8, fp32 = 2, 11
-    assert got == list(zip(tensors, (uint8, fp32, fp32), ([3, 32, 32], [4], [24]), strict=True))
+    assert got == list(zip(tensors, (uint8, fp32, fp32, fp32), ([3, 32, 32], [4], [24], [1]), strict=True))
     (group,) = config.instance_group
     assert (group.count, group.kind) == (2, group.KIND_CPU)
     threads = {"onnxruntime": "intra_op_thread_count"}.get(name, "INTRA_OP_THREAD_COUNT")

@@ -80,7 +80,7 @@ def test_configuration_parses_strictly_and_agrees_with_the_model(repository, mod
 
 def test_labels_are_the_classes_in_order(repository, model):
     config = read_triton_config(repository)
-    assert [output.label_filename for output in config.output] == ["labels.txt", ""]
+    assert [output.label_filename for output in config.output] == ["labels.txt", "", ""]
     labels = (repository / "bmrl" / "labels.txt").read_text(encoding="utf-8").splitlines()
     assert labels == [generator.name for generator in model.config.generators]
 
