@@ -129,7 +129,7 @@ def _compared(value: float, limit: float, verb: str) -> str:
 
 
 def _shown(value: float, limit: float) -> tuple[str, str]:
-    """Return both numbers with three digits after the point, or more where the two would look alike."""
+    """Return both numbers with three digits after the point, or more where both would read the same."""
     for digits in range(3, 18):
         shown = f"{value:z.{digits}f}", f"{limit:z.{digits}f}"
         if (float(shown[0]) < float(shown[1])) == (float(shown[0]) < limit) == (value < limit):
