@@ -103,9 +103,11 @@ def choose_combination(data: FittingData) -> dict[str, float]:
     """Choose which scores tell pictures of generators that were left out from those of the others.
 
     Each class, and the classes of each source together, is left out once: its logit is removed, the scores are fitted
-    to the other classes, and the AUROC says how well they tell its pictures from those of the others: only those of its
-    own sources where there are any, since a score that tells sources apart is of no use between pictures of one. Then
-    scores are added one by one, standardized and with equal weights, as long as the mean of the AUROCs grows.
+    to the other classes, and the AUROC says how well they tell its pictures from those of the others. Where sources are
+    given, only pictures of its own sources are compared with it, and classes that share no source with others are not
+    left out: a score that only tells sources apart would win there, and is of no use between pictures of one. If no
+    classes share a source, sources cannot be told from generators, and all pictures are compared. Then scores are added
+    one by one, standardized and with equal weights, as long as the mean of the AUROCs grows.
 
     The network itself has seen the left-out class in its training: what comes out is the best of the scores, and no
     estimate of how well an unseen generator will be recognized.
@@ -146,17 +148,7 @@ class _Trial:
 
 def _trials(data: FittingData) -> Iterator[_Trial]:
     tested = data.held_out or data
-    groups = {(label,) for label in range(data.num_classes)} | set(_classes_by_source(tested))
-    for group in sorted(groups):
-        if data.num_classes - len(group) < 2:
-            continue
-        left_out = torch.tensor(group)
-        unseen = torch.isin(tested.labels, left_out)
-        compared = ~unseen & _of_same_sources(tested, unseen)
-        if not compared.any():
-            compared = ~unseen
-        if not unseen.any() or not compared.any():
-            continue
+    for left_out, unseen, compared in _comparisons(tested):
         known = data.without(left_out)
         trial = _Trial({}, {})
         for name, kind in SINGLE_SCORES.items():
@@ -165,6 +157,28 @@ def _trials(data: FittingData) -> Iterator[_Trial]:
             standardized = (values - reference.mean()) / _deviation(reference)
             trial.seen[name], trial.unseen[name] = standardized[compared], standardized[unseen]
         yield trial
+
+
+def _comparisons(tested: FittingData) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return which classes are left out together, and ``(n,)`` bool each: their pictures, and those compared with them.
+
+    Within sources where that can be; only if no classes share a source are they compared across sources.
+    """
+    inside, across = [], []
+    groups = {(label,) for label in range(tested.num_classes)} | set(_classes_by_source(tested))
+    for group in sorted(groups):
+        if tested.num_classes - len(group) < 2:
+            continue
+        left_out = torch.tensor(group)
+        unseen = torch.isin(tested.labels, left_out)
+        if not unseen.any() or unseen.all():
+            continue
+        compared = ~unseen & _of_same_sources(tested, unseen)
+        if compared.any():
+            inside.append((left_out, unseen, compared))
+        else:
+            across.append((left_out, unseen, ~unseen))
+    return inside or across
 
 
 def _classes_by_source(data: FittingData) -> Iterator[tuple[int, ...]]:
