@@ -184,7 +184,10 @@ def limits_for(fitted: FittedDecision, *, accept: float, typical: float, max_err
         fitted: what was answered about the calibration pictures.
         accept: the share of seen pictures that may not be called unseen, see :func:`conformal_limit`.
         typical: the share of seen pictures whose score is high enough for a name, at most ``accept``.
-        max_error: the share of seen pictures that may get a wrong name, see :func:`risk_limit`.
+        max_error: the share of seen pictures that may get a wrong name, see :func:`risk_limit`. That a name also takes
+            a score of at least ``seen`` only makes wrong ones fewer.
+
+    Shares are of all seen pictures together, in the mix of the calibration pictures, and not of each class.
 
     Raises:
         ConfigError: what is asked for takes more calibration pictures than there were.
