@@ -1,4 +1,4 @@
-"""Controls within one source: between pictures of one collection, no model can score by telling files apart."""
+"""Controls within one source: between pictures of one collection, a model can hardly score by telling files apart."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def within_sources(predictions: Predictions, training: Iterable[Row]) -> dict[st
 
     Args:
         predictions: of the tested images.
-        training: the rows that the model was trained on, of the same manifest.
+        training: the training rows of the evaluated manifest, which are taken for those that the model was trained on.
 
     Returns:
         ``reason``: why nothing can be said, or None. ``pairs``: for each source with tested images of photographs and

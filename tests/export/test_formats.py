@@ -46,10 +46,11 @@ from bmrl.export.standalone import artifact_runtime
 from bmrl.export.standalone.artifact_runtime import sha256_of
 from bmrl.export.verification import reference, verify
 from bmrl.export.writers.onnx import OPSET
+from bmrl.inference import limits_of
 from bmrl.models import build_model, save_model
 
-# Of probabilities and embedding. A sharp head on untrained features, as the fixture's, tells nothing of int8.
-TOLERANCE = {"fp32": (1e-4, 1e-4), "bf16": (6e-2, 1e-2), "int8": (1.0, 0.2)}
+# Of probabilities, embedding and score. A sharp head on untrained features, as the fixture's, tells nothing of int8.
+TOLERANCE = {"fp32": (1e-4, 1e-4, 1e-4), "bf16": (6e-2, 1e-2, 6e-2), "int8": (1.0, 0.2, 1.0)}
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,7 @@ def test_describes_itself_beside_and_within(file, saved, model, images):
     assert [one["name"] for one in entry["generators"]] == [one.name for one in model.config.generators]
     assert [one["manipulation"] for one in entry["generators"]] == ["none", "EFS", "FS", "AM"]
     assert entry["thresholds"] == list(model.config.decision.thresholds)
+    assert entry["limits"] == limits_of(model).to_dict()
     assert entry["input"] == {
         "name": "images",
         "dtype": "uint8",
@@ -115,6 +117,7 @@ def test_describes_itself_beside_and_within(file, saved, model, images):
     assert [(one["name"], one["shape"]) for one in entry["outputs"]] == [
         ("probabilities", ["batch", 4]),
         ("embedding", ["batch", 24]),
+        ("score", ["batch", 1]),
     ]
     assert entry["source"]["model.safetensors"] == sha256_of(saved / "model.safetensors")
     assert entry["versions"]["torch"] == torch.__version__
@@ -152,7 +155,7 @@ def test_onnx_is_valid_and_takes_any_batch(exports):
         (images,) = proto.graph.input
         assert images.name == "images"
         assert [dim.dim_param or dim.dim_value for dim in images.type.tensor_type.shape.dim] == ["batch", 3, 32, 32]
-        assert [output.name for output in proto.graph.output] == ["probabilities", "embedding"]
+        assert [output.name for output in proto.graph.output] == ["probabilities", "embedding", "score"]
     quantized = [node.op_type for node in proto.graph.node]
     assert quantized.count("QuantizeLinear") > 10
     assert proto.ByteSize() < 0.6 * (exports / "onnx.onnx").stat().st_size
@@ -252,20 +255,20 @@ def test_refuses_another_content(copied):
     [
         ("{", "expected a description written by bmrl, got JSONDecodeError: "),
         ("[]", "expected a description written by bmrl, got TypeError: "),
-        ('{"schema": 2, "artifacts": {}}', "expected schema 1, got 2"),
-        ('{"schema": 1, "artifacts": {}}', "expected an entry for onnx.onnx, got none"),
-        ('{"schema": 1, "artifacts": {"a": {}}}', "expected an entry for onnx.onnx, got a"),
+        ('{"schema": 0, "artifacts": {}}', "expected schema 2, got 0; export the file again"),
+        ('{"schema": 2, "artifacts": {}}', "expected an entry for onnx.onnx, got none"),
+        ('{"schema": 2, "artifacts": {"a": {}}}', "expected an entry for onnx.onnx, got a"),
         (
-            '{"schema": 1, "artifacts": {"onnx.onnx": {}}}',
+            '{"schema": 2, "artifacts": {"onnx.onnx": {}}}',
             "expected an entry with the hash of onnx.onnx, got none in it",
         ),
         (
-            '{"schema": 1, "artifacts": {"onnx.onnx": 3}}',
+            '{"schema": 2, "artifacts": {"onnx.onnx": 3}}',
             "expected an entry with the hash of onnx.onnx, got none in it",
         ),
-        ('{"schema": 1, "artifacts": []}', "expected a description written by bmrl, got entries that are none"),
+        ('{"schema": 2, "artifacts": []}', "expected a description written by bmrl, got entries that are none"),
         ("[" * 100_000, "expected a description written by bmrl, got RecursionError: "),
-        ('{"schema": 1' + "0" * 5000, "expected a description written by bmrl, got ValueError: "),
+        ('{"schema": 2' + "0" * 5000, "expected a description written by bmrl, got ValueError: "),
         ("null", "expected a description written by bmrl, got TypeError: "),
     ],
 )
@@ -302,6 +305,7 @@ def test_refuses_a_file_of_another_format_than_it_says(stand_in, tmp_path):
 EDITS = {
     "generators": lambda entry: entry[::-1],
     "thresholds": lambda entry: [0.1],
+    "limits": lambda entry: entry | {"probability": 0.5},
     "image_size": lambda entry: 64,
     "embed_dim": lambda entry: 12,
     "format": lambda entry: "torchscript" if entry == "onnx" else "onnx",
@@ -470,7 +474,7 @@ def test_refuses_a_file_that_answers_otherwise_than_at_export(exports, tmp_path,
     load_artifact(path, probe=False)
     entry["verification"]["probe"]["embedding"].pop()
     write_entries(tmp_path, {path.name: entry})
-    with pytest.raises(VerificationError, match=r"onnx.onnx: expected 27 numbers, as at export, got 28"):
+    with pytest.raises(VerificationError, match=r"onnx.onnx: expected 28 numbers, as at export, got 29"):
         load_artifact(path)
 
 
