@@ -46,7 +46,7 @@ from bmrl.export.standalone import artifact_runtime
 from bmrl.export.standalone.artifact_runtime import sha256_of
 from bmrl.export.verification import reference, verify
 from bmrl.export.writers.onnx import OPSET
-from bmrl.inference import limits_of
+from bmrl.inference import Limits, limits_of
 from bmrl.models import build_model, save_model
 
 # Of probabilities, embedding and score. A sharp head on untrained features, as the fixture's, tells nothing of int8.
@@ -548,13 +548,18 @@ def test_a_changed_decision_fails_though_the_numbers_are_near(exports, model, im
     best = expected.probabilities.max(1)
     near = expected.probabilities.clone()
     near[3, best.indices[3]] += 5e-5
-    verify(path, expected._replace(probabilities=near), [0.5], exact=True)
+
+    def described(threshold):
+        limits = Limits(unseen=threshold, seen=threshold, probability=0)
+        return {"thresholds": [threshold], "limits": limits.to_dict()}
+
+    verify(path, expected._replace(probabilities=near), described(0.5), exact=True)
     with pytest.raises(BMRLError, match=r"^probabilities: expected the decisions of the model, got 1 others of 19$"):
-        verify(path, expected._replace(probabilities=near), [best.values[3].item() + 2.5e-5], exact=True)
+        verify(path, expected._replace(probabilities=near), described(best.values[3].item() + 2.5e-5), exact=True)
     far = near + 1e-3
     with pytest.raises(BMRLError, match=r"within 0.0001, got a difference of 0.001\d* in batches of 1$"):
-        verify(path, expected._replace(probabilities=far), [0.5], exact=True)
-    found = verify(path, expected._replace(probabilities=far), [best.values[3].item() + 5e-4], exact=False)
+        verify(path, expected._replace(probabilities=far), described(0.5), exact=True)
+    found = verify(path, expected._replace(probabilities=far), described(best.values[3].item() + 5e-4), exact=False)
     assert found.decisions_changed >= 1
     assert found.probability_difference == pytest.approx(1.05e-3, abs=1e-5)
 

@@ -20,7 +20,7 @@ def path(model, tmp_path_factory):
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 19])
 def test_answers_as_the_model(path, images, eager, batch):
     outputs = load_artifact(path).run(images[:batch])
-    assert len(outputs) == 2
+    assert len(outputs) == 3
     for output, expected in zip(outputs, eager, strict=True):
         assert output.dtype == torch.float32
         assert not output.requires_grad
@@ -99,7 +99,7 @@ class BatchDependent(BMRL):
 
     def forward(self, images, parsing=None, tokens=None):
         output = super().forward(images)
-        return output._replace(probabilities=output.probabilities * int(images.shape[0]))
+        return output._replace(logits=output.logits * int(images.shape[0]))
 
 
 def test_refuses_a_graph_that_does_not_follow_the_batch_and_keeps_the_old_file(model, tmp_path):
