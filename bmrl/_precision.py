@@ -1,4 +1,4 @@
-"""In which precision losses are computed: float32 at least, under autocast too."""
+"""In which precision losses and statistics are computed: float32 at least, under autocast too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
 
 
 def no_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """No autocast on the device of ``tensor``; ``"meta"`` knows none."""
+    """No autocast on the device of ``tensor``; ``"meta"`` knows none, and nothing is recorded where there is none."""
     # torch.amp.is_autocast_available would say so, but PyTorch 2.11 can't compile that.
     device = tensor.device.type
-    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+    known = device != "meta" and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if known else nullcontext()

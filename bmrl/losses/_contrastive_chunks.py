@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bmrl._precision import no_autocast
 from bmrl.losses._chunks import check_no_vmap, chunks, only_once
 from bmrl.losses._contrastive_pairs import Pairs
-from bmrl.losses._precision import no_autocast
 
 __all__ = ["CrossEntropiesOnce"]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bmrl._precision import compute_dtype, no_autocast
 from bmrl._values import check_choice, check_switch
 from bmrl.losses._batches import check_batch, check_finite, check_paired
 from bmrl.losses._gather import GroupReference, check_gather, gather_for, gather_rows
-from bmrl.losses._precision import compute_dtype, no_autocast
 from bmrl.losses._reductions import REDUCTIONS, Reduction, reduced
 
 if TYPE_CHECKING:

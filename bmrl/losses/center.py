@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from bmrl._precision import compute_dtype, no_autocast
 from bmrl._values import check_choice
 from bmrl.losses._arguments import check_finite_positive
 from bmrl.losses._batches import check_clusters
 from bmrl.losses._distances import EXACT
 from bmrl.losses._gather import GroupReference, check_gather, gather_for, gather_rows
 from bmrl.losses._initial_centers import CenterInit, random_centers
-from bmrl.losses._precision import compute_dtype, no_autocast
 from bmrl.losses._reductions import REDUCTIONS, Reduction, reduced
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bmrl._checks import check_dtype, check_floating, check_same_device, check_shape
+from bmrl._precision import compute_dtype, no_autocast
 from bmrl._transforms import has_values
 from bmrl._values import check_choice
 from bmrl.errors import DTypeError, ShapeError
@@ -21,7 +22,6 @@ from bmrl.losses._chunks import check_no_vmap, rows_per_chunk
 from bmrl.losses._contrastive_chunks import CrossEntropiesOnce
 from bmrl.losses._contrastive_pairs import Pairs, cross_entropies, of_length
 from bmrl.losses._gather import check_gather, gather_rows
-from bmrl.losses._precision import compute_dtype, no_autocast
 from bmrl.losses._reductions import REDUCTIONS, Reduction, reduced
 
 if TYPE_CHECKING:

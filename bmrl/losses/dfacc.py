@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bmrl._precision import compute_dtype, no_autocast
 from bmrl.losses._arguments import check_count, check_weight
 from bmrl.losses._batches import check_clusters
 from bmrl.losses._dfacc_pairs import sum_over_pairs
 from bmrl.losses._distances import EXACT, distances_to_own
 from bmrl.losses._gather import GroupReference, check_gather, gather_for, gather_rows
 from bmrl.losses._initial_centers import CenterInit, random_centers
-from bmrl.losses._precision import compute_dtype, no_autocast
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

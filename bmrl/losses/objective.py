@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrl._checks import check_shape, check_share
+from bmrl._precision import compute_dtype, no_autocast
 from bmrl._values import check_choice, check_switch
 from bmrl.errors import ConfigError, DTypeError
 from bmrl.losses._arguments import check_count, check_weight
 from bmrl.losses._batches import check_batch, check_finite, check_labels
 from bmrl.losses._gather import GroupReference, check_gather, gather_for
-from bmrl.losses._precision import compute_dtype, no_autocast
 from bmrl.losses.alignment import Direction, LanguageAlignmentLoss
 from bmrl.losses.center import ContrastiveCenterLoss
 from bmrl.losses.contrastive import Targets  # noqa: TC001 - recipes read the annotations at run time
