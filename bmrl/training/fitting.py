@@ -90,6 +90,7 @@ def fit(
                 train_set,
                 batch_size=recipe.batch_size,
                 seed=recipe.seed,
+                balance=recipe.balance,
                 augmentation=recipe.augmentation,
                 workers=resolve_workers(workers),
             ),

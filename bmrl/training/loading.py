@@ -14,7 +14,9 @@ from bmrl.errors import DataError
 from bmrl.training.picture_augmentation import AugmentedFaces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
 
     from bmrl.data.manifest import Manifest
     from bmrl.models import BMRLConfig
@@ -31,12 +33,25 @@ class EpochSampler(Sampler[Any]):
     Args:
         size: how many indices.
         seed: >= 0.
+        labels: the class of each index, for ``balance``.
+        balance: in [0, 1]. A class of n indices is drawn in proportion to n ** (1 - balance); within a class, no index
+            is drawn more than once more than another.
         with_epoch: draw pairs of the epoch and an index, for a data set whose samples change with the epoch.
     """
 
-    def __init__(self, size: int, *, seed: int, with_epoch: bool = False) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        seed: int,
+        labels: Sequence[int] | None = None,
+        balance: float = 0.0,
+        with_epoch: bool = False,
+    ) -> None:
         self.size = size
         self.seed = seed
+        self.labels = torch.tensor(labels if labels is not None and balance else [0] * size, dtype=torch.int64)
+        self.balance = balance
         self.with_epoch = with_epoch
         self.epoch = 0
 
@@ -49,8 +64,27 @@ class EpochSampler(Sampler[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         rng = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
-        order = torch.randperm(self.size, generator=rng).tolist()
+        order = (self._drawn(rng) if self.balance else torch.randperm(self.size, generator=rng)).tolist()
         yield from ((self.epoch, index) for index in order) if self.with_epoch else order
+
+    def _drawn(self, rng: torch.Generator) -> Tensor:
+        """Return as many indices as there are, the classes in their shares."""
+        _, labels, counts = self.labels.unique(return_inverse=True, return_counts=True)
+        shares = counts.double() ** (1 - self.balance)
+        exact = self.size * shares / shares.sum()
+        quotas = (exact + 1e-9).floor().long()
+        left = self.size - int(quotas.sum())
+        if left:
+            quotas[torch.multinomial(exact - quotas + 1e-9, left, generator=rng)] += 1
+        drawn = []
+        for label, quota in enumerate(quotas.tolist()):
+            own = (labels == label).nonzero()[:, 0]
+            rounds = -(-quota // len(own))
+            drawn += [own[torch.randperm(len(own), generator=rng)] for _ in range(rounds)]
+            if rounds:
+                drawn[-1] = drawn[-1][: quota - (rounds - 1) * len(own)]
+        indices = torch.cat(drawn)
+        return indices[torch.randperm(self.size, generator=rng)]
 
 
 def training_loader(
@@ -58,6 +92,7 @@ def training_loader(
     *,
     batch_size: int,
     seed: int,
+    balance: float = 0.0,
     augmentation: AugmentationConfig | None = None,
     workers: int = 0,
 ) -> DataLoader[Any]:
@@ -67,17 +102,20 @@ def training_loader(
         dataset: of training samples.
         batch_size: >= 1.
         seed: >= 0, of the order and of the changes of the samples; neither depends on ``workers``.
+        balance: how far small classes are drawn more often, see :class:`EpochSampler`; more than 0 needs
+            ``dataset.labels``.
         augmentation: how samples are changed; None leaves them.
         workers: processes that read and change samples ahead; 0 does it between the steps.
     """
     size = len(dataset)  # type: ignore[arg-type]
+    labels = dataset.labels if balance else None  # type: ignore[attr-defined]
     changed = augmentation is not None and augmentation.is_on
     if augmentation is not None and changed:
         dataset = AugmentedFaces(dataset, augmentation, seed=seed)
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        sampler=EpochSampler(size, seed=seed, with_epoch=changed),
+        sampler=EpochSampler(size, seed=seed, labels=labels, balance=balance, with_epoch=changed),
         drop_last=size >= batch_size,
         num_workers=workers,
         persistent_workers=workers > 0,

@@ -57,9 +57,16 @@ class TrainingConfig:
     objective_learning_rate_scale: Positive = 50.0
     """Centers and temperatures learn this many times faster than the model, without weight decay."""
     drop_every: Count = 15
-    """Epochs after which the learning rate falls tenfold."""
+    """Epochs after which the learning rate falls tenfold, with the ``step`` schedule."""
+    schedule: Literal["step", "cosine"] = "step"
+    """How the learning rate falls: tenfold now and then (the paper), or along half a cosine, at each step, to zero."""
+    warmup: Annotated[float, Bounds(least=0, below=1)] = 0.0
+    """Share of the steps in which the learning rate rises from zero first."""
     ema_decay: Share = 0.0
     """Decay per step of the moving average of the weights that becomes the model; 0 keeps the weights themselves."""
+    balance: Annotated[float, Bounds(least=0, most=1)] = 0.0
+    """How far small classes are drawn more often, and large ones less: an epoch shows a class of n images in proportion
+    to n to the power of one minus this. 0 draws each image once, 1 all classes equally often."""
     flip: bool = False
     """Mirror half of the training images."""
     shift: Annotated[int, Bounds(least=0, most=LARGEST_COUNT)] = 0

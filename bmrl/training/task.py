@@ -85,12 +85,14 @@ class AttributionTask(L.LightningModule):
         return {"model": config.to_dict(), "recipe": self.recipe.to_dict()}
 
     def configure_optimizers(self) -> Any:
-        """Adam or AdamW, and a tenfold drop every ``drop_every`` epochs."""
+        """Adam or AdamW, and the schedule of the recipe, which is asked at each step."""
         optimizers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
         optimizer = optimizers[self.recipe.optimizer](
             self.parameter_groups(), lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay, fused=True
         )
-        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, self.recipe.drop_every)]
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_share(self.recipe, step, steps))
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Start the step's randomness: augmentation here, dropout in PyTorch's global state."""
@@ -176,6 +178,23 @@ class AttributionTask(L.LightningModule):
             f"learning_rate: expected a training that stays finite, got {what}{where} at a rate of {rate:g}; start a "
             "new run with a lower one"
         )
+
+
+def rate_share(recipe: TrainingConfig, step: int, steps: int) -> float:
+    """Return which share of its learning rate a recipe trains at.
+
+    Args:
+        recipe: whose ``schedule``, ``warmup`` and ``drop_every`` it is.
+        step: from 0.
+        steps: of the whole training.
+    """
+    rising = round(recipe.warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    if recipe.schedule == "cosine":
+        return 0.5 + 0.5 * math.cos(math.pi * (step - rising) / max(steps - rising, 1))
+    epoch = step * recipe.epochs // max(steps, 1)
+    return float(0.1 ** (epoch // recipe.drop_every))
 
 
 class BMRLTask(AttributionTask):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +16,27 @@ def test_order_depends_on_seed_and_epoch_alone(size, seed, epoch):
     second.set_epoch(epoch)
     assert list(first) == list(second)
     assert sorted(first) == list(range(size))
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=60),
+    st.floats(0.01, 1),
+    st.integers(0, 100),
+    st.integers(0, 100),
+)
+def test_classes_are_drawn_in_their_shares(labels, balance, seed, epoch):
+    sampler = EpochSampler(len(labels), seed=seed, labels=labels, balance=balance)
+    sampler.set_epoch(epoch)
+    drawn = list(sampler)
+    assert drawn == list(sampler)
+    assert len(drawn) == len(labels)
+    sizes = {label: labels.count(label) for label in set(labels)}
+    total = sum(size ** (1 - balance) for size in sizes.values())
+    times = Counter(drawn)
+    for label, size in sizes.items():
+        own = [times[index] for index, each in enumerate(labels) if each == label]
+        assert abs(sum(own) - len(labels) * size ** (1 - balance) / total) < 1 + 1e-6
+        assert max(own) - min(own) <= 1
 
 
 def test_epochs_differ():

@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.data import Dataset
 
 from bmrl.data.manifest import Manifest
 from bmrl.losses import BMRLObjective
@@ -101,7 +102,7 @@ def train_set(data, config):
 
 @pytest.fixture
 def record(config, train_set, monkeypatch):
-    return lambda **changes: Recorded(config, train_set, monkeypatch, **changes)
+    return lambda samples=train_set, **changes: Recorded(config, samples, monkeypatch, **changes)
 
 
 def epochs(record, train_set):
@@ -139,6 +140,42 @@ def objective_learning_rate_scale(record, train_set):
 def drop_every(record, train_set):
     record(drop_every=1).check(rates=[3e-3] * 2 + [3e-3 * 0.1] * 2)
     record(drop_every=2, epochs=3).check(rates=[3e-3] * 4 + [3e-3 * 0.1] * 2)
+
+
+def schedule(record, train_set):
+    shares = [1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5]
+    record(schedule="cosine").check(rates=[3e-3 * share for share in shares])
+    record(schedule="cosine", warmup=0.5).check(rates=[1e-3, 2e-3, 3e-3, 1.5e-3])
+
+
+def warmup(record, train_set):
+    record(warmup=0.5).check(rates=[1e-3, 2e-3, 3e-3, 3e-3])
+    record(warmup=0.5, drop_every=1).check(rates=[1e-3, 2e-3, 3e-4, 3e-4])
+
+
+class FewOfOne(Dataset):
+    """The samples of a data set, all but three of the first of two classes."""
+
+    def __init__(self, samples):
+        first, second = ([i for i, label in enumerate(samples.labels) if label == kind] for kind in (0, 1))
+        self.samples, self.places = samples, first[:3] + second
+        self.labels = [samples.labels[place] for place in self.places]
+
+    def __len__(self):
+        return len(self.places)
+
+    def __getitem__(self, index):
+        return self.samples[self.places[index]]
+
+
+def balance(record, train_set):
+    few = FewOfOne(train_set)
+    size = len(few)
+    for strength, least, most in ((0.0, 3, 3), (0.5, 4, size // 2 - 1), (1.0, size // 2, size // 2 + size % 2)):
+        batches = record(few, balance=strength, epochs=1, batch_size=size).batches
+        drawn = torch.cat([batch["label"] for batch in batches])
+        assert least <= int((drawn == 0).sum()) <= most
+        assert len(drawn) == size
 
 
 def ema_decay(record, train_set):
@@ -225,6 +262,9 @@ ACTS = {
         weight_decay,
         objective_learning_rate_scale,
         drop_every,
+        schedule,
+        warmup,
+        balance,
         ema_decay,
         flip,
         shift,

@@ -24,6 +24,9 @@ PAPER = {  # section 4.1 of the paper; epochs, keep, seed and the objective's le
     "weight_decay": 1e-3,
     "objective_learning_rate_scale": 50.0,
     "drop_every": 15,
+    "schedule": "step",
+    "warmup": 0.0,
+    "balance": 0.0,
     "ema_decay": 0.0,
     "flip": False,
     "shift": 0,
@@ -84,6 +87,8 @@ def test_survives_json():
         ({"objective": {"temperature": -1}}, "objective.temperature: expected "),
         ({"objective": {"label_smoothing": 1}}, "objective.label_smoothing: expected "),
         ({"weight_decay": -1}, "weight_decay: expected a finite number >= 0, got -1"),
+        ({"balance": 1.5}, "balance: expected a finite number >= 0 and <= 1, got 1.5"),
+        ({"warmup": 1}, "warmup: expected a finite number >= 0 and < 1, got 1"),
         ({"ema_decay": 1.0}, "ema_decay: expected a finite number >= 0 and < 1, got 1.0"),
     ],
 )
@@ -95,8 +100,11 @@ def test_rejects_values_out_of_range(changes, message):
 def test_rejects_unknown_choices_and_keys():
     with pytest.raises(RangeError, match="optimizer: expected 'adam' or 'adamw', got 'sgd'"):
         TrainingConfig(optimizer="sgd")
+    with pytest.raises(RangeError, match="schedule: expected 'step' or 'cosine', got 'linear'"):
+        TrainingConfig(schedule="linear")
     with pytest.raises(
-        ConfigError, match=r"momentum: expected a field of TrainingConfig \(augmentation, batch_size, .*\), got no such"
+        ConfigError,
+        match=r"momentum: expected a field of TrainingConfig \(augmentation, balance, batch_size, .*\), got no such",
     ):
         TrainingConfig.from_dict({"momentum": 0.9})
     with pytest.raises(ConfigError, match=r"weight_dcay: .*; did you mean weight_decay of TrainingConfig\?"):
