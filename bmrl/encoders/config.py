@@ -17,6 +17,7 @@ __all__ = [
     "EncoderConfig",
     "LanguageConfig",
     "PretrainedConfig",
+    "StatisticsConfig",
 ]
 
 Depth = Annotated[int, Bounds(least=1, most=1000)]
@@ -138,6 +139,10 @@ class PretrainedConfig(EncoderConfig):
     only for the default name), ``hub`` (the Hugging Face hub or its cache), the path of a file, or null for random
     values. A folder that is loaded reads none of them: there, it only says where the values came from, a path as it was
     written."""
+    input_size: Count | None = None
+    """Height and width in pixels that images are resampled to within the encoder, for the network alone: one that was
+    trained on larger images sees more when small ones are enlarged. Null means as they are, or the one size that the
+    network takes."""
     stages: tuple[Annotated[int, Bounds(least=0)], ...] | None = None
     """Stages, or blocks of a transformer, whose feature maps are read, from 0 and increasing; null means all stages, or
     the last three blocks, or only the last one for ``tokens``."""
@@ -181,6 +186,22 @@ class PretrainedConfig(EncoderConfig):
         """Check that the heads, if there are any, divide the width; raises ConfigError."""
         if self.pooling == "tokens":
             check_heads(self.num_heads, embed_dim)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatisticsConfig(EncoderConfig):
+    """The encoder of statistics of residuals (:class:`bmrl.encoders.StatisticsEncoder`), for the statistics view alone.
+
+    Raises:
+        ConfigError: a value of another type or out of its range.
+    """
+
+    kind: Literal["residual_statistics"] = "residual_statistics"
+    """Which encoder it is."""
+    hidden_dim: Count = 256
+    """Width of the hidden layer."""
+    dropout: Share = 0.1
+    """Probability of dropping a unit of the hidden layer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

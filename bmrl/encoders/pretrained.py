@@ -32,6 +32,8 @@ class PretrainedEncoder(nn.Module):
         name: a model of the source, such as ``"resnet50.a1_in1k"`` of timm or ``"ViT-B-16"`` of open_clip.
         image_size: height and width of the images in pixels. A network that takes only one size is given images that
             are resampled to it (bicubic, antialiased) inside the encoder.
+        input_size: height and width in pixels that images are resampled to, in the same way, for a network that takes
+            any: one that was trained on larger images sees more when small ones are enlarged. None: as they are.
         embed_dim: width d of the embedding.
         source: the library that builds the network: ``"timm"``, of the extra ``[pretrained]``, or ``"open_clip"``, of
             ``[train]``, whose image tower is used.
@@ -83,6 +85,7 @@ class PretrainedEncoder(nn.Module):
         embed_dim: int = 512,
         source: Literal["timm", "open_clip"] = "timm",
         weights: str | os.PathLike[str] | None = "embedded",
+        input_size: int | None = None,
         stages: Sequence[int] | None = None,
         pooling: Literal["mean_std", "mean", "output", "tokens"] = "mean_std",
         frozen: bool = True,
@@ -99,6 +102,8 @@ class PretrainedEncoder(nn.Module):
             raise DTypeError(f"name: expected the name of a model, got {described(name)}")
         check_integer("image_size", image_size, least=1)
         check_integer("embed_dim", embed_dim, least=1)
+        if input_size is not None:
+            check_integer("input_size", input_size, least=1)
         check_choice("source", source, ("timm", "open_clip"))
         check_choice("pooling", pooling, ("mean_std", "mean", "output", "tokens"))
         check_switch("frozen", frozen)
@@ -125,12 +130,15 @@ class PretrainedEncoder(nn.Module):
                 f"mean: expected that of the images that the weights were trained on, which {source} lists several of "
                 f"for {name!r}, got None"
             )
-        shapes = feature_shapes(parts.network, parts.image_size or image_size, name)
+        if input_size is not None and parts.image_size not in (None, input_size):
+            raise ConfigError(f"input_size: expected {parts.image_size}, the one size of {name!r}, got {input_size}")
+        network_size = parts.image_size or input_size
+        shapes = feature_shapes(parts.network, network_size or image_size, name)
         self.tower = Tower(
             parts.network,
             constants=constants,
             image_size=image_size,
-            network_size=parts.image_size,
+            network_size=network_size,
             mean=mean,
             std=std,
             frozen=frozen,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bmrl.encoders.backbone import ConvBackbone
+from bmrl.encoders.statistics import StatisticsEncoder
 from bmrl.inference.decider import decider_of
 from bmrl.models.layout import to_channels_last
 
@@ -30,7 +31,8 @@ class InferenceGraph(nn.Module):
     Args:
         model: the model to copy.
         dtype: of the weights and of what is computed with them. Operators of views still work in float32, and so
-            do the head, which decides between near classes, and the score; both cost next to nothing.
+            do the encoder of statistics, the head, which decides between near classes, and the score; they cost next
+            to nothing.
         device: where to put the copy.
 
     Raises:
@@ -50,7 +52,10 @@ class InferenceGraph(nn.Module):
             originals = model.visual_encoder.views.values()
             for view, original in zip(self.model.visual_encoder.views.values(), originals, strict=True):
                 view.operator = _copied(cast("View", original).operator, device)
-            self.model.head = nn.Sequential(_ToFloat32(), _copied(model.head, device))
+                if isinstance(view.encoder, StatisticsEncoder):  # statistics span more digits than a half has
+                    kept = _copied(cast("View", original).encoder, device)
+                    view.encoder = nn.Sequential(kept, _To(dtype))
+            self.model.head = nn.Sequential(_To(torch.float32), _copied(model.head, device))
         to_channels_last(self)  # the same numbers, from faster convolutions on a CPU
         self.eval()
 
@@ -81,9 +86,13 @@ def _copied(module: _Module, device: torch.device | str) -> _Module:
     return copied
 
 
-class _ToFloat32(nn.Module):
+class _To(nn.Module):
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
     def forward(self, values: Tensor) -> Tensor:
-        return values.float()
+        return values.to(self.dtype)
 
 
 def _folded(layers: nn.Sequential) -> nn.Sequential:

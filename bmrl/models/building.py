@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from bmrl._values import described
-from bmrl.encoders import LanguageEncoder, ParsingEncoder
+from bmrl.encoders import LanguageEncoder, ParsingEncoder, StatisticsEncoder
 from bmrl.encoders.config import (
     ConvTransformerConfig,
     CustomConfig,
     CustomLanguageConfig,
     EncoderConfig,
     LanguageConfig,
+    StatisticsConfig,
 )
 from bmrl.encoders.kinds import build_encoder, options_of
 from bmrl.errors import ConfigError, DTypeError, MissingFileError
@@ -25,16 +26,16 @@ from bmrl.models.bmrl import BMRL
 from bmrl.models.config import BMRLConfig
 from bmrl.models.contracts import check_contract, inner_dtype
 from bmrl.models.parts import CustomHeadConfig, CustomViewConfig, HeadConfig, NoiseConfig, check_view_name
-from bmrl.models.views import Pixels, Residuals, View
+from bmrl.models.views import PatchResiduals, Pixels, Residuals, View
 from bmrl.models.visual import MultiPerspectiveVisualEncoder
-from bmrl.ops import Sobel
+from bmrl.ops import ResidualStatistics, Sobel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["BLOCKS", "Blocks", "assembled", "build_model", "class_of", "custom_blocks", "with_custom"]
 
-BLOCKS = ("appearance", "edge", "noise", "parsing", "language", "head")
+BLOCKS = ("appearance", "edge", "noise", "statistics", "parsing", "language", "head")
 """Blocks that a module may replace, in addition to the views that may be added."""
 
 
@@ -50,6 +51,7 @@ class Blocks:
     appearance: nn.Module | None = None
     edge: nn.Module | None = None
     noise: nn.Module | None = None
+    statistics: nn.Module | None = None
     views: Mapping[str, View] | None = None
     parsing: nn.Module | None = None
     language: nn.Module | None = None
@@ -85,6 +87,7 @@ def build_model(
     appearance: nn.Module | None = None,
     edge: nn.Module | None = None,
     noise: nn.Module | None = None,
+    statistics: nn.Module | None = None,
     views: Mapping[str, View] | None = None,
     parsing: nn.Module | None = None,
     language: nn.Module | None = None,
@@ -103,6 +106,8 @@ def build_model(
         edge: maps ``(batch, 1, s, s)``, :func:`~bmrl.ops.sobel` of the images, to ``(batch, embed_dim)``.
         noise: maps ``(batch, 3, p, p)``, :func:`~bmrl.ops.srm` of the richest patch, to ``(batch, embed_dim)``, where p
             is ``noise.patch_size``.
+        statistics: maps ``(batch, 465)``, :func:`~bmrl.ops.residual_statistics` of the images, to
+            ``(batch, embed_dim)``.
         views: more views by name, each a :class:`View`: its operator maps ``(batch, 3, s, s)`` to any tensor, and its
             encoder this one to ``(batch, embed_dim)``.
         parsing: maps ``(batch, s, s)`` uint8 class indices 0..18 to ``(batch, embed_dim)``; used in training only.
@@ -129,7 +134,7 @@ def build_model(
     """
     if not isinstance(config, BMRLConfig):
         raise DTypeError(f"config: expected a BMRLConfig, got {described(config)}")
-    blocks = Blocks(appearance, edge, noise, views, parsing, language, head)
+    blocks = Blocks(appearance, edge, noise, statistics, views, parsing, language, head)
     config = with_custom(config, blocks)
     for name, module in blocks.named.items():
         check_contract(name, module, config)
@@ -195,7 +200,7 @@ def with_custom(config: BMRLConfig, blocks: Blocks) -> BMRLConfig:
     changes: dict[str, Any] = {
         name: CustomConfig(module=class_of(module))
         for name, module in blocks.named.items()
-        if name in ("appearance", "edge", "parsing")
+        if name in ("appearance", "edge", "statistics", "parsing")
     }
     if blocks.noise is not None:
         changes["noise"] = dataclasses.replace(
@@ -218,7 +223,7 @@ def with_custom(config: BMRLConfig, blocks: Blocks) -> BMRLConfig:
 
 
 def _views(config: BMRLConfig, blocks: Blocks) -> Iterator[tuple[str, View]]:
-    """Yield all views in order: the paper's, then those that were added."""
+    """Yield all views in order: the standard ones, then those that were added."""
     size, width = config.image_size, config.embed_dim
 
     def encoder(name: str, own: nn.Module | None, part: EncoderConfig, channels: int, side: int) -> nn.Module:
@@ -236,13 +241,11 @@ def _views(config: BMRLConfig, blocks: Blocks) -> Iterator[tuple[str, View]]:
     if config.noise is not None:
         side = config.noise.patch_size
         assert side is not None
-        yield (
-            "noise",
-            View(
-                Residuals(side, config.noise.truncation),
-                encoder("noise.encoder", blocks.noise, config.noise.encoder, 3, side),
-            ),
-        )
+        operator = {"richest": Residuals, "all": PatchResiduals}[config.noise.patches]
+        noise = encoder("noise.encoder", blocks.noise, config.noise.encoder, 3, side)
+        yield "noise", View(operator(side, config.noise.truncation), noise)
+    if config.statistics is not None:
+        yield "statistics", View(ResidualStatistics(), blocks.statistics or _statistics_encoder(config))
     for view in config.views:
         yield view.name, (blocks.views or {})[view.name]
 
@@ -254,6 +257,11 @@ def _head(config: BMRLConfig) -> nn.Sequential:
         nn.Dropout(config.head.dropout),
         nn.Linear(config.embed_dim, config.num_generators),
     )
+
+
+def _statistics_encoder(config: BMRLConfig) -> StatisticsEncoder:
+    assert isinstance(config.statistics, StatisticsConfig)
+    return StatisticsEncoder(embed_dim=config.embed_dim, **options_of(config.statistics))
 
 
 def _parsing_encoder(config: BMRLConfig) -> ParsingEncoder:

@@ -15,12 +15,14 @@ from bmrl.encoders.config import (
     CustomLanguageConfig,
     EncoderConfig,
     LanguageConfig,
+    StatisticsConfig,
     check_heads,
 )
 from bmrl.encoders.kinds import AnyEncoder  # noqa: TC001 - a field's annotation is read
 from bmrl.errors import ConfigError
 from bmrl.generators import Generator  # noqa: TC001 - a field's annotation is read
 from bmrl.models.parts import (
+    STANDARD_VIEWS,
     CustomHeadConfig,
     CustomViewConfig,
     DecisionConfig,
@@ -28,6 +30,7 @@ from bmrl.models.parts import (
     HeadConfig,
     NoiseConfig,
 )
+from bmrl.ops.statistics import LEAST_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,6 +39,7 @@ __all__ = ["BMRLConfig"]
 
 Head = Annotated[HeadConfig | CustomHeadConfig, Kinds({"linear": HeadConfig, "custom": CustomHeadConfig})]
 Parsing = Annotated[EncoderConfig, Kinds({"conv_transformer": ConvTransformerConfig, "custom": CustomConfig})]
+Statistics = Annotated[EncoderConfig, Kinds({"residual_statistics": StatisticsConfig, "custom": CustomConfig})]
 Language = Annotated[
     LanguageConfig | CustomLanguageConfig, Kinds({"transformer": LanguageConfig, "custom": CustomLanguageConfig})
 ]
@@ -73,6 +77,8 @@ class BMRLConfig:
     """The encoder of the Sobel magnitude (EE)."""
     noise: NoiseConfig | None = field(default_factory=NoiseConfig)
     """The noise view and its encoder (NE)."""
+    statistics: Statistics | None = None
+    """The encoder of :func:`~bmrl.ops.residual_statistics` of the whole image, a view that the paper does not have."""
     views: tuple[CustomViewConfig, ...] = ()
     """More views, whose modules are handed over; :func:`~bmrl.models.build_model` writes them here."""
     fusion: FusionConfig = field(default_factory=FusionConfig)
@@ -124,8 +130,12 @@ class BMRLConfig:
         names = [view.name for view in self.views]
         if len(set(names)) < len(names):
             raise ConfigError(f"views: expected distinct names, got {', '.join(names)}")
-        if self.appearance is None and self.edge is None and self.noise is None and not self.views:
-            raise ConfigError("appearance, edge, noise: expected at least one view that is on, got none")
+        if not self.views and all(getattr(self, name) is None for name in STANDARD_VIEWS):
+            raise ConfigError(f"{', '.join(STANDARD_VIEWS)}: expected at least one view that is on, got none")
+        if self.statistics is not None and self.image_size < LEAST_SIZE:
+            raise ConfigError(
+                f"image_size: expected at least {LEAST_SIZE}, as statistics needs it, got {self.image_size}"
+            )
         if self.fusion.kind == "cross_attention" and self.appearance is None:
             raise ConfigError("appearance: expected a view that is on, the query of cross_attention, got None")
         patch = None if self.noise is None else self.noise.patch_size

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bmrl._text import shown
 from bmrl.errors import BMRLError, ConfigError, DTypeError, ShapeError
 from bmrl.models.views import Pixels, Residuals, View, dtype_of
-from bmrl.ops import Sobel
+from bmrl.ops import ResidualStatistics, Sobel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ def contract_of(name: str, config: BMRLConfig) -> Contract:
         embeddings = (pattern.new_ones(2 * config.embed_dim).cumsum(0) * 37 % 101 - 50).reshape(2, -1).to(dtype)
         return Contract(nn.functional.normalize(embeddings, dim=-1), config.num_generators)
     images = (pattern * pattern // 11 % 256).to(torch.float32).reshape(2, 3, size, size) / 255
-    operators: dict[str, nn.Module] = {"appearance": Pixels(), "edge": Sobel()}
+    operators: dict[str, nn.Module] = {"appearance": Pixels(), "edge": Sobel(), "statistics": ResidualStatistics()}
     if name == "noise":
         assert config.noise is not None
         assert config.noise.patch_size is not None

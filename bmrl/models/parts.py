@@ -24,8 +24,8 @@ __all__ = [
     "check_view_name",
 ]
 
-STANDARD_VIEWS = ("appearance", "edge", "noise")
-"""The paper's views, in the order of its section 3.3."""
+STANDARD_VIEWS = ("appearance", "edge", "noise", "statistics")
+"""The paper's views, in the order of its section 3.3, and that of statistics."""
 
 _TAKEN = frozenset(dir(nn.ModuleDict())) | {"training", "_orig_mod"}
 """Names of the methods of a ModuleDict, which holds the views, and of what ``torch.compile`` wraps."""
@@ -38,7 +38,11 @@ class NoiseConfig:
     """The noise view: SRM residuals of the image's richest patch, and the encoder that reads them."""
 
     patch_size: Annotated[int, Bounds(least=2)] | None = None
-    """Height and width p of the patch in pixels; null means half of ``image_size``."""
+    """Height and width p of the patch in pixels; null means half of ``image_size``, and ``image_size`` shows the whole
+    image."""
+    patches: Literal["richest", "all"] = "richest"
+    """The patch with the most different neighbors (the paper), or all patches side by side, whose embeddings are
+    averaged."""
     truncation: Positive = 3.0
     """Residuals are clamped to plus or minus this. Images lie in [0, 1], so that the paper's 3 clamps nothing; a few
     gray levels, such as 10 / 255, keep faint traces and cut strong edges."""
@@ -51,7 +55,7 @@ class NoiseConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CustomViewConfig:
-    """A view in addition to the paper's three, whose modules the user hands over."""
+    """A view in addition to the standard ones, whose modules the user hands over."""
 
     name: str
     """What the view is called: a Python identifier."""
@@ -83,9 +87,9 @@ def check_view_name(argument: str, name: object) -> None:
 class FusionConfig:
     """How the embeddings of the views become one."""
 
-    kind: Literal["sum", "cross_attention"] = "sum"
-    """``sum`` adds the embeddings of all views (the paper); in ``cross_attention`` that of the appearance view queries
-    all."""
+    kind: Literal["sum", "concat", "cross_attention"] = "sum"
+    """``sum`` adds the embeddings of all views (the paper); ``concat`` normalizes each and projects them side by side;
+    in ``cross_attention`` that of the appearance view queries all."""
     num_heads: Count = 8
     """Attention heads of the cross-attention; divides ``embed_dim``."""
 

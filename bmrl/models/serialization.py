@@ -127,6 +127,7 @@ def load_model(
     appearance: nn.Module | None = None,
     edge: nn.Module | None = None,
     noise: nn.Module | None = None,
+    statistics: nn.Module | None = None,
     views: Mapping[str, View] | None = None,
     parsing: nn.Module | None = None,
     language: nn.Module | None = None,
@@ -143,6 +144,7 @@ def load_model(
             and no others, are wanted.
         edge: as ``appearance``.
         noise: as ``appearance``.
+        statistics: as ``appearance``.
         views: as ``appearance``, by name.
         parsing: as ``appearance``.
         language: as ``appearance``.
@@ -156,7 +158,7 @@ def load_model(
         DTypeError, RangeError: ``folder`` is not a path, or a block is not a module.
     """
     source = check_path("folder", folder)
-    blocks = Blocks(appearance, edge, noise, views, parsing, language, head)
+    blocks = Blocks(appearance, edge, noise, statistics, views, parsing, language, head)
     if not source.is_dir():
         raise MissingFileError(f"model: expected a folder with config.json and model.safetensors, got {source}")
     config, owner = _read_config(source / CONFIG)

@@ -13,8 +13,9 @@ from bmrl._values import described
 from bmrl.encoders import AppearanceEncoder, EdgeEncoder, NoiseEncoder
 from bmrl.errors import DTypeError
 from bmrl.ops import Sobel, richest_patch, srm
+from bmrl.ops.patches import all_patches
 
-__all__ = ["Pixels", "Residuals", "View", "dtype_of", "paper_views", "unit_images"]
+__all__ = ["PatchResiduals", "Pixels", "Residuals", "View", "dtype_of", "paper_views", "unit_images"]
 
 
 class View(nn.Module):
@@ -55,8 +56,16 @@ class View(nn.Module):
         Returns:
             ``(batch, embed_dim)``.
         """
-        embeddings: Tensor = self.encoder(self.seen(unit_images(images)))
-        return embeddings
+        return self.embed(self.seen(unit_images(images)))
+
+    def embed(self, values: Tensor) -> Tensor:
+        """Return the embedding ``(batch, embed_dim)`` of what :meth:`seen` returned; of several patches, their mean."""
+        if not isinstance(self.operator, PatchResiduals):
+            embeddings: Tensor = self.encoder(values)
+            return embeddings
+        num_patches = values.shape[1]
+        each: Tensor = self.encoder(values.flatten(0, 1))
+        return each.unflatten(0, (-1, num_patches)).mean(dim=1)
 
     def seen(self, images: Tensor) -> Tensor:
         """Return what the encoder reads of floating point images: made in their precision, passed on in the encoder's.
@@ -103,6 +112,20 @@ class Residuals(nn.Module):
     def extra_repr(self) -> str:
         """The settings, as ``print`` shows them."""
         return f"patch_size={self.patch_size}, truncation={self.truncation}"
+
+
+class PatchResiduals(Residuals):
+    """The operator of the noise view with all patches: :func:`~bmrl.ops.srm` of each, side by side from the upper left.
+
+    A :class:`View` with it averages the embeddings of the patches.
+
+    Arguments and errors as of :class:`Residuals`.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ``(batch, patches, 3, p, p)`` of ``(batch, 3, height, width)``, uint8 or floating point in [0, 1]."""
+        patches = all_patches(unit_images(images), patch_size=self.patch_size)
+        return srm(patches.flatten(0, 1), truncation=self.truncation).unflatten(0, (-1, patches.shape[1]))
 
 
 def paper_views(

@@ -34,7 +34,8 @@ def bound(config: BMRLConfig) -> dict[str, Any]:
     fields = config.to_dict()
     del fields["decision"]
     noise = fields["noise"] and fields["noise"]["encoder"]
-    for part in (fields["appearance"], fields["edge"], noise, fields["head"], fields["parsing"], fields["language"]):
+    own = ("appearance", "edge", "statistics", "head", "parsing", "language")
+    for part in (noise, *(fields[name] for name in own)):
         if part is not None:
             part.pop("module", None)
     fields["views"] = tuple(view["name"] for view in fields["views"])

@@ -11,9 +11,9 @@ from bmrl._checks import check_images
 from bmrl._ranges import check_unit_range
 from bmrl.errors import DTypeError, ShapeError
 from bmrl.ops._aten.luma import gray_levels
-from bmrl.ops._aten.patches import patch_at, patch_similarity, richest_index
+from bmrl.ops._aten.patches import patch_at, patch_grid, patch_similarity, richest_index
 
-__all__ = ["PatchHomogeneity", "RichestPatch", "patch_homogeneity", "richest_patch"]
+__all__ = ["PatchHomogeneity", "RichestPatch", "all_patches", "patch_homogeneity", "richest_patch"]
 
 
 def patch_homogeneity(images: Tensor, *, patch_size: int = 112) -> Tensor:
@@ -86,6 +86,28 @@ def richest_patch(images: Tensor, *, patch_size: int = 112) -> tuple[Tensor, Ten
     check_unit_range("images", images)
     indices = richest_index(gray_levels(images.detach()), patch_size)
     return patch_at(images, indices, patch_size), indices
+
+
+def all_patches(images: Tensor, *, patch_size: int = 112) -> Tensor:
+    """Return all non-overlapping patches, row by row from the upper left: a copy.
+
+    Args:
+        images: ``(batch, channels, height, width)``, 3 (RGB) or 1 channels, uint8 or floating point.
+        patch_size: side p of a patch in pixels, at least 2 and at most height and width; a remainder at the right or
+            bottom is left out.
+
+    Returns:
+        ``(batch, patches, channels, p, p)`` in the images' dtype.
+
+    Raises:
+        ShapeError, DTypeError: as :func:`patch_homogeneity`.
+
+    Example:
+        >>> import torch
+        >>> all_patches(torch.zeros(2, 3, 5, 6), patch_size=2).shape
+        torch.Size([2, 6, 3, 2, 2])
+    """
+    return patch_grid(images, check_patch("images", images, patch_size)).flatten(1, 2)
 
 
 def check_patch_size(patch_size: int) -> int:

@@ -16,6 +16,7 @@ from bmrl.encoders import (
     NoiseEncoder,
     ParsingEncoder,
     PretrainedEncoder,
+    StatisticsEncoder,
 )
 from bmrl.models import MultiPerspectiveVisualEncoder, paper_views
 
@@ -88,8 +89,11 @@ CASES = {
     "pretrained, pooled": pretrained("test_efficientnet"),
     "pretrained, tokens": pretrained("test_vit", pooling="tokens", num_blocks=1, num_heads=4, mlp_dim=24),
     "pretrained, with constants": pretrained("test_vit_relpos", pooling="output"),
+    "statistics": Case(lambda: StatisticsEncoder(7, embed_dim=16, hidden_dim=12), lambda b: torch.randn(b, 7)),
+    "pretrained, enlarged": pretrained("test_efficientnet", input_size=64),
     "visual, sum": visual(),
     "visual, cross-attention": visual(fusion="cross_attention"),
+    "visual, side by side": visual(fusion="concat"),
     "visual, small patch": visual(patch_size=12),
     "visual, appearance alone": visual("appearance"),
     "visual, edge and noise": visual("edge", "noise"),

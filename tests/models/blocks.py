@@ -75,6 +75,7 @@ def every_block() -> dict[str, object]:
         "appearance": Pooled(),
         "edge": Pooled(1),
         "noise": Pooled(),
+        "statistics": nn.Sequential(nn.BatchNorm1d(465), nn.Linear(465, 16)),
         "parsing": Parsing(),
         "language": Language(),
         "head": nn.Linear(16, 3),

@@ -8,7 +8,7 @@ from torch import nn
 
 from bmrl.errors import BMRLError, ConfigError, DTypeError, ShapeError
 from bmrl.models import View, build_model
-from bmrl.ops import Sobel, richest_patch, sobel, srm
+from bmrl.ops import Sobel, residual_statistics, richest_patch, sobel, srm
 from tests.models.blocks import Cosine, Parsing, Pooled, cosine_view, every_block
 from tests.models.conftest import make_config
 
@@ -31,6 +31,7 @@ def test_every_block_at_once():
             blocks["appearance"](scaled),
             blocks["edge"](sobel(scaled)),
             blocks["noise"](srm(patches, truncation=0.04)),
+            blocks["statistics"](residual_statistics(IMAGES)),
             blocks["views"]["cosine"].encoder(blocks["views"]["cosine"].operator(scaled)),
         ]
         expected = nn.functional.normalize(sum(embeddings), dim=-1)
@@ -43,7 +44,7 @@ def test_every_block_at_once():
 
 def test_the_configuration_says_what_was_handed_over():
     config = build_model(make_config(edge=None), **every_block()).config
-    for part in (config.appearance, config.edge, config.noise.encoder, config.parsing):
+    for part in (config.appearance, config.edge, config.noise.encoder, config.statistics, config.parsing):
         assert part.kind == "custom"
     assert config.appearance.module == "tests.models.blocks.Pooled"
     assert config.head.module == "torch.nn.modules.linear.Linear"
@@ -57,7 +58,7 @@ def test_the_configuration_says_what_was_handed_over():
     assert make_config().appearance.kind == "conv_transformer"
 
 
-@pytest.mark.parametrize("name", ["appearance", "edge", "noise", "parsing", "language", "head", "views"])
+@pytest.mark.parametrize("name", ["appearance", "edge", "noise", "statistics", "parsing", "language", "head", "views"])
 def test_one_block_among_those_of_the_library(name):
     block = every_block()[name]
     model = build_model(make_config(fusion={"kind": "cross_attention"}), **{name: block}).eval()
@@ -93,6 +94,7 @@ WANTED = {
     "appearance": r"\(batch, 3, 32, 32\) to \(batch, 16\)",
     "edge": r"\(batch, 1, 32, 32\) to \(batch, 16\)",
     "noise": r"\(batch, 3, 8, 8\) to \(batch, 16\)",
+    "statistics": r"\(batch, 465\) to \(batch, 16\)",
     "parsing": r"\(batch, 32, 32\) to \(batch, 16\)",
     "language": r"\(batch, 4, 6\) to \(batch, 16\)",
     "head": r"\(batch, 16\) to \(batch, 3\)",

@@ -40,7 +40,8 @@ PAPER = {  # section 4.1 of the paper
     "embed_dim": 512,
     "appearance": ENCODER,
     "edge": ENCODER,
-    "noise": {"patch_size": 112, "truncation": 3.0, "encoder": ENCODER | {"final_pool": False}},
+    "noise": {"patch_size": 112, "patches": "richest", "truncation": 3.0, "encoder": ENCODER | {"final_pool": False}},
+    "statistics": None,
     "views": (),
     "fusion": {"kind": "sum", "num_heads": 8},
     "head": {"kind": "linear", "norm": True, "dropout": 0.0, "normalize_embedding": True},
@@ -65,7 +66,12 @@ TINY = PAPER | {
     "embed_dim": 128,
     "appearance": SMALL_ENCODER,
     "edge": SMALL_ENCODER,
-    "noise": {"patch_size": 128, "truncation": 0.04, "encoder": SMALL_ENCODER | {"final_pool": False}},
+    "noise": {
+        "patch_size": 128,
+        "patches": "richest",
+        "truncation": 0.04,
+        "encoder": SMALL_ENCODER | {"final_pool": False},
+    },
     "fusion": {"kind": "sum", "num_heads": 4},
     "parsing": SMALL_ENCODER | {"num_blocks": 1},
     "language": LANGUAGE | SMALL | {"num_blocks": 1},
@@ -135,7 +141,10 @@ def test_is_frozen():
         ({"num_generators": None, "generators": ["a"]}, r"generators\[0\]: expected a Generator, got 'a'"),
         ({"*.num_blocks": 0}, r"appearance.num_blocks: expected an integer >= 1, got 0"),
         ({"decision.thresholds": (0.7, 1.5)}, r"decision.thresholds\[1\]: expected a finite .* > 0 and < 1, got 1.5"),
-        ({"appearance": None, "edge": None, "noise": None}, r"appearance, edge, noise: expected at least one view"),
+        (
+            {"appearance": None, "edge": None, "noise": None},
+            r"appearance, edge, noise, statistics: expected at least one view",
+        ),
         (
             {"appearance": None, "fusion.kind": "cross_attention"},
             r"appearance: expected a view that is on, .*, got None",
@@ -159,7 +168,7 @@ def test_a_choice_is_taken_by_type_too(value):
 
 
 def test_rejects_bad_choices_and_generators():
-    with pytest.raises(RangeError, match=r"fusion.kind: expected 'sum' or 'cross_attention', got 'mean'"):
+    with pytest.raises(RangeError, match=r"fusion.kind: expected 'sum' or 'concat' or 'cross_attention', got 'mean'"):
         presets.tiny(num_generators=2, fusion={"kind": "mean"})
     with pytest.raises(RangeError, match=r"manipulation: expected .*, got 'swap'"):
         Generator(name="a", manipulation="swap", architecture="GAN")

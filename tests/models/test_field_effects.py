@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bmrl._fields import field_docs
-from bmrl.encoders import ConvTransformer, SelfAttention
+from bmrl.encoders import ConvTransformer, SelfAttention, StatisticsEncoder
 from bmrl.encoders.transformer import TransformerBlock
 from bmrl.errors import ShapeError
 from bmrl.generators import Generator
@@ -96,6 +96,10 @@ def tokens_read(model: BMRL) -> list[bool]:
     return reached
 
 
+def hidden_layers(model: BMRL) -> list[nn.Linear]:
+    return [part.hidden for part in parts(model, StatisticsEncoder)]
+
+
 def is_sum(model: BMRL) -> bool:
     encoder = model.visual_encoder
     edge, noise, appearance = (view(model, name) for name in ("edge", "noise", "appearance"))
@@ -112,6 +116,13 @@ def noise_is_within(model: BMRL) -> float:
     return round(seen[0], 6)
 
 
+def noise_inputs(model: BMRL) -> tuple[int, ...]:
+    seen = []
+    view(model, "noise").register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    model(IMAGES)
+    return seen[0]
+
+
 def noise_side(model: BMRL) -> tuple[int, ...]:
     seen = []
     view(model, "noise").register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[-2:])))
@@ -126,8 +137,16 @@ EFFECTS = {
     "appearance": Effect({"appearance": None}, views, ["edge", "noise"]),
     "edge": Effect({"edge": None}, views, ["appearance", "noise"]),
     "noise": Effect({"noise": None}, views, ["appearance", "edge"]),
+    "noise.patches": Effect({"noise.patches": "all", "noise.patch_size": 8}, noise_inputs, (32, 3, 8, 8)),
     "noise.patch_size": Effect({"noise.patch_size": 8}, noise_side, (8, 8)),
     "noise.truncation": Effect({"noise.truncation": 0.125}, noise_is_within, 0.125),
+    "statistics": Effect({"statistics": {}}, views, ["appearance", "edge", "noise", "statistics"]),
+    "statistics.hidden_dim": Effect(
+        {"statistics": {"hidden_dim": 20}}, lambda m: [layer.out_features for layer in hidden_layers(m)], [20]
+    ),
+    "statistics.dropout": Effect(
+        {"statistics": {"dropout": 0.25}}, lambda m: [dropouts(part) for part in parts(m, StatisticsEncoder)], [{0.25}]
+    ),
     "fusion.kind": Effect({"fusion.kind": "cross_attention"}, is_sum, False),
     "fusion.num_heads": Effect(
         {"fusion.num_heads": 2, "fusion.kind": "cross_attention"}, lambda m: heads(m.visual_encoder) - {4}, {2}

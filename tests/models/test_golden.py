@@ -1,4 +1,7 @@
-"""Whole models against an oracle that shares no code with the library: the formulas in NumPy and float64."""
+"""Whole models against an oracle that shares no code with the library: the formulas in NumPy and float64.
+
+The statistics of residuals, whose own oracle is in tests/ops/test_statistics.py, are taken as given.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import pytest
 import torch
 
 from bmrl.models import build_model, presets
+from bmrl.ops import residual_statistics
 
 Weights = dict[str, np.ndarray]
 
@@ -45,6 +49,15 @@ def edge_view(image: np.ndarray) -> np.ndarray:
     return np.sqrt(across**2 + down**2)[None]
 
 
+def residuals(patch: np.ndarray, truncation: float) -> np.ndarray:
+    return np.stack([np.clip(correlate(patch.sum(axis=0), kernel), -truncation, truncation) for kernel in KERNELS])
+
+
+def all_residuals(image: np.ndarray, patch: int, truncation: float) -> list[np.ndarray]:
+    tops, lefts = (range(0, length - patch + 1, patch) for length in image.shape[1:])
+    return [residuals(image[:, y : y + patch, x : x + patch], truncation) for y in tops for x in lefts]
+
+
 def noise_view(image: np.ndarray, patch: int, truncation: float) -> np.ndarray:
     levels = np.rint(255 * image).astype(int)
     gray = (299 * levels[0] + 587 * levels[1] + 114 * levels[2]) // 1000
@@ -56,8 +69,7 @@ def noise_view(image: np.ndarray, patch: int, truncation: float) -> np.ndarray:
             if homogeneity < best:
                 best, chosen = homogeneity, (top, left)
     top, left = chosen
-    total = image[:, top : top + patch, left : left + patch].sum(axis=0)
-    return np.stack([np.clip(correlate(total, kernel), -truncation, truncation) for kernel in KERNELS])
+    return residuals(image[:, top : top + patch, left : left + patch], truncation)
 
 
 def linear(values: np.ndarray, w: Weights, name: str) -> np.ndarray:
@@ -131,6 +143,12 @@ def image_encoder(view: np.ndarray, w: Weights, name: str, config: dict[str, Any
     return layer_norm(sequence[0], w, f"{name}.transformer.norm")
 
 
+def statistics_encoder(image: np.ndarray, w: Weights, name: str) -> np.ndarray:
+    numbers = residual_statistics(torch.from_numpy(image[None]))[0].double().numpy()
+    scaled = (numbers - w[f"{name}.mean"]) / (np.sqrt(w[f"{name}.variance"]) + 1e-4)
+    return linear(gelu(linear(scaled.clip(-6, 6), w, f"{name}.hidden")), w, f"{name}.projection")
+
+
 def visual_encoder(image: np.ndarray, w: Weights, config: dict[str, Any]) -> np.ndarray:
     name = "visual_encoder"
     tokens = []
@@ -139,10 +157,17 @@ def visual_encoder(image: np.ndarray, w: Weights, config: dict[str, Any]) -> np.
     if config["edge"]:
         tokens.append(image_encoder(edge_view(image), w, f"{name}.views.edge.encoder", config["edge"]))
     if config["noise"]:
-        view = noise_view(image, config["noise"]["patch_size"], config["noise"]["truncation"])
-        tokens.append(image_encoder(view, w, f"{name}.views.noise.encoder", config["noise"]["encoder"]))
+        of_patches = {"richest": lambda *given: [noise_view(*given)], "all": all_residuals}[config["noise"]["patches"]]
+        shown = of_patches(image, config["noise"]["patch_size"], config["noise"]["truncation"])
+        part = f"{name}.views.noise.encoder"
+        tokens.append(np.mean([image_encoder(view, w, part, config["noise"]["encoder"]) for view in shown], axis=0))
+    if config["statistics"]:
+        tokens.append(statistics_encoder(image, w, f"{name}.views.statistics.encoder"))
     if config["fusion"]["kind"] == "sum":
         return sum(tokens[1:], start=tokens[0])
+    if config["fusion"]["kind"] == "concat":
+        normed = [layer_norm(token, w, f"{name}.joint.norms.{index}") for index, token in enumerate(tokens)]
+        return linear(np.concatenate(normed), w, f"{name}.joint.projection")
     stacked = np.stack(tokens)
     wq, wk, wv = np.split(w[f"{name}.attention.in_proj_weight"], 3)
     bq, bk, bv = np.split(w[f"{name}.attention.in_proj_bias"], 3)
@@ -213,6 +238,8 @@ CASES: dict[str, dict[str, Any]] = {
     "edge and noise": {"appearance": None, "language": None, "*.dropout": 0.5},
     "appearance alone": {"edge": None, "noise": None, "parsing": None, "language": None, "*.channels": (5, 2)},
     "two in cross-attention": {"noise": None, "fusion.kind": "cross_attention", "*.convs_per_stage": (1, 2)},
+    "all patches, side by side": {"noise.patches": "all", "fusion.kind": "concat", "noise.truncation": 0.1},
+    "statistics": {"statistics": {"hidden_dim": 6}, "image_size": 32, "edge": None, "parsing": None, "language": None},
     "three stages": {"*.channels": (2, 3, 4), "*.convs_per_stage": (1, 1, 2), "noise.patch_size": 8},
     "encoders of different sizes": {
         "edge.channels": (2,), "edge.convs_per_stage": (3,), "noise.encoder.num_blocks": 3, "appearance.mlp_dim": 7,
@@ -244,7 +271,9 @@ def test_equals_the_formulas(case):
     for name, tensor in model.state_dict().items():  # also what starts at 0 or 1
         if tensor.is_floating_point():
             tensor.copy_(
-                torch.rand_like(tensor) + 0.5 if name.endswith("running_var") else 0.4 * torch.randn_like(tensor)
+                torch.rand_like(tensor) + 0.5
+                if name.endswith(("running_var", "variance"))
+                else 0.4 * torch.randn_like(tensor)
             )
     images, parsing, tokens = drawn(config, seed=3)
     with torch.inference_mode():

@@ -44,7 +44,9 @@ def own():
     return {"appearance": Pooled(), "views": {"cosine": cosine_view()}}
 
 
-@pytest.mark.parametrize("name", ["appearance", "edge", "noise", "parsing", "language", "head", "views", "all"])
+@pytest.mark.parametrize(
+    "name", ["appearance", "edge", "noise", "statistics", "parsing", "language", "head", "views", "all"]
+)
 def test_round_trip(tmp_path, name):
     chosen = lambda: every_block() if name == "all" else {name: every_block()[name]}  # noqa: E731
     model = trained(**chosen())

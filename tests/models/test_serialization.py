@@ -152,7 +152,8 @@ def test_every_field_but_the_decision_is_bound(make_model, saved):
     given = make_model().config.to_dict()
     others = {"image_size": 64, "readout": "first_level", "token_patch": "all", "num_heads": 2, "dropout": 0.5,
               "channels": [4, 6, 10], "convs_per_stage": [1, 1, 2], "truncation": 1.0,
-              "generators": given["generators"][::-1], "views": [{"name": "more"}]}  # fmt: skip
+              "generators": given["generators"][::-1], "views": [{"name": "more"}],
+              "patches": "all", "statistics": {}}  # fmt: skip
     original = (saved / "config.json").read_text()
     tried = set()
     for name, value in leaves(given):

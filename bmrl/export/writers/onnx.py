@@ -65,7 +65,8 @@ def write_int8(job: Job, path: Path) -> None:
 
     The weights have one scale per channel, the activations one each, from the calibration images. The views stay
     exact, and in float32 remain what cost most of the precision and little of the time: the first two convolutions
-    after each view, the head, and the score.
+    after each view, matrix products that no convolution precedes (those of statistics and of resampling), the head, and
+    the score.
 
     Args:
         job: what to write, with calibration images.
@@ -110,7 +111,10 @@ def _sensitive(graph: Any) -> list[str]:
     encoder = _makers_of("embedding", makers)
     decision = (_makers_of("probabilities", makers) | _makers_of("score", makers)) - encoder
     after = [node.name for node in graph.node if node.op_type in QUANTIZED and node.name in decision]
-    return [*first, *second, *after]
+    names = {node.name for node in convolutions}
+    products = [node for node in graph.node if node.op_type in QUANTIZED and node.op_type != "Conv"]
+    exact = [node.name for node in products if names.isdisjoint(_makers_of(node.output[0], makers))]
+    return [*first, *second, *exact, *after]
 
 
 def _makers_of(output: str, makers: dict[str, Any]) -> set[str]:
