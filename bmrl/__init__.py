@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bmrl.evaluation import compare, evaluate
     from bmrl.export import export_model, serve, write_triton_repository
     from bmrl.generators import Generator
-    from bmrl.inference import Attribution, Attributor, attribute, calibrate
+    from bmrl.inference import Attribution, Attributor, attribute, calibrate, enroll
     from bmrl.models import BMRL, BMRLConfig, BMRLOutput, View, build_model, load_model, presets, save_model
     from bmrl.training import train
 
@@ -39,6 +39,7 @@ __all__ = [
     "data",
     "demo",
     "encoders",
+    "enroll",
     "errors",
     "evaluate",
     "evaluation",
@@ -72,6 +73,7 @@ _HOMES = {
     "calibrate": "inference",
     "compare": "evaluation",
     "demo": "cli.demo",
+    "enroll": "inference",
     "evaluate": "evaluation",
     "export_model": "export",
     "import_faces": "data",

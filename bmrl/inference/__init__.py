@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bmrl.inference.calibration import RiskCoverage, conformal_limit, fit_temperature, risk_coverage, risk_limit
     from bmrl.inference.decider import Decider, decider_of, limits_of
     from bmrl.inference.decision import Decisions, decide
+    from bmrl.inference.enrolling import Enrollment, enroll
     from bmrl.inference.limits import Limits
     from bmrl.inference.running import infer, resolve_model
 
@@ -25,6 +26,7 @@ __all__ = [
     "Attributor",
     "Decider",
     "Decisions",
+    "Enrollment",
     "Limits",
     "RiskCoverage",
     "attribute",
@@ -33,6 +35,7 @@ __all__ = [
     "conformal_limit",
     "decide",
     "decider_of",
+    "enroll",
     "fit_temperature",
     "format_table",
     "infer",
@@ -47,6 +50,7 @@ _HOMES = {
     "Attributor": "attributor",
     "Decider": "decider",
     "Decisions": "decision",
+    "Enrollment": "enrolling",
     "Limits": "limits",
     "RiskCoverage": "calibration",
     "attribute": "attributing",
@@ -55,6 +59,7 @@ _HOMES = {
     "conformal_limit": "calibration",
     "decide": "decision",
     "decider_of": "decider",
+    "enroll": "enrolling",
     "fit_temperature": "calibration",
     "format_table": "attribution",
     "infer": "running",

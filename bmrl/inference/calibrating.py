@@ -17,7 +17,7 @@ from bmrl.inference.decider import Decider
 from bmrl.inference.reading import read_batches
 from bmrl.inference.running import infer, resolve_model
 from bmrl.inference.scores import SCORES, FittingData
-from bmrl.models import CalibrationAnswers, FittedDecision
+from bmrl.models import CalibrationAnswers, FittedDecision, References
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +35,12 @@ AS_IT_IS = "as it is"
 
 CALIBRATED_ALTERATIONS = ("jpeg75", "half", "crop")
 """What the calibration pictures are altered by, unless it is chosen."""
+
+MOST_REFERENCES = 100
+"""Training pictures of a class whose embeddings are kept with the decision, for enrolling generators later."""
+
+MOST_HELD_OUT = 2000
+"""The same of all calibration pictures together."""
 
 MOST_FITTED = 20_000
 """Training pictures that a score is fitted to, evenly over the classes; more would not change it."""
@@ -138,6 +144,7 @@ def calibrate(
             probabilities=largest.values,
             right=largest.indices == checked.labels,
         ),
+        references=_references(fitted_to, checked),
     )
     asked = config.decision
     limits_for(decision, accept=asked.accept, typical=asked.typical, max_error=asked.max_error)
@@ -171,6 +178,19 @@ class _Answers(NamedTuple):
     """``(n,)`` int64."""
     sources: tuple[str, ...] | None
     """Where each image comes from; None where the manifest does not say."""
+
+
+def _references(fitted_to: _Answers, checked: _Answers) -> References:
+    """Return the embeddings to keep: those of each class, and of all calibration pictures, evenly thinned."""
+    by_class = [(fitted_to.labels == label).nonzero()[:, 0] for label in range(fitted_to.logits.shape[2])]
+    kept = torch.cat([places[:: -(-len(places) // MOST_REFERENCES) or 1] for places in by_class])
+    held_out = torch.arange(len(checked.labels))[:: -(-len(checked.labels) // MOST_HELD_OUT)]
+    return References(
+        embeddings=fitted_to.embeddings[0, kept],
+        labels=fitted_to.labels[kept],
+        held_out=checked.embeddings[:, held_out],
+        held_out_labels=checked.labels[held_out],
+    )
 
 
 class _Progress:

@@ -6,7 +6,7 @@ from bmrl.models import presets
 from bmrl.models.bmrl import BMRL, BMRLOutput
 from bmrl.models.building import build_model
 from bmrl.models.config import BMRLConfig
-from bmrl.models.fitted import CalibrationAnswers, FittedDecision
+from bmrl.models.fitted import CalibrationAnswers, FittedDecision, References
 from bmrl.models.serialization import load_model, save_model
 from bmrl.models.views import View, paper_views
 from bmrl.models.visual import MultiPerspectiveVisualEncoder
@@ -18,6 +18,7 @@ __all__ = [
     "CalibrationAnswers",
     "FittedDecision",
     "MultiPerspectiveVisualEncoder",
+    "References",
     "View",
     "build_model",
     "load_model",

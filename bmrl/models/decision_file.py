@@ -14,7 +14,7 @@ from bmrl._json import parse_json
 from bmrl._text import one_line
 from bmrl._version import __version__
 from bmrl.errors import BMRLError, ModelFolderError
-from bmrl.models.fitted import CalibrationAnswers, FittedDecision
+from bmrl.models.fitted import CalibrationAnswers, FittedDecision, References
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ __all__ = ["SavedDecision", "digest", "read", "write"]
 ENTRY = "bmrl_decision"
 """The entry of the file's metadata that holds what is not in tensors."""
 
-STATE, ANSWERS = "state.", "answers."
+STATE, ANSWERS, REFERENCES = "state.", "answers.", "references."
 """What the names of tensors begin with."""
 
 
@@ -49,11 +49,16 @@ def write(fitted: FittedDecision, weights: str, path: Path) -> None:
     tensors = {f"{STATE}{name}": _own(tensor) for name, tensor in fitted.state.items()}
     for name in ("scores", "probabilities", "right"):
         tensors[f"{ANSWERS}{name}"] = _own(getattr(fitted.answers, name))
+    references = fitted.references
+    for name in ("embeddings", "labels", "held_out", "held_out_labels"):
+        if references is not None:
+            tensors[f"{REFERENCES}{name}"] = _own(getattr(references, name))
     content = {
         "score": fitted.score,
         "temperature": fitted.temperature,
         "versions": list(fitted.answers.versions),
         "weights": weights,
+        "num_enrolled": 0 if references is None else references.num_enrolled,
     }
     save_file(tensors, path, metadata={ENTRY: json.dumps(content, sort_keys=True)})
 
@@ -85,11 +90,14 @@ def _fitted(content: dict[str, object], tensors: dict[str, Tensor]) -> FittedDec
     versions = content["versions"]
     if not isinstance(versions, list):
         raise TypeError("versions: expected a list")
+    known = under(REFERENCES)
+    enrolled = content.get("num_enrolled", 0)
     return FittedDecision(
         score=content["score"],  # type: ignore[arg-type]
         state=under(STATE),
         temperature=content["temperature"],  # type: ignore[arg-type]
         answers=CalibrationAnswers(versions=tuple(map(str, versions)), **under(ANSWERS)),
+        references=References(**known, num_enrolled=enrolled) if known else None,  # type: ignore[arg-type]
     )
 
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bmrl._checks import check_dtype, check_floating, check_positive, check_shape
+from bmrl._checks import check_dtype, check_floating, check_integer, check_positive, check_shape
 from bmrl._values import described
 from bmrl.errors import DTypeError, RangeError, ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CalibrationAnswers", "FittedDecision"]
+__all__ = ["CalibrationAnswers", "FittedDecision", "References"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -69,6 +69,45 @@ class CalibrationAnswers:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class References:
+    """Embeddings of pictures, by which a decision can be fitted again when a generator is enrolled.
+
+    Attributes:
+        embeddings: ``(n, d)`` floating point, of training pictures.
+        labels: ``(n,)`` int64, their classes.
+        held_out: ``(v, m, d)`` floating point, of calibration pictures in the versions of the answers.
+        held_out_labels: ``(m,)`` int64.
+        num_enrolled: the answers end with those about this many pictures of generators that were enrolled; they are
+            not among ``held_out``.
+
+    Raises:
+        ShapeError, DTypeError, RangeError: the tensors do not fit, or hold values that are not finite.
+    """
+
+    embeddings: Tensor
+    labels: Tensor
+    held_out: Tensor
+    held_out_labels: Tensor
+    num_enrolled: int = 0
+
+    def __post_init__(self) -> None:
+        check_shape("embeddings", self.embeddings, "pictures dim")
+        pictures, dim = self.embeddings.shape
+        check_shape("labels", self.labels, "pictures", pictures=pictures)
+        check_shape("held_out", self.held_out, "versions pictures dim", dim=dim)
+        check_shape("held_out_labels", self.held_out_labels, "pictures", pictures=self.held_out.shape[1])
+        check_integer("num_enrolled", self.num_enrolled, least=0)
+        for name in ("embeddings", "held_out"):
+            check_floating(name, getattr(self, name))
+            if not getattr(self, name).isfinite().all():
+                raise RangeError(f"{name}: expected finite numbers, got NaN or infinity")
+        for name in ("labels", "held_out_labels"):
+            check_dtype(name, getattr(self, name), torch.int64)
+            if (getattr(self, name) < 0).any():
+                raise RangeError(f"{name}: expected labels >= 0, got {int(getattr(self, name).min())}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class FittedDecision:
     """How a model's images are scored, and what it answered about pictures that it was not trained on.
 
@@ -79,6 +118,7 @@ class FittedDecision:
         state: what the score learned: floating-point tensors by name, as its ``state_dict()`` gives them.
         temperature: > 0; logits are divided by it before the softmax.
         answers: about the calibration pictures.
+        references: what a generator can be enrolled with; None: none can.
 
     Raises:
         DTypeError, RangeError: a value of another type, out of range, or not finite.
@@ -88,6 +128,7 @@ class FittedDecision:
     state: Mapping[str, Tensor]
     temperature: float
     answers: CalibrationAnswers
+    references: References | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.score, str):
@@ -95,6 +136,8 @@ class FittedDecision:
         check_positive("temperature", self.temperature)
         if not isinstance(self.answers, CalibrationAnswers):
             raise DTypeError(f"answers: expected CalibrationAnswers, got {described(self.answers)}")
+        if self.references is not None and not isinstance(self.references, References):
+            raise DTypeError(f"references: expected References, got {described(self.references)}")
         for name, tensor in self.state.items():
             if not isinstance(tensor, Tensor):
                 raise DTypeError(f"state.{name}: expected a torch.Tensor, got {described(tensor)}")

@@ -199,7 +199,19 @@ def test_wrong_usage_is_exit_code_2(arguments):
     assert result.stderr.startswith("usage: bmrl")
 
 
-COMMANDS = ("demo", "simulate", "import", "train", "evaluate", "compare", "attribute", "export", "serve")
+COMMANDS = (
+    "demo",
+    "simulate",
+    "import",
+    "train",
+    "calibrate",
+    "enroll",
+    "evaluate",
+    "compare",
+    "attribute",
+    "export",
+    "serve",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from bmrl.data.alterations import ALTERATIONS, read_versions
 from bmrl.data.manifest import Manifest
-from bmrl.data.row import Row
 from bmrl.errors import ConfigError, DataError, DTypeError, RangeError
 from bmrl.inference import Attributor, Decider, attribute, calibrate, decider_of, limits_of
 from bmrl.inference.scores import SCORES
@@ -19,27 +17,6 @@ from bmrl.models import build_model, load_model, save_model
 from bmrl.training import train
 
 ASKED = {"accept": 0.9, "typical": 0.7, "max_error": 0.1}
-COLORS = {"red": (200, 60, 60), "green": (60, 200, 60), "photo": (60, 60, 200)}
-
-
-@pytest.fixture
-def faces(tmp_path):
-    """20 training and 20 validation pictures of each class, of noisy colors; no file of the test split."""
-    rng = np.random.default_rng(0)
-    families = {"red": ("EFS", "GAN"), "green": ("FS", "diffusion"), "photo": ("none", "none")}
-    rows = []
-    for name, color in COLORS.items():
-        for split, count in (("train", 20), ("val", 20), ("test", 1)):
-            for number in range(count):
-                path = f"{name}_{split}_{number}.png"
-                pixels = rng.normal(color, 75, (3,)) + rng.normal(0, 20, (36, 36, 3))
-                if split != "test":
-                    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path / path)
-                rows.append(Row(path, name, *families[name], "seen", split, path, f"{name}s@1"))
-    rows.append(Row("gray.png", "gray", "AM", "GAN", "unseen", "test", "gray"))
-    manifest = Manifest(tmp_path, tuple(rows))
-    manifest.write()
-    return manifest
 
 
 def answers(model, manifest, split, alteration=None):
@@ -84,7 +61,7 @@ def test_answers_follow_the_limits(model, faces):
     calibrate(model, faces, score="mahalanobis", accept=0.7, typical=0.5, max_error=0.1)
     limits = limits_of(model)
     assert (limits.accept, limits.typical, limits.max_error) == (0.7, 0.5, 0.1)
-    far, near = Image.new("RGB", (32, 32), (0, 0, 0)), Image.new("RGB", (32, 32), COLORS["green"])
+    far, near = Image.new("RGB", (32, 32), (0, 0, 0)), Image.new("RGB", (32, 32), (60, 200, 60))
     unseen, seen = Attributor(model)([far, near])
     assert (unseen.verdict, unseen.generator, unseen.seen) == ("unseen", None, False)
     assert unseen.score < limits.unseen == unseen.threshold

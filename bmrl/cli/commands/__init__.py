@@ -16,6 +16,7 @@ _FILES = (  # in the order of the help
     "importing",
     "train",
     "calibrate",
+    "enroll",
     "evaluate",
     "compare",
     "attribute",

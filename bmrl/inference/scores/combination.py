@@ -43,7 +43,11 @@ class Combined(Score):
     @classmethod
     def fit(cls, data: FittingData) -> Self:
         """Choose the weights by :func:`choose_combination`, and fit what has one to all pictures."""
-        weights = choose_combination(data)
+        return cls.with_weights(data, choose_combination(data))
+
+    @classmethod
+    def with_weights(cls, data: FittingData, weights: Mapping[str, float]) -> Self:
+        """Return the scores of these weights fitted to all pictures, none of them chosen."""
         parts = {}
         for name, weight in weights.items():
             score = SINGLE_SCORES[name].fit(data)
@@ -75,6 +79,10 @@ class Combined(Score):
         if not parts:
             raise RangeError("state: expected at least one part, got none")
         return cls(parts)  # type: ignore[arg-type]
+
+    def weights(self) -> dict[str, float]:
+        """Return the weights by the scores' names."""
+        return {name: float(part.weight) for name, part in self.parts.items()}  # type: ignore[arg-type]
 
     def forward(self, logits: Tensor, embedding: Tensor) -> Tensor:
         """Return ``(batch,)``; over seen pictures each part has the mean 0."""
