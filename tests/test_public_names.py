@@ -10,8 +10,8 @@ import pytest
 
 PUBLIC = {
     "bmrl": "Attribution Attributor BMRL BMRLConfig BMRLOutput Generator View __version__ attribute build_model "
-    "calibrate compare data demo encoders enroll errors evaluate evaluation export export_model import_faces inference "
-    "load_model losses models ops presets save_model serve simulate train training write_triton_repository",
+    "calibrate compare data demo encoders enroll errors evaluate evaluation export export_model import_faces "
+    "inference load_model losses models ops presets save_model serve simulate train training write_triton_repository",
     "bmrl.ops": "Grayscale NUM_STATISTICS PatchHomogeneity ResidualStatistics RichestPatch SRM STATISTICS Sobel "
     "ViewExtractor Views all_patches grayscale patch_homogeneity residual_statistics richest_patch sobel srm views",
     "bmrl.losses": "BMRLObjective CMCLoss CPCLoss ContrastiveCenterLoss DFACCLoss DFACCTerms LanguageAlignmentLoss "
