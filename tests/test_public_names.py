@@ -20,8 +20,8 @@ PUBLIC = {
     "EdgeEncoder EncoderConfig LanguageConfig LanguageEncoder NoiseEncoder ParsingEncoder PretrainedConfig "
     "PretrainedEncoder SelfAttention StatisticsConfig StatisticsEncoder "
     "TransformerBlock TransformerEncoder build_encoder color_parsing tokenize",
-    "bmrl.models": "BMRL BMRLConfig BMRLOutput CalibrationAnswers FittedDecision MultiPerspectiveVisualEncoder References "
-    "View build_model load_model paper_views presets save_model",
+    "bmrl.models": "BMRL BMRLConfig BMRLOutput CalibrationAnswers FittedDecision MultiPerspectiveVisualEncoder "
+    "References View build_model load_model paper_views presets save_model",
     "bmrl.data": "ALTERATIONS Alteration FaceDataset FoundImages ImportReport Manifest Row SimulationReport "
     "find_images import_faces simulate",
     "bmrl.evaluation": "Comparison Evaluation MethodResult Predictions Skipped Summary compare evaluate "

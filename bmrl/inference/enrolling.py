@@ -40,7 +40,7 @@ FOLDS = 5
 """Parts of the pictures, each answered by what was learned from the others."""
 
 PENALTY = 1e-2
-"""Of the squared length of the new class's weights, as a share of that of the other rows, beside a mean log loss."""
+"""Of the squared length of the new class's weights, as a share of that of the other rows, added to a mean log loss."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
