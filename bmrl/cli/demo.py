@@ -12,6 +12,7 @@ from bmrl.data.manifest import Manifest
 from bmrl.data.simulated import simulate
 from bmrl.errors import ServerError
 from bmrl.evaluation import evaluate, format_metrics, predict, summarize, train_resnet18
+from bmrl.evaluation.yardsticks import in_words
 from bmrl.export import TritonClient, TritonServer, export_model, write_triton_repository
 from bmrl.export.triton.remote import attribute_remotely
 from bmrl.inference import Attribution, Attributor, format_table
@@ -88,8 +89,9 @@ def _run(folder: Path, seed: int) -> Path:
     resnet18 = summarize(predict(cast("BMRL", baseline), manifest), config.decision.thresholds)
     evaluation = evaluate(model, data, folder / "report", baselines={"ResNet-18": resnet18})
     say("evaluated on the test split (simulated data):")
-    shortcut = {} if evaluation.shortcut is None else {"shortcut": evaluation.shortcut}
-    print(format_metrics({"BMRL": evaluation, "ResNet-18": resnet18, **shortcut}))
+    print(format_metrics({"BMRL": evaluation, "ResNet-18": resnet18}))
+    for sentence in in_words(evaluation.best_yardsticks):
+        print(sentence)
 
     export_model(load_model(model), folder / "bmrl.pt")
     repository = write_triton_repository(load_model(model), folder / "repository")

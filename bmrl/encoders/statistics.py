@@ -67,7 +67,7 @@ class StatisticsEncoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Float32: what the encoder reads, no matter what its layers compute in, since a half has too few digits for it."""
+        """Float32: what the encoder reads, also where its layers compute in halves, which have too few digits."""
         return torch.promote_types(self.mean.dtype, torch.float32)
 
     def forward(self, statistics: Tensor) -> Tensor:

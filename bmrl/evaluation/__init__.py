@@ -1,4 +1,4 @@
-"""Evaluation: metrics, the report, the shortcut baseline and the comparison with ResNet-18.
+"""Evaluation: metrics, the report, yardsticks and the comparison with ResNet-18.
 
 Names load on first use, so that reading predictions needs neither matplotlib nor scikit-learn nor Jinja2 nor Lightning.
 """
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from bmrl.evaluation.report import render_report
     from bmrl.evaluation.result import Evaluation
     from bmrl.evaluation.run import evaluate
-    from bmrl.evaluation.shortcuts import shortcut_baseline
     from bmrl.evaluation.summary import Summary, summarize
     from bmrl.evaluation.table import format_metrics
+    from bmrl.evaluation.yardsticks import shortcut_baseline
 
 __all__ = [
     "Comparison",
@@ -50,7 +50,7 @@ _HOMES = {
     "format_metrics": "table",
     "predict": "predictions",
     "render_report": "report",
-    "shortcut_baseline": "shortcuts",
+    "shortcut_baseline": "yardsticks",
     "summarize": "summary",
     "train_resnet18": "comparison",
 }

@@ -176,7 +176,7 @@ def predict(
 def predict_and_describe(
     model: BMRL | str | os.PathLike[str],
     manifest: Manifest,
-    describe: Callable[[Tensor], Tensor] | None,
+    describe: Callable[[Tensor], tuple[Tensor, ...]] | None,
     *,
     split: str,
     batch_size: int,
@@ -187,7 +187,7 @@ def predict_and_describe(
 ) -> tuple[Predictions, dict[str, Predictions], Computed | None]:
     """Predict, and compute something else of the same images, so that each is decoded once.
 
-    ``describe`` turns uint8 ``(batch, 3, S, S)`` into a tensor with ``batch`` rows; None means only predictions.
+    ``describe`` turns uint8 ``(batch, 3, S, S)`` into tensors with ``batch`` rows each; None means only predictions.
     ``alterations`` are applied to each image at its own resolution, in place of ``read``. All other arguments, and what
     is raised, are those of :func:`predict`.
 
@@ -216,7 +216,7 @@ def predict_and_describe(
             output = infer(network, images)
             probabilities, scores = decider(output.logits, output.embedding)
             answers += (probabilities, scores) if place else (probabilities, scores, output.embedding.float())
-        return tuple(answers) if describe is None else (*answers, describe(versions[:, 0]))
+        return tuple(answers) if describe is None else (*answers, *describe(versions[:, 0]))
 
     computed = compute_rows(
         manifest, rows, network.config.image_size, compute, batch_size=batch_size, read=read_all, progress=progress

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bmrl._results import plain
 from bmrl._version import __version__
 from bmrl.evaluation.summary import Summary
+from bmrl.evaluation.yardsticks import best_yardsticks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "Evaluation"]
 
-FORMAT = 1
+FORMAT = 2
 """Of ``metrics.json``; raised when a key changes its meaning or goes."""
 
 
@@ -39,8 +40,8 @@ class Evaluation(Summary):
             :func:`~bmrl.evaluation.outcomes.outcomes`.
         sources: the controls within one source, see :func:`~bmrl.evaluation.sources.within_sources`.
         predictions: what the metrics were computed from.
-        shortcut: the summary of the shortcut baseline, or None.
-        shortcut_reason: why ``shortcut`` is None, or None.
+        yardsticks: the summary of each yardstick by its name in :data:`bmrl.evaluation.yardsticks.YARDSTICKS`.
+        yardsticks_left_out: why one that was asked for is missing, by its name.
         baselines: the summaries of other models, by name.
     """
 
@@ -52,8 +53,8 @@ class Evaluation(Summary):
     limits: Limits
     outcomes: Sequence[Mapping[str, Any]]
     sources: Mapping[str, Any]
-    shortcut: Summary | None = None
-    shortcut_reason: str | None = None
+    yardsticks: Mapping[str, Summary] = field(default_factory=dict)
+    yardsticks_left_out: Mapping[str, str] = field(default_factory=dict)
     baselines: Mapping[str, Summary] = field(default_factory=dict)
 
     @property
@@ -61,10 +62,16 @@ class Evaluation(Summary):
         """The images that could not be read."""
         return self.predictions.skipped
 
+    @property
+    def best_yardsticks(self) -> list[dict[str, Any]]:
+        """The model next to the best yardstick, see :func:`~bmrl.evaluation.yardsticks.best_yardsticks`."""
+        return best_yardsticks(self, dict(self.yardsticks))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``metrics.json``: all but ``folder`` and ``predictions``.
 
-        That is the attributes by name, ``skipped`` (a list of ``path``, ``generator`` and ``reason``), ``format`` and
+        That is the attributes by name, ``best_yardsticks``, ``skipped`` (a list of ``path``, ``generator`` and
+        ``reason``), ``format`` and
         ``bmrl_version``.
         """
         names = (
@@ -74,9 +81,10 @@ class Evaluation(Summary):
         content: dict[str, Any] = {"format": FORMAT, "bmrl_version": __version__}
         content |= {name: plain(getattr(self, name)) for name in names}
         content["skipped"] = [entry.to_dict() for entry in self.skipped]
-        content["shortcut"] = None if self.shortcut is None else self.shortcut.to_dict()
-        content["shortcut_reason"] = self.shortcut_reason
-        content["baselines"] = {name: plain(_summary_of(summary)) for name, summary in self.baselines.items()}
+        for name in ("yardsticks", "baselines"):
+            content[name] = {each: plain(_summary_of(summary)) for each, summary in getattr(self, name).items()}
+        content["yardsticks_left_out"] = dict(self.yardsticks_left_out)
+        content["best_yardsticks"] = self.best_yardsticks
         return content
 
 

@@ -15,7 +15,7 @@ from bmrl._checks import check_integer
 from bmrl._extras import require
 from bmrl._files import claimed, new_file
 from bmrl._outputs import check_out_file, check_out_folder
-from bmrl._values import check_choice, check_switch
+from bmrl._values import check_choice
 from bmrl.data.row import SPLITS
 from bmrl.errors import DataError, DTypeError
 from bmrl.evaluation._rows import as_manifest
@@ -23,9 +23,9 @@ from bmrl.evaluation.outcomes import outcomes
 from bmrl.evaluation.predictions import predict_and_describe
 from bmrl.evaluation.report import render_report
 from bmrl.evaluation.result import Evaluation
-from bmrl.evaluation.shortcuts import shortcut_baseline, statistics_of
 from bmrl.evaluation.sources import within_sources
 from bmrl.evaluation.summary import as_summary, summarize
+from bmrl.evaluation.yardsticks import YARDSTICKS, Describe, describers, fit_yardsticks
 from bmrl.inference.calibrating import CALIBRATED_ALTERATIONS, chosen_alterations
 from bmrl.inference.checks import check_thresholds
 from bmrl.inference.decider import limits_of
@@ -56,7 +56,7 @@ def evaluate(
     batch_size: int = 32,
     device: str | torch.device = "auto",
     baselines: Mapping[str, Summary | Mapping[str, Any]] | None = None,
-    shortcut: bool = True,
+    yardsticks: Sequence[str] = tuple(YARDSTICKS),
     alterations: Sequence[str] = CALIBRATED_ALTERATIONS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -76,7 +76,8 @@ def evaluate(
             runs on the accelerator if there is one, and else on the CPU.
         baselines: results of other models on the same split, by name, to be shown next to this one's: what
             :func:`evaluate` or :func:`~bmrl.evaluation.summarize` returned, or the content of a ``metrics.json``.
-        shortcut: also fit and show the shortcut baseline (it needs seen training images of two generators).
+        yardsticks: names of :data:`bmrl.evaluation.yardsticks.YARDSTICKS`: what linear probes of features that know
+            nothing of generators achieve is shown next to the model (they need seen training images of two generators).
         alterations: names of :data:`bmrl.data.ALTERATIONS`: the model is tested on the images altered so, too, each
             of which takes as long as the test itself.
         progress: called after each step with the number of images done and of all.
@@ -96,7 +97,6 @@ def evaluate(
     limits = None if thresholds is None else check_thresholds(thresholds)
     check_choice("split", split, SPLITS)
     check_integer("batch_size", batch_size, least=1)
-    check_switch("shortcut", shortcut)
     changes = chosen_alterations(alterations)
     summaries = _baselines(baselines)
     check_out_folder("out", out)
@@ -108,10 +108,11 @@ def evaluate(
     with _claimed(target):
         for file in (METRICS, REPORT):
             check_out_file("out", target / file)
-        predictions, altered, statistics = predict_and_describe(
+        describe, left_out = describers(yardsticks, network.config.image_size)
+        predictions, altered, features = predict_and_describe(
             network,
             manifest,
-            statistics_of if shortcut else None,
+            (lambda images: tuple(each(images) for each in describe.values())) if describe else None,
             split=split,
             batch_size=batch_size,
             device="auto",
@@ -119,7 +120,7 @@ def evaluate(
             progress=progress,
         )
         limits = limits or network.config.decision.thresholds
-        baseline, reason = _shortcut(manifest, network.config, split, limits, statistics)
+        probes, reasons = _yardsticks(manifest, network.config, split, limits, describe, features)
         summary = summarize(predictions, limits)
         evaluation = Evaluation(
             seen=summary.seen,
@@ -139,8 +140,8 @@ def evaluate(
             limits=limits_of(network),
             outcomes=outcomes(predictions, altered),
             sources=within_sources(predictions, manifest.select(split="train")),
-            shortcut=baseline,
-            shortcut_reason=reason,
+            yardsticks=probes,
+            yardsticks_left_out=left_out | reasons,
             baselines=summaries,
         )
         _write(evaluation)
@@ -162,18 +163,24 @@ def _described(model: BMRL | str | os.PathLike[str], network: BMRL) -> dict[str,
     }
 
 
-def _shortcut(
-    manifest: Manifest, config: BMRLConfig, split: str, thresholds: Sequence[float], statistics: Computed | None
-) -> tuple[Summary | None, str | None]:
-    if statistics is None:
-        return None, "not asked for"
+def _yardsticks(
+    manifest: Manifest,
+    config: BMRLConfig,
+    split: str,
+    thresholds: Sequence[float],
+    describe: dict[str, Describe],
+    features: Computed | None,
+) -> tuple[dict[str, Summary], dict[str, str]]:
+    """Return the summary of each yardstick, and why there are none."""
+    if not describe:
+        return {}, {}
     try:
-        predictions = shortcut_baseline(
-            manifest, config.generators, split=split, image_size=config.image_size, known=statistics
+        predictions = fit_yardsticks(
+            manifest, config.generators, describe=describe, split=split, image_size=config.image_size, known=features
         )
     except DataError as error:
-        return None, str(error)
-    return summarize(predictions, thresholds), None
+        return {}, dict.fromkeys(describe, str(error))
+    return {name: summarize(each, thresholds) for name, each in predictions.items()}, {}
 
 
 def _baselines(baselines: Mapping[str, Summary | Mapping[str, Any]] | None) -> dict[str, Summary]:

@@ -15,8 +15,8 @@ from bmrl.evaluation.image_statistics import color_spectrum_statistics
 from bmrl.evaluation.intervals import wilson_interval
 from bmrl.evaluation.report.plots import embedding_map, markers, score_histogram, threshold_curves
 from bmrl.evaluation.report.projection import project
-from bmrl.evaluation.shortcuts import shortcut_baseline
 from bmrl.evaluation.summary import Summary
+from bmrl.evaluation.yardsticks import shortcut_baseline
 from bmrl.inference import Attributor, attributions_from_probabilities, decide
 
 GOOD = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])
@@ -226,7 +226,7 @@ def test_running_a_model(model, manifest, tmp_path):
         "data": (None, 3, []),
         "out": (None, 3, ""),
         "baselines": (3, ["x"], {"x": 3}, {"x": {}}),
-        "shortcut": ("no", None, 1),
+        "yardsticks": ("no", None, 1, ["no"], [1]),
     }.items():
         for value in values:
             refuses(evaluate, good, name, value)

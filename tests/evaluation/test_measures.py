@@ -58,7 +58,7 @@ def test_a_metric_of_the_table_is_everywhere(model, manifest, tmp_path, expected
 
     assert evaluation.metrics["mean_confidence"] == pytest.approx(sum(seen) / 6, abs=1e-6)
     assert evaluation.metrics["unseen_acceptance@0.7"] == pytest.approx(1 / 3)
-    assert evaluation.shortcut.metrics["mean_confidence"] > 0
+    assert evaluation.yardsticks["color_spectrum"].metrics["mean_confidence"] > 0
 
     content = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert content["seen"]["mean_confidence"] == pytest.approx(sum(seen) / 6, abs=1e-6)

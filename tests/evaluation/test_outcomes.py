@@ -120,7 +120,7 @@ def test_a_model_that_knows_only_the_source_is_found_out():
 def test_an_evaluation_tells_all(model, manifest, tmp_path):
     rows = [Row(*(getattr(row, name) for name in ("path", "generator", "manipulation", "architecture", "role", "split",
                                                   "group")), "set@1") for row in manifest.rows]  # fmt: skip
-    told = evaluate(model, Manifest(manifest.root, rows), tmp_path / "out", alterations=["jpeg85"], shortcut=False)
+    told = evaluate(model, Manifest(manifest.root, rows), tmp_path / "out", alterations=["jpeg85"], yardsticks=[])
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert content["limits"]["unseen"] == 0.7
     assert [entry["version"] for entry in content["outcomes"]] == ["as they are", "jpeg85"]

@@ -22,6 +22,7 @@ from bmrl.errors import (
     RangeError,
 )
 from bmrl.evaluation import evaluate, shortcut_baseline, summarize
+from bmrl.evaluation.yardsticks import YARDSTICKS
 from bmrl.models import build_model, save_model
 
 
@@ -37,7 +38,7 @@ def test_writes_both_files(model, manifest, tmp_path, expected_probabilities):
     torch.testing.assert_close(evaluation.predictions.probabilities, expected, rtol=0, atol=1e-6)
     assert evaluation.metrics["accuracy"] == metrics["seen"]["accuracy"]
     assert (out / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
-    assert metrics["format"] == 1
+    assert metrics["format"] == 2
     assert metrics["bmrl_version"] == __version__
     assert metrics["model"] == {
         "name": "ColorJudge", "folder": None, "image_size": 32,
@@ -61,24 +62,32 @@ def test_writes_both_files(model, manifest, tmp_path, expected_probabilities):
     assert metrics["baselines"] == {}
 
 
-def test_shortcut_stands_next_to_it(model, manifest, tmp_path):
+def test_yardsticks_stand_next_to_it(model, manifest, tmp_path):
     found = evaluate(model, manifest, tmp_path / "out")
-    assert found.shortcut_reason is None
-    assert found.shortcut.seen["num_images"] == 6
-    assert found.to_dict()["shortcut"] == found.shortcut.to_dict()
-    assert "Color and spectrum alone" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    without = evaluate(model, manifest, tmp_path / "out", shortcut=False)
-    assert without.shortcut is None
-    assert without.to_dict()["shortcut"] is None
-    assert without.shortcut_reason == "not asked for"
+    assert list(found.yardsticks) == list(YARDSTICKS)
+    assert found.yardsticks_left_out == {}
+    assert {summary.seen["num_images"] for summary in found.yardsticks.values()} == {6}
+    content = found.to_dict()
+    assert content["yardsticks"]["thumbnail"]["seen"] == found.yardsticks["thumbnail"].seen
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert all(yardstick.title in report for yardstick in YARDSTICKS.values())
+    for entry in content["best_yardsticks"]:
+        values = {name: summary.metrics[entry["metric"]] for name, summary in found.yardsticks.items()}
+        assert entry["value"] == max(values.values()) == values[entry["yardstick"]]
+        assert entry["better"] == (found.metrics[entry["metric"]] > entry["value"])
+    assert len(content["best_yardsticks"]) == 4
+    without = evaluate(model, manifest, tmp_path / "out", yardsticks=[])
+    assert without.yardsticks == {}
+    assert without.to_dict()["yardsticks"] == {}
     test_only = Manifest(manifest.root, tuple(manifest.select(split="test")))
-    reason = evaluate(model, test_only, tmp_path / "out").shortcut_reason
-    assert re.fullmatch(r"data: expected training images of .*two.*, got 0", reason)
+    reasons = evaluate(model, test_only, tmp_path / "out", yardsticks=["thumbnail"]).yardsticks_left_out
+    assert list(reasons) == ["thumbnail"]
+    assert re.fullmatch(r"data: expected training images of .*two.*, got 0", reasons["thumbnail"])
 
 
 def test_skipped_images_are_reported(model, manifest, tmp_path):
     (manifest.root / "red/test1.png").write_bytes(b"no picture")
-    evaluation = evaluate(model, manifest, tmp_path / "out", shortcut=False)
+    evaluation = evaluate(model, manifest, tmp_path / "out", yardsticks=[])
     assert evaluation.data["num_images"] == 8
     assert evaluation.data["num_skipped"] == 1
     (skipped,) = evaluation.skipped
@@ -90,17 +99,17 @@ def test_skipped_images_are_reported(model, manifest, tmp_path):
 
 
 def test_options(model, manifest, tmp_path):
-    first = evaluate(model, manifest, tmp_path / "a", thresholds=[0.5], shortcut=False, batch_size=2)
+    first = evaluate(model, manifest, tmp_path / "a", thresholds=[0.5], yardsticks=[], batch_size=2)
     assert [entry["threshold"] for entry in first.thresholds] == [0.5]
-    only_seen = evaluate(model, manifest, tmp_path / "c", split="train", shortcut=False)
+    only_seen = evaluate(model, manifest, tmp_path / "c", split="train", yardsticks=[])
     assert only_seen.unseen is None
 
 
 def test_baselines_are_results_or_what_their_json_holds(model, manifest, tmp_path):
-    first = evaluate(model, manifest, tmp_path / "a", thresholds=[0.5], shortcut=False)
+    first = evaluate(model, manifest, tmp_path / "a", thresholds=[0.5], yardsticks=[])
     read = json.loads((tmp_path / "a" / "metrics.json").read_text(encoding="utf-8"))
     others = {"evaluation": first, "summary": summarize(first.predictions, [0.5]), "file": read}
-    found = evaluate(model, manifest, tmp_path / "b", shortcut=False, baselines=others)
+    found = evaluate(model, manifest, tmp_path / "b", yardsticks=[], baselines=others)
     assert list(found.baselines) == list(others)
     written = json.loads((tmp_path / "b" / "metrics.json").read_text(encoding="utf-8"))["baselines"]
     expected = {name: read[name] for name in ("seen", "unseen", "thresholds", "detection")}
@@ -111,7 +120,7 @@ def test_baselines_are_results_or_what_their_json_holds(model, manifest, tmp_pat
 
 def test_a_saved_model(manifest, tmp_path, small_config):
     save_model(build_model(small_config()), tmp_path / "mine")
-    found = evaluate(tmp_path / "mine", manifest, tmp_path / "out", device="cpu", shortcut=False)
+    found = evaluate(tmp_path / "mine", manifest, tmp_path / "out", device="cpu", yardsticks=[])
     assert found.model["name"] == "mine"
     assert found.model["folder"] == str(tmp_path / "mine")
 
@@ -127,18 +136,18 @@ def test_same_input_same_files_but_for_the_date(model, manifest, tmp_path):
 
 def test_failure_leaves_existing_files_alone(model, manifest, tmp_path):
     out = tmp_path / "out"
-    evaluate(model, manifest, out, shortcut=False)
+    evaluate(model, manifest, out, yardsticks=[])
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     (out / "report.html").unlink()
     (out / "report.html").mkdir()  # the report can't be written over a folder
     with pytest.raises(OutputError, match=r"^out: expected a file, got .*report\.html"):
-        evaluate(model, manifest, out, shortcut=False)
+        evaluate(model, manifest, out, yardsticks=[])
     assert sorted(path.name for path in out.iterdir()) == sorted(before)
     (out / "report.html").rmdir()
     torch.nn.init.constant_(model.sharpness, float("nan"))
     changed = (out / "metrics.json").read_bytes()
     with pytest.raises(ValueError, match="expected finite numbers"):
-        evaluate(model, manifest, out, shortcut=False)
+        evaluate(model, manifest, out, yardsticks=[])
     assert (out / "metrics.json").read_bytes() == changed
 
 
@@ -160,7 +169,7 @@ def test_each_image_is_opened_decoded_and_judged_once(model, manifest, tmp_path,
     sys.addaudithook(watch)
     try:
         evaluation = evaluate(model, manifest, tmp_path / "out", alterations=["half", "crop"])
-        assert evaluation.shortcut is not None
+        assert evaluation.yardsticks
         assert sorted(opened) == sorted(row.path for row in manifest.rows)
         assert len(decoded) == len(manifest.rows)
         assert sum(judged) == 3 * len(manifest.select(split="test"))
@@ -172,9 +181,9 @@ def test_each_image_is_opened_decoded_and_judged_once(model, manifest, tmp_path,
     finally:
         watching = False  # a hook stays for the life of the process
     alone = summarize(shortcut_baseline(manifest, model.config.generators, image_size=32), (0.7, 0.9))
-    assert evaluation.shortcut == alone
+    assert evaluation.yardsticks["color_spectrum"] == alone
     alone = summarize(shortcut_baseline(manifest, model.config.generators, image_size=32, split="train"), (0.7, 0.9))
-    assert trained_on.shortcut == alone
+    assert trained_on.yardsticks["color_spectrum"] == alone
 
 
 def test_one_evaluation_per_folder(model, manifest, tmp_path):
@@ -182,7 +191,7 @@ def test_one_evaluation_per_folder(model, manifest, tmp_path):
     with claimed(out), pytest.raises(FolderInUseError, match="out: expected a folder"):
         evaluate(model, manifest, out)
     assert list(out.iterdir()) == []
-    evaluate(model, manifest, out, shortcut=False)
+    evaluate(model, manifest, out, yardsticks=[])
 
 
 def test_a_failed_evaluation_leaves_no_folder(model, manifest, tmp_path):
@@ -218,16 +227,14 @@ def test_what_is_wrong_is_said_before_the_work(model, manifest, tmp_path, monkey
 def test_progress_counts_what_could_not_be_read_too(model, manifest, tmp_path):
     (manifest.root / "red/test1.png").write_bytes(b"no picture")
     seen = []
-    evaluate(
-        model, manifest, tmp_path / "o", batch_size=4, shortcut=False, progress=lambda *counts: seen.append(counts)
-    )
+    evaluate(model, manifest, tmp_path / "o", batch_size=4, yardsticks=[], progress=lambda *counts: seen.append(counts))
     assert seen == [(4, 9), (8, 9), (9, 9)]
 
 
 def test_names_that_are_no_unicode(model, manifest, tmp_path):
     root = manifest.root.with_name("d\udcff")
     manifest.root.rename(root)
-    metrics = evaluate(model, root, tmp_path / "o", shortcut=False).to_dict()
+    metrics = evaluate(model, root, tmp_path / "o", yardsticks=[]).to_dict()
     assert metrics["data"]["num_images"] == 9
     assert json.loads((tmp_path / "o" / "metrics.json").read_text(encoding="utf-8")) == metrics
 

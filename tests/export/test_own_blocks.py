@@ -135,7 +135,7 @@ def test_an_artifact_runs_where_the_blocks_are_unknown(own_model, tmp_path):
 
 
 def test_it_is_evaluated_and_attributes(own_model, manifest, tmp_path):  # noqa: F811
-    found = evaluate(own_model, manifest, tmp_path / "report", shortcut=False)
+    found = evaluate(own_model, manifest, tmp_path / "report", yardsticks=[])
     assert found is not None
     picture = Image.fromarray(images(1)[0].permute(1, 2, 0).numpy())
     (answer,) = Attributor(own_model)([picture])

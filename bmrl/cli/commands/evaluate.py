@@ -27,12 +27,20 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="alterations of bmrl.data to test the model after (default: jpeg75 half crop; without a name: none)",
     )
+    parser.add_argument(
+        "--yardsticks",
+        nargs="*",
+        metavar="NAME",
+        help="what to compare the model with: linear probes of color_spectrum, thumbnail, color_residuals, residuals, "
+        "backbone (default: all; without a name: none)",
+    )
     add_batch_size(parser)
     add_device(parser)
 
 
 def _run(options: argparse.Namespace) -> None:
     from bmrl.evaluation import evaluate, format_metrics
+    from bmrl.evaluation.yardsticks import YARDSTICKS, in_words
     from bmrl.inference.calibrating import CALIBRATED_ALTERATIONS
 
     evaluation = evaluate(
@@ -42,12 +50,16 @@ def _run(options: argparse.Namespace) -> None:
         split=options.split,
         thresholds=options.thresholds,
         alterations=CALIBRATED_ALTERATIONS if options.alterations is None else options.alterations,
+        yardsticks=tuple(YARDSTICKS) if options.yardsticks is None else options.yardsticks,
         batch_size=options.batch_size,
         device=options.device,
         progress=progress_bar("images"),
     )
-    columns = {"model": evaluation} | ({"shortcut": evaluation.shortcut} if evaluation.shortcut else {})
-    say(format_metrics(columns))
+    say(format_metrics({"model": evaluation}))
+    for sentence in in_words(evaluation.best_yardsticks):
+        say(sentence)
+    for name, reason in evaluation.yardsticks_left_out.items():
+        complain(f"without the yardstick {name}: {reason}")
     for entry in evaluation.skipped:
         complain(f"skipped {entry.row.path}: {entry.reason}")
     say(f"wrote {options.out}/report.html and metrics.json")

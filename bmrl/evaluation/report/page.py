@@ -12,6 +12,7 @@ from bmrl.evaluation.report.plots import embedding_map, markers, score_histogram
 from bmrl.evaluation.report.projection import MIN_IMAGES, project
 from bmrl.evaluation.report.tables import comparison, seen_generators, unseen_generators
 from bmrl.evaluation.result import Evaluation
+from bmrl.evaluation.yardsticks import YARDSTICKS, in_words
 from bmrl.generators import MANIPULATION_NAMES
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ def render_report(evaluation: Evaluation) -> str:
         unseen_generators=unseen_generators(evaluation),
         detection_measures=DETECTION_MEASURES,
         outcome_names=OUTCOME_NAMES,
+        yardsticks=[YARDSTICKS[name] for name in evaluation.yardsticks],
+        yardstick_titles={name: YARDSTICKS[name].title for name in evaluation.yardsticks_left_out},
+        compared=in_words(evaluation.best_yardsticks),
         pictures=_pictures(evaluation),
         max_listed=MAX_LISTED,
         min_images=MIN_IMAGES,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bmrl.evaluation.measures import threshold_free_measures, threshold_measures
 from bmrl.evaluation.table import metric_lines
+from bmrl.evaluation.yardsticks import YARDSTICKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,8 +63,7 @@ class _Column(NamedTuple):
 def comparison(evaluation: Evaluation) -> dict[str, Any]:
     """Return the table of all metrics: ``columns`` (the models) and ``rows`` (title, better, why, values)."""
     models = {"This model": evaluation.metrics}
-    if evaluation.shortcut is not None:
-        models["Color and spectrum alone"] = evaluation.shortcut.metrics
+    models |= {YARDSTICKS[name].title: summary.metrics for name, summary in evaluation.yardsticks.items()}
     models |= {name: summary.metrics for name, summary in evaluation.baselines.items()}
     rows: list[dict[str, Any]] = []
     explained = set()

@@ -21,6 +21,7 @@ from bmrl.evaluation import Evaluation, Predictions, Skipped, render_report, sum
 from bmrl.evaluation.measures import MEASURES
 from bmrl.evaluation.outcomes import outcomes
 from bmrl.evaluation.sources import within_sources
+from bmrl.evaluation.yardsticks import in_words
 from bmrl.generators import ARCHITECTURES, MANIPULATIONS, Generator
 from bmrl.inference import Limits
 
@@ -89,7 +90,7 @@ def make(names=("red", "photo"), num_unseen=4, num_seen=6, skipped=(), **changes
                   "generators": [{"name": c.name, "manipulation": c.manipulation, "architecture": c.architecture}
                                  for c in classes]},
         "data": {"root": "data", "split": "test", "num_images": len(rows), "num_skipped": len(skipped)},
-        "created": "2026-01-01T00:00:00+00:00", "predictions": predictions, "shortcut_reason": "not asked for",
+        "created": "2026-01-01T00:00:00+00:00", "predictions": predictions,
         "limits": limits, "outcomes": outcomes(predictions, {"half": predictions}),
         "sources": within_sources(predictions, []),
     }  # fmt: skip
@@ -173,11 +174,19 @@ def test_rejection_stands_below_the_acceptance_at_the_same_threshold():
 def test_baselines_stand_next_to_the_model():
     other = make(num_seen=9, num_unseen=2)
     older = dataclasses.replace(other, thresholds=other.thresholds[:1])
-    made = make(shortcut=other, baselines={"CViT & co": older})
+    made = make(
+        yardsticks={"color_spectrum": other},
+        yardsticks_left_out={"backbone": "no timm"},
+        baselines={"CViT & co": older},
+    )
     page = Page(render_report(made))
     assert page.rows[0][1:] == ["This model", "Color and spectrum alone", "CViT & co"]
     assert page.row("OSCR ↑")[1:] == [percent(one.unseen["oscr"]) for one in (made, other, older)]
     assert page.row("Unseen rejected at 0.9 ↑")[3] == "-"
+    for entry, sentence in zip(made.best_yardsticks, in_words(made.best_yardsticks), strict=True):
+        assert f"{sentence}." in page.text
+        assert ("not better" in sentence) == (made.metrics[entry["metric"]] <= other.metrics[entry["metric"]])
+    assert "The yardstick Frozen ImageNet network is not shown: no timm." in page.text
 
 
 def test_a_metric_is_explained_once():
@@ -210,7 +219,7 @@ def test_any_name_is_shown_as_it_is(name):
         plain,
         model={**plain.model, "name": name},
         data={**plain.data, "root": name},
-        shortcut_reason=name,
+        yardsticks_left_out={"backbone": name},
         baselines={name: make()},
     )
     with warnings.catch_warnings():
@@ -232,7 +241,7 @@ def test_says_what_is_missing():
     assert "The test split holds no image of an unseen generator." in text
     assert "nothing is known about how the model treats one" in text
     assert "every image of the split was read" in text
-    assert "not shown: not asked for." in text
+    assert "No yardstick was asked for: " in text
     assert page.row("AUROC seen/unseen ↑")[1] == "-"
 
 

@@ -13,6 +13,7 @@ from bmrl.data.row import Row
 from bmrl.errors import DataError, MissingExtraError, RangeError
 from bmrl.evaluation import shortcut_baseline
 from bmrl.evaluation.image_statistics import color_spectrum_statistics
+from bmrl.evaluation.yardsticks import YARDSTICKS, best_yardsticks, describers, fit_yardsticks
 from bmrl.generators import Generator
 from bmrl.images import read_image
 
@@ -108,3 +109,66 @@ def test_rejects(noisy, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(MissingExtraError, match=r"^scikit-learn: not installed.*\[train\]"):
         shortcut_baseline(noisy)
+
+
+@pytest.mark.parametrize("name", YARDSTICKS)
+def test_features_of_every_yardstick(name):
+    made, left_out = describers([name], 32)
+    assert left_out == {}
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    found = made[name](images)
+    widths = {"color_spectrum": 26, "thumbnail": 192, "color_residuals": 161, "residuals": 465, "backbone": 1024}
+    assert (found.shape, found.dtype) == ((3, widths[name]), torch.float64)
+    assert found.isfinite().all()
+    torch.testing.assert_close(made[name](images[1:2]), found[1:2], rtol=1e-4, atol=1e-4)
+    assert YARDSTICKS[name].explanation.startswith(f"{widths[name]:,} numbers: ")
+
+
+def test_a_thumbnail_is_the_mean_of_each_cell():
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    (found,) = (describe(images) for describe in describers(["thumbnail"], 32)[0].values())
+    expected = images.double().reshape(2, 3, 8, 4, 8, 4).mean(dim=(3, 5)).flatten(1) / 255
+    torch.testing.assert_close(found, expected)
+
+
+def test_all_at_once_are_each_alone(noisy):
+    made, _ = describers(["thumbnail", "color_spectrum"], 32)
+    both = fit_yardsticks(noisy, describe=made, image_size=32)
+    torch.testing.assert_close(
+        both["color_spectrum"].probabilities, shortcut_baseline(noisy, image_size=32).probabilities
+    )
+    named = both["thumbnail"].probabilities.argmax(dim=1)
+    right = [
+        both["thumbnail"].generators[label].name == row.generator
+        for label, row in zip(named, noisy.select(split="test"), strict=True)
+    ]
+    assert sum(right) >= 15
+
+
+def test_what_cannot_be_computed_is_left_out_with_the_reason(monkeypatch):
+    made, left_out = describers(["residuals", "thumbnail"], 16)
+    assert list(made) == ["thumbnail"]
+    assert left_out == {"residuals": "expected images of 32 px or more, got 16"}
+    monkeypatch.setitem(sys.modules, "timm", None)
+    made, left_out = describers(["backbone"], 64)
+    assert made == {}
+    assert left_out["backbone"].startswith("timm: not installed")
+    with pytest.raises(RangeError, match=r"^yardsticks: expected 'color_spectrum' or .*, got 'luck'"):
+        describers(["luck"], 64)
+
+
+def test_the_best_yardstick_is_found_for_each_metric():
+    class Given:
+        def __init__(self, **metrics):
+            self.metrics = metrics
+
+    model = Given(accuracy=0.8, balanced_accuracy=0.5, auroc=0.7, oscr=None)
+    first = Given(accuracy=0.7, balanced_accuracy=0.6, auroc=None, oscr=0.5)
+    second = Given(accuracy=0.8, balanced_accuracy=0.4, auroc=0.6, oscr=0.5)
+    found = best_yardsticks(model, {"first": first, "second": second})
+    assert [tuple(entry.values()) for entry in found] == [
+        ("accuracy", 0.8, "second", 0.8, False),
+        ("balanced_accuracy", 0.5, "first", 0.6, False),
+        ("auroc", 0.7, "second", 0.6, True),
+    ]
+    assert best_yardsticks(model, {}) == []
