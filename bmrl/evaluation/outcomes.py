@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bmrl.errors import DataError
+from bmrl.evaluation.intervals import wilson_interval
 from bmrl.evaluation.metrics import accuracy, auroc, balanced_accuracy, oscr
 from bmrl.inference.calibration import risk_coverage
 
@@ -19,6 +20,9 @@ __all__ = ["AS_THEY_ARE", "outcomes"]
 
 AS_THEY_ARE = "as they are"
 
+MOST_POINTS = 101
+"""Of a risk-coverage curve."""
+
 
 def outcomes(predictions: Predictions, altered: Mapping[str, Predictions]) -> list[dict[str, Any]]:
     """Return what becomes of the images, one entry for each version of them.
@@ -30,9 +34,11 @@ def outcomes(predictions: Predictions, altered: Mapping[str, Predictions]) -> li
     Returns:
         Entries with ``version`` and shares in 0 .. 1. Of the seen images: ``accuracy`` and ``balanced_accuracy`` (when
         nothing may be rejected), ``right`` and ``wrong`` (those that are named, and rightly or not), ``uncertain`` and
-        ``rejected`` (called unseen), and ``aurc``, the area under the risk-coverage curve of the probability. Of the
-        unseen ones, None where there are none: ``unseen_named``, ``unseen_uncertain``, ``unseen_rejected``; and
-        ``auroc`` and ``oscr`` of the score.
+        ``rejected`` (called unseen); ``risk_coverage``, a list of at most 101 pairs ``[coverage, risk]``: when the
+        pictures of the highest probabilities are answered, the share of wrong answers among them; and ``aurc``, the
+        area under that curve. Of the unseen ones, None where there are none: ``unseen_named``, ``unseen_uncertain``,
+        ``unseen_rejected``; and ``auroc`` and ``oscr`` of the score. ``wrong_interval`` and ``unseen_named_interval``
+        are 95 % intervals (Wilson).
 
     Raises:
         DataError: the predictions have no limits, or no seen image.
@@ -52,6 +58,13 @@ def _outcome(version: str, predictions: Predictions) -> dict[str, Any]:
     correct = decided.labels == predictions.labels
     unseen, probabilities, labels = ~seen, predictions.probabilities[seen], predictions.labels[seen]
 
+    curve = risk_coverage(decided.probabilities[seen], correct[seen])
+    thinned = torch.searchsorted(curve.coverage, torch.linspace(0, 1, MOST_POINTS, dtype=torch.float64))
+    points = thinned.clamp(max=len(curve.coverage) - 1).unique()
+
+    def interval(images: torch.Tensor, of: torch.Tensor) -> list[float] | None:
+        return list(wilson_interval(int((images & of).sum()), int(of.sum()))) if of.any() else None
+
     def share(images: torch.Tensor, of: torch.Tensor) -> float | None:
         return int((images & of).sum()) / int(of.sum()) if of.any() else None
 
@@ -63,8 +76,11 @@ def _outcome(version: str, predictions: Predictions) -> dict[str, Any]:
         "wrong": share(named & ~correct, seen),
         "uncertain": share(~named & ~rejected, seen),
         "rejected": share(rejected, seen),
-        "aurc": risk_coverage(decided.probabilities[seen], correct[seen]).area,
+        "wrong_interval": interval(named & ~correct, seen),
+        "risk_coverage": torch.stack((curve.coverage[points], curve.risk[points]), dim=1).tolist(),
+        "aurc": curve.area,
         "unseen_named": share(named, unseen),
+        "unseen_named_interval": interval(named, unseen),
         "unseen_uncertain": share(~named & ~rejected, unseen),
         "unseen_rejected": share(rejected, unseen),
         "auroc": None,

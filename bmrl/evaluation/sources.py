@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bmrl.evaluation.intervals import wilson_interval
 from bmrl.evaluation.metrics import auroc
 
 if TYPE_CHECKING:
@@ -29,32 +30,69 @@ def within_sources(predictions: Predictions, training: Iterable[Row]) -> dict[st
         training: the training rows of the evaluated manifest, which are taken for those that the model was trained on.
 
     Returns:
-        ``reason``: why nothing can be said, or None. ``pairs``: for each source with tested images of photographs and
-        of seen generators, ``source``, the ``classes`` of the model that it has, ``num_images``, ``accuracy`` when only
-        these classes may be named, and ``recall`` by class. ``unseen``: for each unseen generator and source with seen
-        photographs, ``generator``, ``source``, ``num_images`` and the ``auroc`` of those photographs against it.
-        ``new``: for each seen class with tested images of a source that it has no training image of, ``generator``,
-        ``source``, ``num_images``, ``accuracy`` and the share ``rejected`` as unseen (None without limits).
+        * ``reason``: why nothing can be said of sources, or None; ``reasons``: why one of ``pairs``, ``unseen`` and
+          ``new`` is empty, by its name.
+        * ``families``, which need no sources: for each manipulation of two or more classes with tested images,
+          ``manipulation``, ``classes``, ``num_images`` and the ``accuracy`` when only these classes may be named, with
+          its ``accuracy_interval``.
+        * ``pairs``: for each source with tested images of photographs and of seen generators, ``source``, the
+          ``classes`` of the model that it has, the same three numbers, and ``recall`` by class.
+        * ``unseen``: for each unseen generator and source with seen photographs, ``generator``, ``source``,
+          ``num_images`` and the ``auroc`` of those photographs against it.
+        * ``new``: for each seen class with tested images of a source that it has no training image of, ``generator``,
+          ``source``, ``num_images``, ``accuracy`` and the share ``rejected`` as unseen (None without limits).
     """
     places = [row.collection for row in predictions.rows]
+    families = _families(predictions)
     if not any(places):
-        return _nothing("the manifest has no column source, or an empty one")
+        return _nothing(families, "the manifest has no column source, or an empty one")
     trained: dict[str, set[str]] = {}
     for row in training:
         trained.setdefault(row.generator, set()).add(row.collection)
-    found = {
+    found: dict[str, Any] = {
         "reason": None,
+        "reasons": {},
+        "families": families,
         "pairs": [entry for source in _named(places) for entry in _pair(predictions, places, source)],
         "unseen": [entry for source in _named(places) for entry in _unseen(predictions, places, source)],
         "new": [entry for source in _named(places) for entry in _new(predictions, places, source, trained)],
     }
-    if not any(found[name] for name in ("pairs", "unseen", "new")):
-        return _nothing("no source has both photographs and generated images, and none is new to a class")
+    found["reasons"] = {name: reason for name, reason in _WHY.items() if not found[name]}
+    if len(found["reasons"]) == len(_WHY):
+        return _nothing(families, "no source has both photographs and generated images, and none is new to a class")
     return found
 
 
-def _nothing(reason: str) -> dict[str, Any]:
-    return {"reason": reason, "pairs": [], "unseen": [], "new": []}
+_WHY = {
+    "pairs": "no source has tested images of both photographs and generators that the model knows",
+    "unseen": "no unseen generator shares a source with photographs that the model knows",
+    "new": "no seen class has tested images of a source that it was not trained on",
+}
+
+
+def _nothing(families: list[dict[str, Any]], reason: str) -> dict[str, Any]:
+    return {"reason": reason, "reasons": {}, "families": families, "pairs": [], "unseen": [], "new": []}
+
+
+def _families(predictions: Predictions) -> list[dict[str, Any]]:
+    found = []
+    manipulations = [generator.manipulation for generator in predictions.generators]
+    for manipulation in dict.fromkeys(manipulations):
+        kept = torch.tensor([label for label, other in enumerate(manipulations) if other == manipulation])
+        images = predictions.seen & torch.isin(predictions.labels, kept)
+        tested = predictions.labels[images].unique()
+        if len(tested) < 2:
+            continue
+        entry = {"manipulation": manipulation, "classes": [predictions.generators[label].name for label in kept]}
+        found.append(entry | _accuracy(predictions, images, kept))
+    return found
+
+
+def _accuracy(predictions: Predictions, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Return ``num_images``, and the accuracy when only some classes may be named, with its interval."""
+    named = labels[predictions.probabilities[images][:, labels].argmax(dim=1)]
+    right, count = int((named == predictions.labels[images]).sum()), int(images.sum())
+    return {"num_images": count, "accuracy": right / count, "accuracy_interval": list(wilson_interval(right, count))}
 
 
 def _named(places: Sequence[str]) -> list[str]:
@@ -82,8 +120,7 @@ def _pair(predictions: Predictions, places: Sequence[str], source: str) -> list[
         {
             "source": source,
             "classes": list(recalls),
-            "num_images": int(images.sum()),
-            "accuracy": float(right.double().mean()),
+            **_accuracy(predictions, images, kept),
             "recall": recalls,
         }
     ]

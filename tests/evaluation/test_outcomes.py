@@ -11,6 +11,7 @@ from bmrl.data.manifest import Manifest
 from bmrl.data.row import Row
 from bmrl.errors import DataError
 from bmrl.evaluation import Predictions, evaluate, predict
+from bmrl.evaluation.intervals import wilson_interval
 from bmrl.evaluation.outcomes import outcomes
 from bmrl.evaluation.sources import within_sources
 from bmrl.generators import Generator
@@ -61,10 +62,24 @@ def test_shares_by_hand():
     assert entry["oscr"] == pytest.approx((2 + 4 + 2 + 0) / 20)
     # by probability: 0.8 three times, all right; then 0.6, wrong; then 0.4, right
     assert entry["aurc"] == pytest.approx((0 + 0 + 0 + 1 / 4 + 1 / 5) / 5)
+    assert entry["risk_coverage"] == [[0.6, 0.0], [0.8, 0.25], [1.0, pytest.approx(0.2)]]
+    assert entry["wrong_interval"] == list(wilson_interval(1, 5))
+    assert entry["unseen_named_interval"] == list(wilson_interval(1, 4))
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_ends():
+    rows = [("photo", "", [p, (1 - p) / 2, (1 - p) / 2], 0.0) for p in torch.linspace(0.4, 1, 1000).tolist()]
+    (entry,) = outcomes(predictions(*rows), {})
+    curve = entry["risk_coverage"]
+    assert len(curve) <= 101
+    assert curve[0][0] == 0.001
+    assert curve[-1][0] == 1.0
+    assert {risk for _, risk in curve} == {0.0}
 
 
 def test_no_unseen_image_and_no_limits():
     (entry,) = outcomes(predictions(("photo", "", [1.0, 0.0, 0.0], 0.0)), {})
+    assert entry["unseen_named_interval"] is None
     assert [entry[name] for name in ("unseen_named", "unseen_uncertain", "unseen_rejected", "auroc", "oscr")] == [
         None
     ] * 5
@@ -88,9 +103,11 @@ def test_within_sources_by_hand():
                 Row("u", "photo", "none", "none", "seen", "train", "u", "a")]  # fmt: skip
     assert within_sources(found, training) == {
         "reason": None,
+        "reasons": {},
+        "families": [],
         "pairs": [
             {"source": "a", "classes": ["photo", "edit"], "num_images": 3, "accuracy": pytest.approx(2 / 3),
-             "recall": {"photo": 0.5, "edit": 1.0}},
+             "accuracy_interval": list(wilson_interval(2, 3)), "recall": {"photo": 0.5, "edit": 1.0}},
         ],
         "unseen": [{"generator": "odd", "source": "a", "num_images": 2, "auroc": pytest.approx(3 / 4)}],
         "new": [{"generator": "other", "source": "c", "num_images": 2, "accuracy": 0.5, "rejected": 0.5}],
@@ -106,7 +123,31 @@ def test_within_sources_by_hand():
 )
 def test_what_is_not_available_is_said(sources, reason):
     found = predictions(("photo", sources[0], [1.0, 0.0, 0.0], 0.0), ("edit", sources[1], [1.0, 0.0, 0.0], 0.0))
-    assert within_sources(found, []) == {"reason": reason, "pairs": [], "unseen": [], "new": []}
+    empty = {"reasons": {}, "families": [], "pairs": [], "unseen": [], "new": []}
+    assert within_sources(found, []) == {"reason": reason} | empty
+
+
+def test_each_empty_control_has_its_reason():
+    found = predictions(("photo", "a", [1.0, 0.0, 0.0], 0.0), ("edit", "a", [1.0, 0.0, 0.0], 0.0))
+    told = within_sources(found, [])
+    assert told["reason"] is None
+    assert told["reasons"] == {
+        "unseen": "no unseen generator shares a source with photographs that the model knows",
+        "new": "no seen class has tested images of a source that it was not trained on",
+    }
+
+
+def test_accuracy_within_a_family_by_hand():
+    classes = (*CLASSES, Generator(name="more", manipulation="EFS", architecture="diffusion"))
+    rows = [Row(f"{i}.png", name, *family, "seen", "test", f"{i}") for i, (name, family) in enumerate(
+        [("other", ("EFS", "GAN")), ("more", ("EFS", "diffusion")), ("more", ("EFS", "diffusion")),
+         ("photo", ("none", "none"))])]  # fmt: skip
+    answers = torch.tensor([[0.5, 0.1, 0.3, 0.1], [0.1, 0.1, 0.5, 0.3], [0.7, 0.0, 0.1, 0.2], [1.0, 0.0, 0.0, 0.0]])
+    told = within_sources(Predictions(classes, tuple(rows), answers.double(), torch.zeros(4, 2)), [])
+    assert told["families"] == [
+        {"manipulation": "EFS", "classes": ["other", "more"], "num_images": 3, "accuracy": pytest.approx(2 / 3),
+         "accuracy_interval": list(wilson_interval(2, 3))}
+    ]  # fmt: skip
 
 
 def test_a_model_that_knows_only_the_source_is_found_out():

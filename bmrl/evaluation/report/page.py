@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from bmrl._version import __version__
 from bmrl.errors import DTypeError, MissingExtraError
 from bmrl.evaluation.detection import DETECTION_MEASURES
-from bmrl.evaluation.report.plots import embedding_map, markers, score_histogram, threshold_curves
+from bmrl.evaluation.report.plots import PALETTE, embedding_map, markers, risk_curves, score_histogram, threshold_curves
 from bmrl.evaluation.report.projection import MIN_IMAGES, project
 from bmrl.evaluation.report.tables import comparison, seen_generators, unseen_generators
 from bmrl.evaluation.result import Evaluation
@@ -55,8 +56,12 @@ def render_report(evaluation: Evaluation) -> str:
     )
     environment.filters["percent"] = "{:.1%}".format
     environment.filters["family"] = _family
+    comparisons = evaluation.best_yardsticks
     return environment.get_template("report.html.j2").render(
         evaluation=evaluation,
+        own=evaluation.outcomes[0],
+        worst=min(evaluation.outcomes, key=itemgetter("accuracy")),
+        unbeaten=[entry["metric"].replace("_", " ") for entry in comparisons if not entry["better"]],
         version=__version__,
         comparison=comparison(evaluation),
         seen_generators=seen_generators(evaluation),
@@ -65,7 +70,8 @@ def render_report(evaluation: Evaluation) -> str:
         outcome_names=OUTCOME_NAMES,
         yardsticks=[YARDSTICKS[name] for name in evaluation.yardsticks],
         yardstick_titles={name: YARDSTICKS[name].title for name in evaluation.yardsticks_left_out},
-        compared=in_words(evaluation.best_yardsticks),
+        manipulations=MANIPULATION_NAMES,
+        compared=in_words(comparisons),
         pictures=_pictures(evaluation),
         max_listed=MAX_LISTED,
         min_images=MIN_IMAGES,
@@ -80,6 +86,8 @@ def _pictures(evaluation: Evaluation) -> dict[str, Any]:
     pictures: dict[str, Any] = {
         "histogram": _data_uri(score_histogram(seen, unseen, thresholds)),
         "curves": _data_uri(threshold_curves(seen, unseen, thresholds)),
+        "risk": _data_uri(risk_curves([entry["risk_coverage"] for entry in evaluation.outcomes])),
+        "risk_colors": [PALETTE[place % len(PALETTE)] for place in range(len(evaluation.outcomes))],
         "map": None,
     }
     if len(scores) >= MIN_IMAGES:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-__all__ = ["Marker", "embedding_map", "markers", "score_histogram", "threshold_curves"]
+__all__ = ["Marker", "embedding_map", "markers", "risk_curves", "score_histogram", "threshold_curves"]
 
 SEEN, UNSEEN = "#1f6fb4", "#d1495b"
 WIDTH, DPI = 5.2, 200  # inches: legible when a phone shows it at full width
@@ -89,6 +89,25 @@ def threshold_curves(seen: Tensor, unseen: Tensor, thresholds: Sequence[float]) 
     _mark_thresholds(axes, thresholds)
     axes.set(xlim=(0, 1), ylim=(0, 104), xlabel="threshold", ylabel="% of the images")
     axes.legend(frameon=False, loc="center left")
+    return _png(figure)
+
+
+def risk_curves(curves: Sequence[Sequence[tuple[float, float]]]) -> bytes:
+    """Draw the share of wrong answers against the share of pictures that are answered.
+
+    Args:
+        curves: each ``(coverage, risk)`` pairs in 0 .. 1; the first is drawn strongest.
+    """
+    figure, axes = _figure(3.1)
+    for place, curve in enumerate(curves):
+        coverage, risk = zip(*curve, strict=True)
+        axes.plot(
+            [100 * value for value in coverage],
+            [100 * value for value in risk],
+            color=PALETTE[place % len(PALETTE)],
+            linewidth=1.8 if place == 0 else 1.0,
+        )
+    axes.set(xlim=(0, 100), ylim=(0, None), xlabel="% of seen images answered", ylabel="% of the answers wrong")
     return _png(figure)
 
 

@@ -203,7 +203,7 @@ def test_is_one_file_without_scripts_or_links():
     assert "@import" not in text
     assert "url(" not in text
     sources = [value for name, value in page.attributes if name == "src"]
-    assert len(sources) == 3
+    assert len(sources) == 4
     for source in sources:
         head, _, data = source.partition(",")
         assert head == "data:image/png;base64"
@@ -227,7 +227,7 @@ def test_any_name_is_shown_as_it_is(name):
         text = render_report(made)
     page = Page(text)
     assert "script" not in page.tags
-    assert page.tags.count("img") == 3
+    assert page.tags.count("img") == 4
     assert page.text.count(name) >= 6  # title, heading, root, reason, legend ...
     assert [name, name, name] in page.rows
     assert page.rows[0][-1] == name
