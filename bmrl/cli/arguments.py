@@ -27,7 +27,7 @@ __all__ = [
     "path",
 ]
 
-PRESETS = ("tiny", "paper")
+PRESETS = ("tiny", "recommended", "paper")
 """The names of ``bmrl.training.settings.PRESETS``, whose module needs Lightning: help should come at once."""
 
 

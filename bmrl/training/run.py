@@ -89,7 +89,7 @@ def train(
         data: a folder with ``manifest.csv``; ``train`` images are learned, ``val`` images watched.
         out: the run's folder, which becomes the model folder. Must be new or empty unless ``resume``, and no other
             process may write into it.
-        preset: ``"tiny"`` (the default) or ``"paper"``: the model's sizes and the recipe.
+        preset: ``"tiny"`` (the default), ``"paper"`` or ``"recommended"``: the model's sizes and the recipe.
         model: trained in place of a preset's model, from the weights that it has: what
             :func:`~bmrl.models.build_model` made, also of blocks of your own, for the data's seen generators in their
             order; or the folder of a model. All of it is put into training mode; afterwards it is in evaluation mode

@@ -29,6 +29,7 @@ __all__ = ["PRESETS", "given_model", "new_settings", "read_settings"]
 PRESETS: dict[str, tuple[Callable[..., BMRLConfig], Callable[..., TrainingConfig]]] = {
     "paper": (presets.paper, recipes.paper),
     "tiny": (presets.tiny, recipes.tiny),
+    "recommended": (presets.recommended, recipes.recommended),
 }
 """Presets by name: a model and the recipe that trains it."""
 

@@ -78,7 +78,39 @@ TINY = PAPER | {
 }
 
 
-@pytest.mark.parametrize(("preset", "expected"), [(presets.paper, PAPER), (presets.tiny, TINY)])
+RECOMMENDED = PAPER | {
+    "image_size": 128,
+    "embed_dim": 256,
+    "appearance": {
+        "kind": "pretrained",
+        "source": "timm",
+        "name": "tf_efficientnet_lite0",
+        "weights": "embedded",
+        "input_size": 224,
+        "stages": None,
+        "pooling": "mean_std",
+        "frozen": False,
+        "learning_rate_scale": 1.0,
+        "mean": None,
+        "std": None,
+        "num_blocks": 2,
+        "num_heads": 8,
+        "mlp_dim": 1024,
+        "dropout": 0.0,
+    },
+    "edge": None,
+    "noise": None,
+    "head": PAPER["head"] | {"dropout": 0.1},
+    "parsing": None,
+    "language": None,
+    "decision": PAPER["decision"] | {"score": "combined"},
+}
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [(presets.paper, PAPER), (presets.tiny, TINY), (presets.recommended, RECOMMENDED)],
+)
 def test_presets_are_what_was_measured(preset, expected):
     fields = preset(num_generators=3).to_dict()
     generators = fields.pop("generators")

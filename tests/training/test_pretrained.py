@@ -33,3 +33,27 @@ def test_a_frozen_network_is_kept_bit_by_bit_through_training_and_averaging(data
     if not frozen:
         assert {name.rpartition(".")[2] for name in changed} >= {"weight", "bias", "running_mean", "running_var"}
     assert torch.equal(encoder.tower.mean, torch.tensor(timm.get_pretrained_cfg("test_efficientnet").mean))
+
+
+def test_the_recommended_preset_trains_with_statistics_too(data, tmp_path):
+    train(
+        data,
+        tmp_path / "run",
+        preset="recommended",
+        model_changes={
+            "image_size": 32,
+            "appearance.input_size": 48,
+            "statistics": {"hidden_dim": 16},
+            "fusion.kind": "concat",
+            "decision.score": None,  # there are too few validation images for it
+        },
+        recipe_changes={"epochs": 2, "batch_size": 8},
+        device="cpu",
+        progress=False,
+    )
+    model = load_model(tmp_path / "run")
+    encoder = model.visual_encoder.views["statistics"].encoder
+    assert encoder.num_images == 48  # of two epochs
+    assert (encoder.variance >= 0).all()
+    assert encoder.mean.abs().max() > 0.1
+    assert model(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).probabilities.isfinite().all()

@@ -49,7 +49,29 @@ TINY = PAPER | {
 }
 
 
-@pytest.mark.parametrize(("preset", "expected"), [(recipes.paper, PAPER), (recipes.tiny, TINY)])
+RECOMMENDED = PAPER | {
+    "epochs": 14,
+    "batch_size": 16,
+    "optimizer": "adamw",
+    "learning_rate": 5e-4,
+    "weight_decay": 0.02,
+    "schedule": "cosine",
+    "warmup": 0.05,
+    "ema_decay": 0.99,
+    "balance": 0.5,
+    "flip": True,
+    "augmentation": NONE
+    | {"compress": 0.5, "rescale": 0.3, "crop": 0.25, "blur": 0.05, "sharpen": 0.1, "noise": 0.05, "color": 0.2},
+    "precision": "auto",
+    "keep": "last",
+    "objective": {"label_smoothing": 0.1, "metric_loss": "none"},
+}
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [(recipes.paper, PAPER), (recipes.tiny, TINY), (recipes.recommended, RECOMMENDED)],
+)
 def test_presets_are_what_was_measured(preset, expected):
     assert preset().to_dict() == expected
 
