@@ -60,7 +60,7 @@ class StatisticsEncoder(nn.Module):
         self.embed_dim = embed_dim
         self.register_buffer("mean", torch.zeros(num_statistics))
         self.register_buffer("variance", torch.ones(num_statistics))
-        self.register_buffer("num_images", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("num_images", torch.zeros(()))  # a float, which an average of weights can average
         self.hidden = nn.Linear(num_statistics, hidden_dim)
         self.dropout = nn.Dropout(dropout)
         self.projection = nn.Linear(hidden_dim, embed_dim)

@@ -53,7 +53,7 @@ def test_the_recommended_preset_trains_with_statistics_too(data, tmp_path):
     )
     model = load_model(tmp_path / "run")
     encoder = model.visual_encoder.views["statistics"].encoder
-    assert encoder.num_images == 48  # of two epochs
+    assert 8 < encoder.num_images < 48  # two epochs of 24, averaged like the weights
     assert (encoder.variance >= 0).all()
     assert encoder.mean.abs().max() > 0.1
     assert model(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).probabilities.isfinite().all()
