@@ -39,6 +39,8 @@ class Evaluation(Summary):
         outcomes: what became of the images by the model's decision, as they are and altered, see
             :func:`~bmrl.evaluation.outcomes.outcomes`.
         sources: the controls within one source, see :func:`~bmrl.evaluation.sources.within_sources`.
+        families: how often the family of an unseen picture is named rightly, see
+            :func:`~bmrl.evaluation.families.families_of_unseen`.
         predictions: what the metrics were computed from.
         yardsticks: the summary of each yardstick by its name in :data:`bmrl.evaluation.yardsticks.YARDSTICKS`.
         yardsticks_left_out: why one that was asked for is missing, by its name.
@@ -53,6 +55,7 @@ class Evaluation(Summary):
     limits: Limits
     outcomes: Sequence[Mapping[str, Any]]
     sources: Mapping[str, Any]
+    families: Mapping[str, Any]
     yardsticks: Mapping[str, Summary] = field(default_factory=dict)
     yardsticks_left_out: Mapping[str, str] = field(default_factory=dict)
     baselines: Mapping[str, Summary] = field(default_factory=dict)
@@ -76,7 +79,7 @@ class Evaluation(Summary):
         """
         names = (
             *("created", "model", "data", "limits", "seen", "unseen", "thresholds"),
-            *("outcomes", "sources", "detection"),
+            *("outcomes", "sources", "families", "detection"),
         )
         content: dict[str, Any] = {"format": FORMAT, "bmrl_version": __version__}
         content |= {name: plain(getattr(self, name)) for name in names}

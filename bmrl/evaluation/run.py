@@ -19,6 +19,7 @@ from bmrl._values import check_choice
 from bmrl.data.row import SPLITS
 from bmrl.errors import DataError, DTypeError
 from bmrl.evaluation._rows import as_manifest
+from bmrl.evaluation.families import families_of_unseen
 from bmrl.evaluation.outcomes import outcomes
 from bmrl.evaluation.predictions import predict_and_describe
 from bmrl.evaluation.report import render_report
@@ -122,6 +123,7 @@ def evaluate(
         limits = limits or network.config.decision.thresholds
         probes, reasons = _yardsticks(manifest, network.config, split, limits, describe, features)
         summary = summarize(predictions, limits)
+        training = manifest.select(split="train", role="seen")
         evaluation = Evaluation(
             seen=summary.seen,
             unseen=summary.unseen,
@@ -139,7 +141,8 @@ def evaluate(
             predictions=predictions,
             limits=limits_of(network),
             outcomes=outcomes(predictions, altered),
-            sources=within_sources(predictions, manifest.select(split="train")),
+            sources=within_sources(predictions, training),
+            families=families_of_unseen(predictions, network, training),
             yardsticks=probes,
             yardsticks_left_out=left_out | reasons,
             baselines=summaries,

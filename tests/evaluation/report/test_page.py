@@ -18,6 +18,7 @@ from bmrl import __version__
 from bmrl.data.row import Row
 from bmrl.errors import MissingExtraError
 from bmrl.evaluation import Evaluation, Predictions, Skipped, render_report, summarize
+from bmrl.evaluation.families import families_of_unseen
 from bmrl.evaluation.measures import MEASURES
 from bmrl.evaluation.outcomes import outcomes
 from bmrl.evaluation.sources import within_sources
@@ -92,7 +93,7 @@ def make(names=("red", "photo"), num_unseen=4, num_seen=6, skipped=(), **changes
         "data": {"root": "data", "split": "test", "num_images": len(rows), "num_skipped": len(skipped)},
         "created": "2026-01-01T00:00:00+00:00", "predictions": predictions,
         "limits": limits, "outcomes": outcomes(predictions, {"half": predictions}),
-        "sources": within_sources(predictions, []),
+        "sources": within_sources(predictions, []), "families": families_of_unseen(predictions, None, []),
     }  # fmt: skip
     return Evaluation(**fields | changes)
 
