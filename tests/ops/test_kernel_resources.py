@@ -1,4 +1,7 @@
-"""Every kernel, as it is launched, compiles for each supported GPU without one, and keeps its values in registers."""
+"""Every kernel, as it is launched, compiles for a GPU without one, and keeps its values in registers.
+
+For one architecture, as each takes minutes: `python -m benchmarks.kernel_resources` compiles for all that are supported.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,10 @@ def compile_kernels(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(900)
 def test_every_kernel_compiles_without_spills(tmp_path):
-    done = compile_kernels("--out", str(tmp_path))
+    done = compile_kernels("--out", str(tmp_path), "--arch", "90")
     assert done.returncode == 0, done.stderr[-3000:]
     rows = json.loads((tmp_path / "kernel_resources.json").read_text())["kernels"]
-    assert {row["architecture"] for row in rows} == {"sm_80", "sm_90", "sm_100"}
+    assert {row["architecture"] for row in rows} == {"sm_90"}
     assert all(row["stack_bytes"] == row["spill_instructions"] == 0 for row in rows)
     # Each kernel that a launcher could start was compiled.
     defined = {name for source in KERNELS for name in re.findall(r"^def (\w+_kernel)\(", source, re.M)}
@@ -43,6 +46,6 @@ def test_every_kernel_compiles_without_spills(tmp_path):
     for row in pairs:
         height, steps = (int(re.search(rf"(\d+) {word}", row["variant"])[1]) for word in ("x 4", "steps"))
         loop = row["largest_loop"]
-        for name in ("FADD", "FFMA"):  # on sm_100 two in one instruction
-            assert loop.get(name, 0) + 2 * loop.get(f"{name}2", 0) == 4 * height * steps, row
+        for name in ("FADD", "FFMA"):
+            assert loop.get(name, 0) == 4 * height * steps, row
         assert not any(name.startswith(("BAR", "LDS", "STS", "SHFL")) for name in loop), row
