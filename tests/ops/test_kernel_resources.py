@@ -1,6 +1,6 @@
 """Every kernel, as it is launched, compiles for a GPU without one, and keeps its values in registers.
 
-For one architecture, as each takes minutes: `python -m benchmarks.kernel_resources` compiles for all that are supported.
+For one architecture, as each takes minutes; `python -m benchmarks.kernel_resources` compiles for all supported ones.
 """
 
 from __future__ import annotations
