@@ -178,12 +178,14 @@ def _check_enough(name: str, value: float, share: float, num_pictures: int) -> N
 
 
 def limits_for(fitted: FittedDecision, *, accept: float, typical: float, max_error: float) -> Limits:
-    """Return the limits that give what is asked for, in every version of the calibration pictures.
+    """Return the limits that give what is asked for: ``accept`` and ``max_error`` in every version of the pictures.
 
     Args:
         fitted: what was answered about the calibration pictures.
         accept: the share of seen pictures that may not be called unseen, see :func:`conformal_limit`.
-        typical: the share of seen pictures whose score is high enough for a name, at most ``accept``.
+        typical: the share of seen pictures, in all versions together, whose score is high enough for a name, at most
+            ``accept``. In the strictest version alone, one that leaves no trace of a generator would let any score
+            pass.
         max_error: the share of seen pictures that may get a wrong name, see :func:`risk_limit`. That a name also takes
             a score of at least ``seen`` only makes wrong ones fewer.
 
@@ -198,9 +200,10 @@ def limits_for(fitted: FittedDecision, *, accept: float, typical: float, max_err
     if typical > accept:
         raise RangeError(f"typical: expected at most accept {accept:g}, got {typical:g}")
     answers = fitted.answers
+    unseen = min(conformal_limit(scores, accept) for scores in answers.scores)
     return Limits(
-        unseen=min(conformal_limit(scores, accept) for scores in answers.scores),
-        seen=min(conformal_limit(scores, typical) for scores in answers.scores),
+        unseen=unseen,
+        seen=max(unseen, conformal_limit(answers.scores.flatten(), typical)),
         probability=max(
             risk_limit(probabilities, right, max_error)
             for probabilities, right in zip(answers.probabilities, answers.right, strict=True)

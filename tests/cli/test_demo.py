@@ -105,11 +105,15 @@ def test_refuses_a_folder_that_another_process_uses(earlier):
 @pytest.mark.slow
 def test_every_step_runs_on_fewer_images(tmp_path, monkeypatch, capsys):
     small = {"IMAGES_PER_GENERATOR": 12, "RECIPE": {"epochs": 1}, "BASELINE_RECIPE": {"epochs": 1}}
+    asked = {"decision.accept": 0.8, "decision.typical": 0.5, "decision.max_error": 0.4}  # of few validation images
+    small["MODEL"] = steps_of_demo.MODEL | asked
     for name, value in small.items():
         monkeypatch.setattr(steps_of_demo, name, value)
     report = demo(tmp_path / "demo")
     assert "</html>" in report.read_text(encoding="utf-8")
     printed = capsys.readouterr().out
-    for step in ("simulated 132 images", "trained:", "evaluated", "exported:", "attributed 10 images over gRPC"):
+    for step in ("simulated 132 images", "trained, and fitted", "evaluated", "exported:", "attributed 10 images over gRPC"):
         assert step in printed
+    for version in ("as they are", "jpeg75", "half", "crop"):
+        assert f"  {version}: named rightly " in printed
     assert "served and local probabilities differ by at most" in printed

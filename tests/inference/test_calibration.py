@@ -125,6 +125,24 @@ def test_every_version_is_as_safe_as_was_asked():
         max_error=0.05,
     )
     assert alone.unseen > limits.unseen
+    pooled = conformal_limit(answers.scores.flatten(), 0.7)
+    assert limits.seen == max(limits.unseen, pooled)
+    assert alone.seen == conformal_limit(answers.scores[0], 0.7)
+
+
+def test_a_version_without_a_trace_does_not_let_every_score_pass():
+    scores = torch.linspace(0, 1, 100, dtype=torch.float64).repeat(3, 1)
+    scores[2] -= 100
+    answers = CalibrationAnswers(
+        versions=("as it is", "a", "destroyed"),
+        scores=scores,
+        probabilities=torch.full((3, 100), 0.9),
+        right=torch.ones(3, 100, dtype=torch.bool),
+    )
+    fitted = FittedDecision(score="energy", state={}, temperature=1.0, answers=answers)
+    limits = limits_for(fitted, accept=0.9, typical=0.5, max_error=0.1)
+    assert limits.unseen < -99
+    assert limits.seen > 0
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.3, 0.5, 0.7, 0.9, 0.95]), st.booleans()), min_size=1, max_size=40),

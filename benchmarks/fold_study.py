@@ -1,0 +1,193 @@
+"""Which model and recipe names generators best? Trainings on four fifths of the groups, tested on the last fifth.
+
+python -m benchmarks.fold_study --data DIR --out FILE.json [--variants NAME ...] [--folds 0] [--seeds 0] [--enroll DIR]
+
+Only seen images of the training and the validation split are used, so that choices made here leave the test split
+alone. Folds keep groups together. ``--enroll`` names a second data folder: the generators there that a model does not
+know are enrolled from few pictures, and tested on the others. Each finished training is written at once; started again,
+the study goes on after the last one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedGroupKFold
+
+from bmrl._files import write_text
+from bmrl.data import ALTERATIONS, Manifest
+from bmrl.data.alterations import read_versions
+from bmrl.inference import calibrate, enroll, infer
+from bmrl.models import build_model
+from bmrl.training.fitting import fit
+from bmrl.training.loading import load_split
+from bmrl.training.settings import PRESETS
+from bmrl.training.task import BMRLTask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bmrl.models import BMRL
+
+FOLDS = 5
+TESTED = ("jpeg75", "half", "crop")
+ENROLLED_WITH = (5, 10, 20, 50)
+DRAWS = 4
+LIVED = {"compress": 0.7, "rescale": 0.4, "blur": 0.1, "noise": 0.1}
+STATISTICS = {"statistics": {}, "fusion.kind": "concat"}
+
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "recommended": ({}, {}),
+    "statistics too, DFACC, more changes, 10 epochs": (
+        STATISTICS,
+        {
+            "epochs": 10,
+            "learning_rate": 3e-4,
+            "objective": {"label_smoothing": 0.1},
+            **{f"augmentation.{name}": value for name, value in LIVED.items()},
+        },
+    ),
+    "statistics too, small classes more often": (STATISTICS, {"balance": 0.8, "augmentation.crop": 0.35}),
+}
+"""Changes of the model and of the recipe of the preset ``recommended``."""
+
+
+def fold_of(manifest: Manifest, fold: int) -> Manifest:
+    """Return the seen images of the training and the validation split, those of one fold as the test split."""
+    rows = [row for row in manifest.rows if row.role == "seen" and row.split != "test"]
+    names, groups = [row.generator for row in rows], [row.group for row in rows]
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(rows, names, groups)
+    tested = set(list(folds)[fold][1].tolist())
+    return Manifest(
+        manifest.root,
+        tuple(dataclasses.replace(row, split="test" if place in tested else "train") for place, row in enumerate(rows)),
+    )
+
+
+def trained(manifest: Manifest, variant: str, seed: int) -> tuple[BMRL, float]:
+    """Return a model and the seconds that its training took."""
+    model_changes, recipe_changes = VARIANTS[variant]
+    make_config, make_recipe = PRESETS["recommended"]
+    recipe = make_recipe(**recipe_changes | {"seed": seed})
+    config = make_config(generators=manifest.generators("seen"), **model_changes | {"decision.score": None})
+    torch.manual_seed(seed)
+    task = BMRLTask(build_model(config), recipe)
+    began = time.monotonic()
+    fit(task, load_split(manifest, config, "train"), None, progress=False)
+    return task.model.eval(), time.monotonic() - began
+
+
+def tested(model: BMRL, manifest: Manifest) -> dict[str, Any]:
+    """Return accuracy and balanced accuracy of the test split as it is and altered, and the recall of each class."""
+    rows = manifest.select(split="test")
+    names = [generator.name for generator in model.config.generators]
+    labels = torch.tensor([names.index(row.generator) for row in rows])
+    altered = [None, *(ALTERATIONS[name] for name in TESTED)]
+    size = model.config.image_size
+    images = (read_versions(manifest.image_path(row), size, altered) for row in rows)
+    named = torch.stack([infer(model, versions).logits.argmax(dim=1) for versions in images], dim=1)
+    versions = {
+        version: {
+            "accuracy": float((found == labels).double().mean()),
+            "balanced_accuracy": float(balanced_accuracy_score(labels, found)),
+        }
+        for version, found in zip(("as it is", *TESTED), named, strict=True)
+    }
+    recall = {name: float((named[0][labels == place] == place).double().mean()) for place, name in enumerate(names)}
+    return {"images": len(rows), "versions": versions, "recall": recall}
+
+
+def enrolled(model: BMRL, manifest: Manifest, other: Manifest) -> list[dict[str, Any]]:
+    """Enroll each generator of ``other`` that the model does not know, and test it on the pictures that are left."""
+    known = {generator.name for generator in model.config.generators}
+    own = manifest.select(split="test")
+    names = [generator.name for generator in model.config.generators]
+    labels = torch.tensor([names.index(row.generator) for row in own])
+    size = model.config.image_size
+
+    def images(manifest: Manifest, rows: Any) -> Tensor:
+        return torch.cat([read_versions(manifest.image_path(row), size, [None]) for row in rows])
+
+    found = []
+    seen = images(manifest, own)
+    for name in sorted({row.generator for row in other.rows if row.manipulation != "none"} - known):
+        rows = [row for row in other.rows if row.generator == name]
+        for count in ENROLLED_WITH:
+            for draw in range(DRAWS if count < len(rows) else 0):
+                order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(draw)).tolist()
+                paths = [other.image_path(rows[place]) for place in order[:count]]
+                more, _ = enroll(model, name, paths, manipulation=rows[0].manipulation)
+                left = infer(more, images(other, [rows[place] for place in order[count:]])).logits.argmax(dim=1)
+                named = infer(more, seen).logits.argmax(dim=1)
+                found.append(
+                    {
+                        "generator": name,
+                        "pictures": count,
+                        "draw": draw,
+                        "recall": float((left == len(names)).double().mean()),
+                        "accuracy": float((named == labels).double().mean()),
+                        "taken": float((named == len(names)).double().mean()),
+                    }
+                )
+    return found
+
+
+def study(
+    data: Path, out: Path, *, variants: list[str], folds: list[int], seeds: list[int], others: Path | None
+) -> None:
+    """Train and test what is not in the file yet."""
+    content = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {"runs": []}
+    done = {(run["variant"], run["fold"], run["seed"]) for run in content["runs"]}
+    for variant in variants:
+        for fold in folds:
+            for seed in seeds:
+                if (variant, fold, seed) in done:
+                    continue
+                manifest = fold_of(Manifest.read(data), fold)
+                model, seconds = trained(manifest, variant, seed)
+                run: dict[str, Any] = {"variant": variant, "fold": fold, "seed": seed, "seconds": round(seconds)}
+                run |= tested(model, manifest)
+                if others is not None:
+                    with_decision = _calibrated(model, manifest)
+                    run["enrolled"] = enrolled(with_decision, manifest, Manifest.read(others))
+                content["runs"].append(run)
+                write_text(out, json.dumps(content, indent=2) + "\n")
+                print(variant, fold, seed, json.dumps(run["versions"]), flush=True)
+
+
+def _calibrated(model: BMRL, manifest: Manifest) -> BMRL:
+    """Fit a decision, which enrolling needs; the tested pictures stand in for a validation split."""
+    rows = tuple(dataclasses.replace(row, split="val" if row.split == "test" else "train") for row in manifest.rows)
+    calibrate(model, Manifest(manifest.root, rows), score="max_probability", alterations=[], max_error=0.2)
+    return model
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--folds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--enroll", type=Path)
+    options = parser.parse_args()
+    study(
+        options.data,
+        options.out,
+        variants=options.variants,
+        folds=options.folds,
+        seeds=options.seeds,
+        others=options.enroll,
+    )
+
+
+if __name__ == "__main__":
+    main()
