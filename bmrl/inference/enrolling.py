@@ -237,7 +237,7 @@ class _Learner:
             self._features(self.known.embeddings),
             self.logits,
             self.known.labels,
-            float(self.head[-1].weight.square().sum(dim=1).mean()),  # type: ignore[index]
+            float(self.head[-1].weight.detach().square().sum(dim=1).mean()),  # type: ignore[index]
         )
         everything = torch.cat((self.known.embeddings, embeddings))
         new = torch.full((len(embeddings),), self.num_classes)

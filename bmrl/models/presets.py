@@ -47,6 +47,8 @@ _RECOMMENDED: dict[str, Any] = {
     "appearance": {"kind": "pretrained", "frozen": False, "learning_rate_scale": 1.0, "input_size": 224},
     "edge": None,
     "noise": None,
+    "statistics": {},
+    "fusion.kind": "concat",
     "head.dropout": 0.1,
     "parsing": None,
     "language": None,
@@ -90,9 +92,9 @@ def recommended(
 ) -> BMRLConfig:
     """Return the model for real pictures that have been recompressed, resized and cropped: 128 px, d = 256.
 
-    An EfficientNet-Lite0 with the weights of ImageNet-1k, trained on, which reads faces enlarged to 224 px; it needs
-    the extra ``[pretrained]``. Its decision is fitted at the end of the training, which takes validation images. How it
-    was chosen, and what was tried besides, is in docs/results.md.
+    An EfficientNet-Lite0 with the weights of ImageNet-1k, trained on, which reads faces enlarged to 224 px, next to
+    statistics of the residuals at 128 px; it needs the extra ``[pretrained]``. Its decision is fitted at the end of the
+    training, which takes validation images. How it was chosen, and what was tried as well, is in docs/results.md.
 
     Arguments and errors as of :func:`paper`.
     """

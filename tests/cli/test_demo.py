@@ -112,7 +112,13 @@ def test_every_step_runs_on_fewer_images(tmp_path, monkeypatch, capsys):
     report = demo(tmp_path / "demo")
     assert "</html>" in report.read_text(encoding="utf-8")
     printed = capsys.readouterr().out
-    for step in ("simulated 132 images", "trained, and fitted", "evaluated", "exported:", "attributed 10 images over gRPC"):
+    for step in (
+        "simulated 132 images",
+        "trained, and fitted",
+        "evaluated",
+        "exported:",
+        "attributed 10 images over gRPC",
+    ):
         assert step in printed
     for version in ("as they are", "jpeg75", "half", "crop"):
         assert f"  {version}: named rightly " in printed

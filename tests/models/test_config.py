@@ -100,6 +100,8 @@ RECOMMENDED = PAPER | {
     },
     "edge": None,
     "noise": None,
+    "statistics": {"kind": "residual_statistics", "hidden_dim": 256, "dropout": 0.1},
+    "fusion": PAPER["fusion"] | {"kind": "concat"},
     "head": PAPER["head"] | {"dropout": 0.1},
     "parsing": None,
     "language": None,

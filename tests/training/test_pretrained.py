@@ -35,7 +35,7 @@ def test_a_frozen_network_is_kept_bit_by_bit_through_training_and_averaging(data
     assert torch.equal(encoder.tower.mean, torch.tensor(timm.get_pretrained_cfg("test_efficientnet").mean))
 
 
-def test_the_recommended_preset_trains_with_statistics_too(data, tmp_path):
+def test_the_recommended_preset_trains(data, tmp_path):
     train(
         data,
         tmp_path / "run",
@@ -43,8 +43,7 @@ def test_the_recommended_preset_trains_with_statistics_too(data, tmp_path):
         model_changes={
             "image_size": 32,
             "appearance.input_size": 48,
-            "statistics": {"hidden_dim": 16},
-            "fusion.kind": "concat",
+            "statistics.hidden_dim": 16,
             "decision.score": None,  # there are too few validation images for it
         },
         recipe_changes={"epochs": 2, "batch_size": 8},

@@ -58,10 +58,10 @@ RECOMMENDED = PAPER | {
     "schedule": "cosine",
     "warmup": 0.05,
     "ema_decay": 0.99,
-    "balance": 0.5,
+    "balance": 0.8,
     "flip": True,
     "augmentation": NONE
-    | {"compress": 0.5, "rescale": 0.3, "crop": 0.25, "blur": 0.05, "sharpen": 0.1, "noise": 0.05, "color": 0.2},
+    | {"compress": 0.5, "rescale": 0.3, "crop": 0.35, "blur": 0.05, "sharpen": 0.1, "noise": 0.05, "color": 0.2},
     "precision": "auto",
     "keep": "last",
     "objective": {"label_smoothing": 0.1, "metric_loss": "none"},
