@@ -80,6 +80,7 @@ def residual_statistics(images: Tensor) -> Tensor:
         >>> residual_statistics(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape
         torch.Size([2, 465])
     """
+    check_images("images", images, channels=3)
     return _statistics(images, _Constants(*(each.to(images.device) for each in _constants())))
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bmrl.models import BMRL, BMRLOutput
     from bmrl.training.recipes import TrainingConfig
 
-__all__ = ["AttributionTask", "BMRLTask"]
+__all__ = ["AttributionTask", "BMRLTask", "rate_share"]
 
 
 class AttributionTask(L.LightningModule):
@@ -90,7 +90,8 @@ class AttributionTask(L.LightningModule):
         optimizer = optimizers[self.recipe.optimizer](
             self.parameter_groups(), lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay, fused=True
         )
-        steps = int(self.trainer.estimated_stepping_batches)
+        # A checkpoint is compared with an optimizer that trains nothing.
+        steps = 1 if self._trainer is None else int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_share(self.recipe, step, steps))
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 

@@ -30,11 +30,14 @@ from bmrl.ops import (
     SRM,
     Grayscale,
     PatchHomogeneity,
+    ResidualStatistics,
     RichestPatch,
     Sobel,
     ViewExtractor,
+    all_patches,
     grayscale,
     patch_homogeneity,
+    residual_statistics,
     richest_patch,
     sobel,
     srm,
@@ -44,6 +47,7 @@ from bmrl.ops import (
 NAN, INF = float("nan"), float("inf")
 ROWS, LABELS = torch.eye(4, 3), torch.tensor([0, 1, 0, 1])
 IMAGES = torch.rand(2, 3, 8, 8)
+LARGE = torch.rand(2, 3, 40, 33)
 CONFIG = SimpleNamespace(num_generators=2, embed_dim=3)
 
 NO_NUMBER = (True, "a", "0.5", None, [0.5], torch.tensor(0.5), 1j, np.array([0.5]))
@@ -57,6 +61,19 @@ WEIGHT = ((*NO_NUMBER, -1, NAN, INF, -INF), (0, 0.5, np.float32(0.5), np.float64
 SCALE = ((*NO_NUMBER, 0, -1, NAN, INF), (1, 0.5, np.float32(0.5), np.int64(1), Fraction(1, 2)))
 COUNT = ((*NO_INTEGER, None, 0, -1), (3, np.int64(3)))
 CHUNK = ((*NO_INTEGER, 0, -1), (None, 1, 100, np.int64(2)))
+COLOR = (
+    (
+        *NO_TENSOR,
+        LARGE[0],
+        LARGE[:, :1],
+        LARGE[..., :31],
+        LARGE.long(),
+        LARGE.bool(),
+        LARGE * 255,
+        LARGE.to(torch.complex64),
+    ),
+    (LARGE, LARGE.double(), LARGE.half(), (255 * LARGE).to(torch.uint8), LARGE[:0]),
+)
 SWITCH = (NO_SWITCH, (True, False))
 GATHER = ((*NO_SWITCH,), (True, False))
 GROUP = ((1, "gloo", True, [0]), (None,))
@@ -196,6 +213,8 @@ CASES = {
     srm: ({"images": IMAGES}, {"images": IMAGE, "truncation": TRUNCATION}),
     patch_homogeneity: ({"images": IMAGES, "patch_size": 4}, {"images": IMAGE, "patch_size": PATCH}),
     richest_patch: ({"images": IMAGES, "patch_size": 4}, {"images": IMAGE, "patch_size": PATCH}),
+    all_patches: ({"images": IMAGES, "patch_size": 4}, {"images": IMAGE, "patch_size": PATCH}),
+    residual_statistics: ({"images": LARGE}, {"images": COLOR}),
     views: (
         {"images": IMAGES, "patch_size": 4},
         {"images": SIDES, "patch_size": PATCH, "truncation": TRUNCATION, "dtype": DTYPE},
@@ -203,6 +222,7 @@ CASES = {
     Grayscale: ({}, {}),
     Sobel: ({}, {}),
     SRM: ({}, {"truncation": TRUNCATION}),
+    ResidualStatistics: ({}, {}),
     PatchHomogeneity: ({}, {"patch_size": MADE_PATCH}),
     RichestPatch: ({}, {"patch_size": MADE_PATCH}),
     ViewExtractor: ({}, {"patch_size": MADE_PATCH, "truncation": TRUNCATION, "dtype": DTYPE}),
@@ -253,7 +273,8 @@ def test_the_table_has_every_argument(function):
 
 def test_the_table_has_every_public_callable():
     results = {"DFACCTerms", "ObjectiveResult", "Views"}  # what functions return
-    assert {function.__name__ for function in CASES} == {*bmrl.losses.__all__, *bmrl.ops.__all__} - results
+    constants = {"NUM_STATISTICS", "STATISTICS"}
+    assert {function.__name__ for function in CASES} == {*bmrl.losses.__all__, *bmrl.ops.__all__} - results - constants
 
 
 @pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), Fraction(1, 2)])

@@ -28,6 +28,7 @@ def test_losses_load_torch_alone():
         "bmrl.errors",
         "bmrl._checks",
         "bmrl._kernels",
+        "bmrl._precision",
         "bmrl._transforms",
         "bmrl._values",
         "bmrl._version",

@@ -228,7 +228,7 @@ def test_refuses_to_resume_what_is_not_there_or_does_not_fit(data, small, tmp_pa
 
 
 def test_refuses_bad_settings_and_data(data, tmp_path):
-    with pytest.raises(RangeError, match=r"preset: expected 'paper' or 'tiny', got 'huge'"):
+    with pytest.raises(RangeError, match=r"preset: expected 'paper' or 'tiny' or 'recommended', got 'huge'"):
         train(data, tmp_path / "a", preset="huge")
     with pytest.raises(ConfigError, match=r"depth: expected a field of BMRLConfig \(appearance, .*\), got no such"):
         train(data, tmp_path / "a", model_changes={"depth": 1})

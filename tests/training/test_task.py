@@ -16,6 +16,7 @@ from bmrl.models import build_model
 from bmrl.models.presets import tiny
 from bmrl.training import BMRLTask, TrainingConfig
 from bmrl.training.loading import load_split
+from bmrl.training.task import rate_share
 
 
 @pytest.fixture
@@ -79,11 +80,17 @@ def test_a_module_trains_at_a_rate_of_its_own_and_what_is_frozen_not_at_all(conf
     for parameter in frozen.parameters():
         del expected[id(parameter)]
     assert rates == pytest.approx(expected)
-    (optimizer,), (scheduler,) = task.configure_optimizers()
-    for _ in range(recipe.drop_every):
-        optimizer.step()
-        scheduler.step()
-    assert scaled(optimizer.param_groups, 0.001) == pytest.approx(expected)
+    (optimizer,), (schedule,) = task.configure_optimizers()
+    optimizer.step()
+    schedule["scheduler"].step()
+    assert scaled(optimizer.param_groups, 0.01 * rate_share(recipe, 1, 1)) == pytest.approx(expected)
+
+
+def test_the_rate_rises_and_falls_as_the_recipe_says():
+    recipe = TrainingConfig(epochs=4, drop_every=2, warmup=0.25)
+    assert [rate_share(recipe, step, 8) for step in range(8)] == pytest.approx([1 / 3, 2 / 3, 1, 1, 0.1, 0.1, 0.1, 0.1])
+    half = TrainingConfig(epochs=4, schedule="cosine")
+    assert [rate_share(half, step, 2) for step in range(3)] == pytest.approx([1, 0.5, 0])
 
 
 def test_parameters_are_in_the_order_of_the_model(config):
