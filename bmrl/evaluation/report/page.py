@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bmrl._version import __version__
 from bmrl.errors import DTypeError, MissingExtraError
 from bmrl.evaluation.detection import DETECTION_MEASURES
+from bmrl.evaluation.measures import threshold_free_measures
 from bmrl.evaluation.report.plots import PALETTE, embedding_map, markers, risk_curves, score_histogram, threshold_curves
 from bmrl.evaluation.report.projection import MIN_IMAGES, project
 from bmrl.evaluation.report.tables import comparison, seen_generators, unseen_generators
@@ -57,11 +58,12 @@ def render_report(evaluation: Evaluation) -> str:
     environment.filters["percent"] = "{:.1%}".format
     environment.filters["family"] = _family
     comparisons = evaluation.best_yardsticks
+    titles = {measure.name: measure.title for measure in threshold_free_measures()}
     return environment.get_template("report.html.j2").render(
         evaluation=evaluation,
         own=evaluation.outcomes[0],
         worst=min(evaluation.outcomes, key=itemgetter("accuracy")),
-        unbeaten=[entry["metric"].replace("_", " ") for entry in comparisons if not entry["better"]],
+        unbeaten=[titles[entry["metric"]] for entry in comparisons if not entry["better"]],
         version=__version__,
         comparison=comparison(evaluation),
         seen_generators=seen_generators(evaluation),
