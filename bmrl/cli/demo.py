@@ -30,6 +30,8 @@ IMAGES_PER_GENERATOR = 160
 IMAGE_SIZE = 64  # shows the traces, at a quarter of the work of the preset's 128
 MODEL = {
     "image_size": IMAGE_SIZE,
+    "statistics": {},  # tell the simulated generators apart almost alone
+    "fusion.kind": "concat",
     "decision.score": "combined",
     "decision.typical": 0.25,  # strict: simulated unseen generators differ little from seen ones
 }
