@@ -492,7 +492,7 @@ def test_what_the_image_runs(repository, images, eager, tmp_path, stand_in):
             assert client.is_model_ready("bmrl")
 
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(60) == 0, (tmp_path / "scratch" / "log").read_text()
 
 
 @pytest.mark.server

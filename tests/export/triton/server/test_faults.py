@@ -284,6 +284,12 @@ def no_faults(request):
             (folder / name).unlink(missing_ok=True)
 
 
+def let_probe_answer(server):
+    """Wait until the supervisor has got an answer: only then does it say again that others keep the server busy."""
+    answers = count_answers(server.grpc_url, 5)
+    wait_until(lambda: count_answers(server.grpc_url, 5) > answers + 3, 20)
+
+
 def test_a_paused_stub_is_busy_and_left_alone(faulty, images, eager):
     server, _ = faulty
     pid = server.pid
@@ -304,6 +310,7 @@ def test_a_slow_model_is_busy_and_left_alone(faulty, images, eager, caplog):
     """Six clients wait for 0.4 s each, which makes 2.4 s for the probe, and its patience is 1.5 s."""
     server, folder = faulty
     pid = server.pid
+    let_probe_answer(server)
     (folder / "delay").write_text("0.4")
     with Clients(server.grpc_url, images, eager, 6) as clients:
         wait_until(lambda: any(message.endswith("busy with other requests") for message in caplog.messages), 20)
@@ -320,6 +327,7 @@ def test_a_full_queue_is_busy_and_left_alone(faulty, images, eager, caplog):
     """Sixteen clients fill its eight places, which are 0.1 s each: less than the patience of the probe in all."""
     server, folder = faulty
     pid = server.pid
+    let_probe_answer(server)
     (folder / "delay").write_text("0.1")
     with Clients(server.grpc_url, images, eager, 16) as clients:
         wait_until(lambda: any(message.endswith("busy with other requests") for message in caplog.messages), 20)
@@ -337,8 +345,7 @@ def test_a_single_error_is_chance(faulty, caplog):
     pid = server.pid
     (folder / "raise once").touch()
     wait_until(lambda: not (folder / "raise once").exists(), 20)
-    answers = count_answers(server.grpc_url, 5)
-    wait_until(lambda: count_answers(server.grpc_url, 5) > answers + 3, 20)  # the supervisor has gone on asking
+    let_probe_answer(server)  # the supervisor has gone on asking
     assert server.pid == pid
     assert not any("restoring" in message for message in caplog.messages)
 
