@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks import numba_loops
+from benchmarks import numba_loops, numpy_statistics
 from bmrl import ops
 from bmrl.ops._aten import edges, noise, view_extraction
 
@@ -53,6 +53,8 @@ class Operator:
     exact: Callable[[Tensor], tuple[Tensor, ...]]
     """The answer, from uint8 images on the CPU, in float64 where it is not whole."""
     providers: dict[str, Provider]
+    atol: float = 2e-5
+    """Largest difference from the answer."""
 
     def images(self, batch: int, device: str, *, seed: int = 0) -> Tensor:
         """Random images, brighter to the right, so that patches differ."""
@@ -187,6 +189,10 @@ def _bmrl_views(images: Tensor) -> tuple[Tensor, ...]:
     return tuple(ops.views(images, patch_size=PATCH))
 
 
+def _bmrl_statistics(images: Tensor) -> tuple[Tensor]:
+    return (ops.residual_statistics(images),)
+
+
 def _ours(
     function: Callable[[Tensor], tuple[Tensor, ...]], in_aten: Callable[[Tensor], tuple[Tensor, ...]]
 ) -> dict[str, Provider]:
@@ -252,5 +258,16 @@ OPERATORS = {
             "OpenCV, scikit-image": Provider(_opencv_views, largest_batch=32, devices=_CPU),
             "numba": Provider(lambda images: numba_loops.views(images, PATCH), devices=_CPU),
         },
+    ),
+    "statistics": Operator(
+        224,
+        4 * ops.NUM_STATISTICS,
+        numpy_statistics.statistics,
+        {
+            "bmrl": Provider(_bmrl_statistics),
+            "bmrl compiled": Provider(lambda images: _compiled(_bmrl_statistics)(images)),
+            "NumPy, SciPy": Provider(numpy_statistics.statistics, largest_batch=32, devices=_CPU),
+        },
+        atol=2e-4,  # of logarithms of sums in float32
     ),
 }

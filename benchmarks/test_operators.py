@@ -47,7 +47,7 @@ def test_operator(benchmark, request, session: Session, operator, provider, batc
 
     first = inputs[0][: min(batch, 3)].cpu()
     answer = [part[: len(first)] for part in how.run(inputs[0])]
-    assert_equal_to(entry.exact(first), answer, border=how.border, atol=2e-5)
+    assert_equal_to(entry.exact(first), answer, border=how.border, atol=entry.atol)
 
     with torch.no_grad():
         median, low, high, rounds = measure(benchmark, how.run, inputs)
