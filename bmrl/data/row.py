@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
-__all__ = ["COLUMNS", "REQUIRED", "ROLES", "SPLITS", "Row"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["COLUMNS", "REQUIRED", "ROLES", "SPLITS", "Row", "collections_by_generator"]
 
 ROLES = ("seen", "unseen")
 """Whether a model may be trained on a generator's images, or is only tested on them."""
@@ -51,3 +55,11 @@ COLUMNS = tuple(field.name for field in fields(Row))
 
 REQUIRED = COLUMNS[:-1]
 """Those that a file must have: where its images come from may be unknown."""
+
+
+def collections_by_generator(rows: Iterable[Row]) -> dict[str, tuple[str, ...]]:
+    """Return the collections that the images of each generator come from, sorted; the unknown one is not among them."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(row.generator, set()).add(row.collection)
+    return {generator: tuple(sorted(collections - {""})) for generator, collections in sorted(found.items())}

@@ -16,7 +16,7 @@ from bmrl._extras import require
 from bmrl._files import claimed, new_file
 from bmrl._outputs import check_out_file, check_out_folder
 from bmrl._values import check_choice
-from bmrl.data.row import SPLITS
+from bmrl.data.row import SPLITS, collections_by_generator
 from bmrl.errors import DataError, DTypeError
 from bmrl.evaluation._rows import as_manifest
 from bmrl.evaluation.families import families_of_unseen
@@ -141,7 +141,7 @@ def evaluate(
             predictions=predictions,
             limits=limits_of(network),
             outcomes=outcomes(predictions, altered),
-            sources=within_sources(predictions, training),
+            sources=within_sources(predictions, _trained(network) or collections_by_generator(training)),
             families=families_of_unseen(predictions, network, training),
             yardsticks=probes,
             yardsticks_left_out=left_out | reasons,
@@ -149,6 +149,12 @@ def evaluate(
         )
         _write(evaluation)
     return evaluation
+
+
+def _trained(network: BMRL) -> Mapping[str, tuple[str, ...]]:
+    """Return the collections that the model says it was trained on, none if it does not say."""
+    decision = getattr(network, "decision", None)
+    return {} if decision is None else decision.collections
 
 
 def _check_seen(manifest: Manifest, split: str) -> None:

@@ -10,24 +10,23 @@ from bmrl.evaluation.intervals import wilson_interval
 from bmrl.evaluation.metrics import auroc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
-    from bmrl.data.row import Row
     from bmrl.evaluation.predictions import Predictions
 
 __all__ = ["within_sources"]
 
 
-def within_sources(predictions: Predictions, training: Iterable[Row]) -> dict[str, Any]:
+def within_sources(predictions: Predictions, trained: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return what a model knows that the source of a picture does not tell.
 
     A source is a collection, see :attr:`bmrl.data.Row.collection`.
 
     Args:
         predictions: of the tested images.
-        training: the training rows of the evaluated manifest, which are taken for those that the model was trained on.
+        trained: by the name of a class, the collections that its training images come from.
 
     Returns:
         * ``reason``: why nothing can be said of sources, or None; ``reasons``: why one of ``pairs``, ``unseen`` and
@@ -46,9 +45,6 @@ def within_sources(predictions: Predictions, training: Iterable[Row]) -> dict[st
     families = _families(predictions)
     if not any(places):
         return _nothing(families, "the manifest has no column source, or an empty one")
-    trained: dict[str, set[str]] = {}
-    for row in training:
-        trained.setdefault(row.generator, set()).add(row.collection)
     found: dict[str, Any] = {
         "reason": None,
         "reasons": {},
@@ -140,12 +136,12 @@ def _unseen(predictions: Predictions, places: Sequence[str], source: str) -> lis
 
 
 def _new(
-    predictions: Predictions, places: Sequence[str], source: str, trained: dict[str, set[str]]
+    predictions: Predictions, places: Sequence[str], source: str, trained: Mapping[str, Sequence[str]]
 ) -> list[dict[str, Any]]:
     found = []
     for label, generator in enumerate(predictions.generators):
         images = _of(places, source) & (predictions.labels == label)
-        known = trained.get(generator.name, set()) - {""}
+        known = trained.get(generator.name, ())
         if not images.any() or not known or source in known:
             continue
         chosen = predictions.select(images)

@@ -11,6 +11,7 @@ from bmrl._checks import check_integer
 from bmrl._values import check_choice, described
 from bmrl.data.alterations import ALTERATIONS, read_versions
 from bmrl.data.manifest import Manifest
+from bmrl.data.row import collections_by_generator
 from bmrl.errors import DataError, DTypeError
 from bmrl.inference.calibration import check_calibratable, fit_temperature, limits_for
 from bmrl.inference.decider import Decider
@@ -41,6 +42,9 @@ MOST_REFERENCES = 100
 
 MOST_HELD_OUT = 2000
 """The same of all calibration pictures together."""
+
+MOST_COLLECTIONS = 1000
+"""Collections of training pictures that are kept for a class."""
 
 MOST_FITTED = 20_000
 """Training pictures that a score is fitted to, evenly over the classes; more would not change it."""
@@ -145,6 +149,7 @@ def calibrate(
             right=largest.indices == checked.labels,
         ),
         references=_references(fitted_to, checked),
+        collections=_collections(rows["train"]),
     )
     asked = config.decision
     limits_for(decision, accept=asked.accept, typical=asked.typical, max_error=asked.max_error)
@@ -191,6 +196,12 @@ def _references(fitted_to: _Answers, checked: _Answers) -> References:
         held_out=checked.embeddings[:, held_out],
         held_out_labels=checked.labels[held_out],
     )
+
+
+def _collections(rows: list[Row]) -> dict[str, tuple[str, ...]]:
+    """Return those of each class; of one with too many, which must be files, none."""
+    found = collections_by_generator(rows).items()
+    return {name: collections if len(collections) <= MOST_COLLECTIONS else () for name, collections in found}
 
 
 class _Progress:

@@ -317,6 +317,7 @@ class _Learner:
                 held_out_labels=known.held_out_labels,
                 num_enrolled=earlier + len(embeddings),
             ),
+            collections=self.fitted.collections,
         )
 
     @torch.no_grad()

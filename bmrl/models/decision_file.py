@@ -59,6 +59,7 @@ def write(fitted: FittedDecision, weights: str, path: Path) -> None:
         "versions": list(fitted.answers.versions),
         "weights": weights,
         "num_enrolled": 0 if references is None else references.num_enrolled,
+        "collections": fitted.collections,
     }
     save_file(tensors, path, metadata={ENTRY: json.dumps(content, sort_keys=True)})
 
@@ -90,6 +91,9 @@ def _fitted(content: dict[str, object], tensors: dict[str, Tensor]) -> FittedDec
     versions = content["versions"]
     if not isinstance(versions, list):
         raise TypeError("versions: expected a list")
+    collections = content.get("collections", {})
+    if not isinstance(collections, dict) or not all(isinstance(names, list) for names in collections.values()):
+        raise TypeError("collections: expected lists by name")
     known = under(REFERENCES)
     enrolled = content.get("num_enrolled", 0)
     return FittedDecision(
@@ -98,6 +102,7 @@ def _fitted(content: dict[str, object], tensors: dict[str, Tensor]) -> FittedDec
         temperature=content["temperature"],  # type: ignore[arg-type]
         answers=CalibrationAnswers(versions=tuple(map(str, versions)), **under(ANSWERS)),
         references=References(**known, num_enrolled=enrolled) if known else None,  # type: ignore[arg-type]
+        collections={name: tuple(names) for name, names in collections.items()},
     )
 
 

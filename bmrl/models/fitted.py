@@ -5,7 +5,7 @@ What is done with them is in :mod:`bmrl.inference`: this room only keeps them wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -119,6 +119,8 @@ class FittedDecision:
         temperature: > 0; logits are divided by it before the softmax.
         answers: about the calibration pictures.
         references: what a generator can be enrolled with; None: none can.
+        collections: by the name of a class, the collections that the training pictures come from, as far as the
+            manifest said; see :attr:`bmrl.data.Row.collection`.
 
     Raises:
         DTypeError, RangeError: a value of another type, out of range, or not finite.
@@ -129,6 +131,7 @@ class FittedDecision:
     temperature: float
     answers: CalibrationAnswers
     references: References | None = None
+    collections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.score, str):
@@ -138,6 +141,9 @@ class FittedDecision:
             raise DTypeError(f"answers: expected CalibrationAnswers, got {described(self.answers)}")
         if self.references is not None and not isinstance(self.references, References):
             raise DTypeError(f"references: expected References, got {described(self.references)}")
+        for name, known in self.collections.items():
+            if not isinstance(known, tuple) or not all(isinstance(each, str) for each in (name, *known)):
+                raise DTypeError(f"collections: expected tuples of names by name, got {described(known)}")
         for name, tensor in self.state.items():
             if not isinstance(tensor, Tensor):
                 raise DTypeError(f"state.{name}: expected a torch.Tensor, got {described(tensor)}")

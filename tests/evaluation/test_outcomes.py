@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -16,6 +17,7 @@ from bmrl.evaluation.outcomes import outcomes
 from bmrl.evaluation.sources import within_sources
 from bmrl.generators import Generator
 from bmrl.inference import Attributor, Limits
+from bmrl.models import CalibrationAnswers, FittedDecision
 
 CLASSES = (
     Generator(name="photo", manipulation="none", architecture="none"),
@@ -99,9 +101,7 @@ def test_within_sources_by_hand():
         ("odd", "a@3", [0.1, 0.1, 0.8], 0.5),
         ("odd", "d", [0.1, 0.1, 0.8], 2.0),
     )
-    training = [Row("t", "other", "EFS", "GAN", "seen", "train", "t", "b@9"),
-                Row("u", "photo", "none", "none", "seen", "train", "u", "a")]  # fmt: skip
-    assert within_sources(found, training) == {
+    assert within_sources(found, {"other": ("b",), "photo": ("a",), "edit": ()}) == {
         "reason": None,
         "reasons": {},
         "families": [],
@@ -124,12 +124,12 @@ def test_within_sources_by_hand():
 def test_what_is_not_available_is_said(sources, reason):
     found = predictions(("photo", sources[0], [1.0, 0.0, 0.0], 0.0), ("edit", sources[1], [1.0, 0.0, 0.0], 0.0))
     empty = {"reasons": {}, "families": [], "pairs": [], "unseen": [], "new": []}
-    assert within_sources(found, []) == {"reason": reason} | empty
+    assert within_sources(found, {}) == {"reason": reason} | empty
 
 
 def test_each_empty_control_has_its_reason():
     found = predictions(("photo", "a", [1.0, 0.0, 0.0], 0.0), ("edit", "a", [1.0, 0.0, 0.0], 0.0))
-    told = within_sources(found, [])
+    told = within_sources(found, {})
     assert told["reason"] is None
     assert told["reasons"] == {
         "unseen": "no unseen generator shares a source with photographs that the model knows",
@@ -143,7 +143,7 @@ def test_accuracy_within_a_family_by_hand():
         [("other", ("EFS", "GAN")), ("more", ("EFS", "diffusion")), ("more", ("EFS", "diffusion")),
          ("photo", ("none", "none"))])]  # fmt: skip
     answers = torch.tensor([[0.5, 0.1, 0.3, 0.1], [0.1, 0.1, 0.5, 0.3], [0.7, 0.0, 0.1, 0.2], [1.0, 0.0, 0.0, 0.0]])
-    told = within_sources(Predictions(classes, tuple(rows), answers.double(), torch.zeros(4, 2)), [])
+    told = within_sources(Predictions(classes, tuple(rows), answers.double(), torch.zeros(4, 2)), {})
     assert told["families"] == [
         {"manipulation": "EFS", "classes": ["other", "more"], "num_images": 3, "accuracy": pytest.approx(2 / 3),
          "accuracy_interval": list(wilson_interval(2, 3))}
@@ -154,8 +154,23 @@ def test_a_model_that_knows_only_the_source_is_found_out():
     """It names what comes from a source by the source, and is right among all: between two classes it guesses."""
     rows = [("photo" if place % 2 else "edit", "a", [0.45, 0.45, 0.1], float(place % 3)) for place in range(40)]
     rows += [("other", "b", [0.1, 0.1, 0.8], 0.0)] * 40
-    (pair,) = within_sources(predictions(*rows), [])["pairs"]
+    (pair,) = within_sources(predictions(*rows), {})["pairs"]
     assert pair["accuracy"] == 0.5
+
+
+def test_new_sources_are_those_that_the_model_was_not_trained_on(model, manifest, tmp_path, monkeypatch):
+    """The evaluated manifest may be another one than that of the training."""
+    rows = [dataclasses.replace(row, source="web@1") for row in manifest.rows]
+    told = evaluate(model, Manifest(manifest.root, rows), tmp_path, alterations=[], yardsticks=[])
+    assert told.sources["new"] == []  # a model that does not say is taken for trained on the manifest's training split
+    answers = CalibrationAnswers(
+        versions=("as it is",), scores=torch.zeros(1, 2), probabilities=torch.zeros(1, 2), right=torch.ones(1, 2) > 0
+    )
+    collections = {"red": ("studio",), "green": ("web",), "photo": ()}
+    decision = FittedDecision(score="max_logit", state={}, temperature=1.0, answers=answers, collections=collections)
+    monkeypatch.setattr(model, "decision", decision, raising=False)
+    told = evaluate(model, Manifest(manifest.root, rows), tmp_path, alterations=[], yardsticks=[])
+    assert [(entry["generator"], entry["source"]) for entry in told.sources["new"]] == [("red", "web")]
 
 
 def test_an_evaluation_tells_all(model, manifest, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from bmrl.data.alterations import ALTERATIONS, read_versions
 from bmrl.data.manifest import Manifest
 from bmrl.errors import ConfigError, DataError, DTypeError, RangeError
-from bmrl.inference import Attributor, Decider, attribute, calibrate, decider_of, limits_of
+from bmrl.inference import Attributor, Decider, attribute, calibrate, calibrating, decider_of, limits_of
 from bmrl.inference.scores import SCORES
 from bmrl.models import build_model, load_model, save_model
 from bmrl.training import train
@@ -42,6 +43,21 @@ def test_it_keeps_what_the_model_answers(model, faces, score):
         assert torch.allclose(fitted.answers.scores[place], scores, atol=1e-5, rtol=1e-5)
         assert torch.allclose(fitted.answers.probabilities[place], probabilities.amax(1), atol=1e-6)
         assert torch.equal(fitted.answers.right[place], probabilities.argmax(1) == labels[by_class])
+
+
+def test_it_keeps_where_the_training_images_come_from(model, faces, monkeypatch):
+    def moved(split, source):
+        return [dataclasses.replace(row, source=source(row)) for row in faces.select(split=split, role="seen")]
+
+    rows = [*moved("train", lambda row: f"{row.generator}-set@1/{row.path}"), *moved("val", lambda row: "elsewhere")]
+    fitted = calibrate(model, Manifest(faces.root, tuple(rows)), **ASKED)
+    classes = [generator.name for generator in model.config.generators]
+    assert fitted.collections == {name: (f"{name}-set",) for name in classes}
+    monkeypatch.setattr(calibrating, "MOST_COLLECTIONS", 2)
+    rows = [*moved("train", lambda row: row.path), *moved("val", lambda row: "elsewhere")]  # a collection for each file
+    assert calibrate(model, Manifest(faces.root, tuple(rows)), **ASKED).collections == dict.fromkeys(classes, ())
+    rows = [row for split in ("train", "val") for row in moved(split, lambda row: "")]
+    assert calibrate(model, Manifest(faces.root, tuple(rows)), **ASKED).collections == dict.fromkeys(classes, ())
 
 
 def test_the_temperature_makes_the_probabilities_those_of_the_validation_images(model, faces):

@@ -43,6 +43,7 @@ def made(score="combined", seed=0):
             probabilities=torch.rand(2, 40),
             right=torch.rand(2, 40) > 0.1,
         ),
+        collections={"generator_0": ("a", "b"), "generator_1": ()},
     )
     return model
 
@@ -63,6 +64,7 @@ def test_comes_back(score, tmp_path):
     assert same(loaded, model)
     assert limits_of(loaded) == limits_of(model)
     assert loaded.decision.answers.versions == ("as it is", "half")
+    assert loaded.decision.collections == {"generator_0": ("a", "b"), "generator_1": ()}
     save_model(loaded, tmp_path / "again")
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
