@@ -491,6 +491,7 @@ def test_what_the_image_runs(repository, images, eager, tmp_path, stand_in):
                     call()
             assert client.is_model_ready("bmrl")
 
+        time.sleep(1)  # stopped while it makes ready for the next call, its gRPC front end may abort (-6)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, (tmp_path / "scratch" / "log").read_text()
 
