@@ -66,10 +66,11 @@ def calibrate(
 ) -> FittedDecision:
     """Fit how a model decides whether an image is seen, and keep it with the model.
 
-    The score is fitted to the training images, the temperature to the validation images. What the model answers about
-    the validation images, as they are and altered as pictures on the web are, is kept: the limits for what is asked of
-    the decision follow from it. No weight changes, and no image of the test split or of an unseen generator is looked
-    at.
+    The score is fitted to the training images, each in one of the versions in turn, as they are or altered as pictures
+    on the web are: a score that knew only pictures as they are would take the alteration for the trace of another
+    generator. The temperature is fitted to the validation images. What the model answers about these in all versions
+    is kept: the limits for what is asked of the decision follow from it. No weight changes, and no image of the test
+    split or of an unseen generator is looked at.
 
     Afterwards ``model.decision`` is what is returned, and ``model.config.decision`` names the score and what is asked.
     A folder is written again with both.
@@ -79,7 +80,8 @@ def calibrate(
         data: a folder with ``manifest.csv``, or its manifest: seen ``train`` images, and ``val`` images of persons or
             videos that are not among them.
         score: a name of :data:`bmrl.inference.scores.SCORES`.
-        alterations: names of :data:`bmrl.data.ALTERATIONS`: limits keep their guarantee for images altered so.
+        alterations: names of :data:`bmrl.data.ALTERATIONS`: limits keep their guarantee for images altered so, and
+            the score knows them.
         accept: share of seen pictures that are not called unseen; None keeps that of ``config.decision``, as below.
         typical: share of seen pictures whose score is high enough for a name, at most ``accept``.
         max_error: share of seen pictures that may get a wrong name.
@@ -115,16 +117,17 @@ def calibrate(
     versions: dict[str, Alteration | None] = {AS_IT_IS: None, **chosen}
     count = _Progress(progress, len(rows["train"]) + len(rows["val"]))
 
-    def answers(split: str, versions: dict[str, Alteration | None]) -> _Answers:
-        return _answers(network, manifest, rows[split], labels, versions, batch_size, count)
+    def answers(split: str, versions_of: Callable[[int], list[Alteration | None]]) -> _Answers:
+        return _answers(network, manifest, rows[split], labels, versions_of, batch_size, count)
 
-    fitted_to, checked = answers("train", {AS_IT_IS: None}), answers("val", versions)
+    every = list(versions.values())
+    fitted_to, checked = answers("train", lambda place: [every[place % len(every)]]), answers("val", lambda _: every)
     temperature = fit_temperature(checked.logits.flatten(0, 1), checked.labels.repeat(len(versions)))
     decided_on = FittingData(
-        logits=checked.logits[0] / temperature,
-        embeddings=checked.embeddings[0],
-        labels=checked.labels,
-        sources=checked.sources,
+        logits=checked.logits.flatten(0, 1) / temperature,
+        embeddings=checked.embeddings.flatten(0, 1),
+        labels=checked.labels.repeat(len(versions)),
+        sources=None if checked.sources is None else checked.sources * len(versions),
     )
     fitting = FittingData(
         logits=fitted_to.logits[0] / temperature,
@@ -186,10 +189,18 @@ class _Answers(NamedTuple):
 
 
 def _references(fitted_to: _Answers, checked: _Answers) -> References:
-    """Return the embeddings to keep: those of each class, and of all calibration pictures, evenly thinned."""
+    """Return the embeddings to keep: of each class and of all calibration pictures at most so many, drawn by lot.
+
+    Every fourth picture may be in one and the same version.
+    """
+    rng = torch.Generator().manual_seed(0)
+
+    def drawn(places: Tensor, most: int) -> Tensor:
+        return places[torch.randperm(len(places), generator=rng)[:most].sort().values]
+
     by_class = [(fitted_to.labels == label).nonzero()[:, 0] for label in range(fitted_to.logits.shape[2])]
-    kept = torch.cat([places[:: -(-len(places) // MOST_REFERENCES) or 1] for places in by_class])
-    held_out = torch.arange(len(checked.labels))[:: -(-len(checked.labels) // MOST_HELD_OUT)]
+    kept = torch.cat([drawn(places, MOST_REFERENCES) for places in by_class])
+    held_out = drawn(torch.arange(len(checked.labels)), MOST_HELD_OUT)
     return References(
         embeddings=fitted_to.embeddings[0, kept],
         labels=fitted_to.labels[kept],
@@ -243,14 +254,15 @@ def _answers(
     manifest: Manifest,
     rows: list[Row],
     labels: dict[str, int],
-    versions: dict[str, Alteration | None],
+    versions_of: Callable[[int], list[Alteration | None]],
     batch_size: int,
     count: _Progress,
 ) -> _Answers:
-    """Run the model on every version of the images that can be read."""
+    """Run the model on the images that can be read, in the versions for their place among ``rows``."""
+    places = {row: place for place, row in enumerate(rows)}
 
     def read(row: Row, size: int) -> Tensor:
-        return read_versions(manifest.image_path(row), size, list(versions.values()), name=row.path)
+        return read_versions(manifest.image_path(row), size, versions_of(places[row]), name=row.path)
 
     kept: list[Row] = []
     parts: list[tuple[Tensor, Tensor]] = []

@@ -120,9 +120,9 @@ def enroll(
     learner = _Learner(network, fitted)
     count = embeddings.shape[1]
     answers = learner.cross_fitted(embeddings)
-    row, decider = learner.learned(embeddings[0])
+    row, decider = learner.learned(embeddings)
     enrolled = _extended(network, generator, row)
-    enrolled.decision = learner.decision(embeddings[0], row, decider, answers)
+    enrolled.decision = learner.decision(embeddings, row, decider, answers)
     limits = limits_of(enrolled)
     verdicts = limits.verdicts(answers.scores[0], answers.probabilities[0])
     outcomes = [
@@ -230,7 +230,11 @@ class _Learner:
         return torch.cat((self._old(embeddings), new[..., None]), dim=-1) / self.fitted.temperature
 
     def learned(self, embeddings: Tensor) -> tuple[_Row, Decider]:
-        """Return the row of the class of ``embeddings`` ``(n, d)``, and what decides with it."""
+        """Return the row of the class of ``embeddings`` ``(v, n, d)``, and what decides with it.
+
+        It learns from all versions, as the known pictures are in one or another of them.
+        """
+        embeddings = embeddings.flatten(0, 1)
         row = _fit_row(
             self._features(embeddings),
             self._old(embeddings),
@@ -241,14 +245,17 @@ class _Learner:
         )
         everything = torch.cat((self.known.embeddings, embeddings))
         new = torch.full((len(embeddings),), self.num_classes)
-        held_out = self.known.held_out[0]
+        versions = len(self.known.held_out)
+        held_out = self.known.held_out.flatten(0, 1)
         data = FittingData(
             logits=self._logits(everything, row),
             embeddings=everything,
             labels=torch.cat((self.known.labels, new)),
             centers=self._centers(embeddings),
             held_out=FittingData(
-                logits=self._logits(held_out, row), embeddings=held_out, labels=self.known.held_out_labels
+                logits=self._logits(held_out, row),
+                embeddings=held_out,
+                labels=self.known.held_out_labels.repeat(versions),
             ),
         )
         if isinstance(self.score, Combined):
@@ -284,14 +291,21 @@ class _Learner:
         places, parts = [], []
         for number in fold.unique():
             own = (fold == number).nonzero()[:, 0]
-            row, decider = self.learned(embeddings[0, fold != number])
+            row, decider = self.learned(embeddings[:, fold != number])
             new = torch.full((len(own),), self.num_classes)
             places.append(own)
             parts.append(self._answers(embeddings[:, own], new, row, decider))
         return _joined(parts, torch.cat(places).argsort())
 
     def decision(self, embeddings: Tensor, row: _Row, decider: Decider, answers: CalibrationAnswers) -> FittedDecision:
-        """Return the decision about all classes; ``answers`` are those about the new one."""
+        """Return the decision about all classes.
+
+        Args:
+            embeddings: ``(v, n, d)`` of the new one.
+            row: of the head.
+            decider: what decides.
+            answers: about the new one.
+        """
         known, earlier = self.known, self.known.num_enrolled
         parts = [self._answers(known.held_out, known.held_out_labels, row, decider)]
         if earlier:  # they were answered by what was learned from others, which is kept
@@ -304,18 +318,18 @@ class _Learner:
                     right=before.right[:, -earlier:],
                 )
             )
-        new = torch.full((len(embeddings),), self.num_classes)
+        new = torch.full((embeddings.shape[0] * embeddings.shape[1],), self.num_classes)
         return FittedDecision(
             score=self.fitted.score,
             state=decider.score.state_dict(),
             temperature=self.fitted.temperature,
             answers=_joined([*parts, answers]),
             references=References(
-                embeddings=torch.cat((known.embeddings, embeddings)),
+                embeddings=torch.cat((known.embeddings, embeddings.flatten(0, 1))),
                 labels=torch.cat((known.labels, new)),
                 held_out=known.held_out,
                 held_out_labels=known.held_out_labels,
-                num_enrolled=earlier + len(embeddings),
+                num_enrolled=earlier + embeddings.shape[1],
             ),
             collections=self.fitted.collections,
         )

@@ -45,6 +45,32 @@ def test_it_keeps_what_the_model_answers(model, faces, score):
         assert torch.equal(fitted.answers.right[place], probabilities.argmax(1) == labels[by_class])
 
 
+def test_a_score_is_fitted_to_training_images_in_all_versions_in_turn(model, faces):
+    fitted = calibrate(model, faces, score="center_distance", alterations=["half", "crop"], **ASKED)
+    versions = [answers(model, faces, "train", name and ALTERATIONS[name]) for name in (None, "half", "crop")]
+    labels = versions[0][1]
+    order = torch.cat([(labels == label).nonzero()[:, 0] for label in range(3)])  # as calibrate reads them
+    turn = torch.arange(len(order)) % 3
+    mixed = torch.stack([output.embedding[order] for output, _ in versions])[turn, torch.arange(len(order))]
+    assert not torch.allclose(mixed, versions[0][0].embedding[order], atol=1e-4)
+    centers = torch.stack([mixed[labels[order] == label].mean(0) for label in range(3)])
+    torch.testing.assert_close(fitted.state["centers"], centers, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(fitted.references.embeddings, mixed, rtol=0, atol=1e-6)
+
+
+def test_the_references_are_drawn_from_all_versions(model, faces, monkeypatch):
+    """Every second picture of two versions in turn would be of one version."""
+    everything = calibrate(model, faces, alterations=["half"], **ASKED).references
+    monkeypatch.setattr(calibrating, "MOST_REFERENCES", 10)
+    monkeypatch.setattr(calibrating, "MOST_HELD_OUT", 30)
+    kept = calibrate(model, faces, alterations=["half"], **ASKED).references
+    assert kept.labels.tolist() == [label for label in range(3) for _ in range(10)]
+    place = torch.cdist(kept.embeddings, everything.embeddings).argmin(dim=1)
+    assert torch.equal(everything.embeddings[place], kept.embeddings)
+    assert (place % 2).double().mean() == pytest.approx(0.5, abs=0.25)
+    assert kept.held_out.shape[:2] == (2, 30)
+
+
 def test_it_keeps_where_the_training_images_come_from(model, faces, monkeypatch):
     def moved(split, source):
         return [dataclasses.replace(row, source=source(row)) for row in faces.select(split=split, role="seen")]

@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.optimize import minimize
 
 import bmrl
+from bmrl.data.alterations import ALTERATIONS, read_versions
 from bmrl.errors import ConfigError, DataError, RangeError
 from bmrl.export import export_model, load_artifact
 from bmrl.inference import Attributor, calibrate, decider_of, enroll, limits_of
@@ -52,11 +53,11 @@ def calibrated(model, faces):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """20 noisy pictures in stripes, which no class has."""
+    """20 noisy pictures in stripes, which no class has, and which are there at half the size too."""
     rng = np.random.default_rng(1)
     paths = []
     for number in range(20):
-        stripes = 100 * (np.arange(36) // 3 % 2)[None, :, None] + rng.normal(80, 20, (36, 36, 3))
+        stripes = 100 * (np.arange(36) // 4 % 2)[None, :, None] + rng.normal(80, 20, (36, 36, 3))
         paths.append(tmp_path / f"stripes_{number}.png")
         Image.fromarray(stripes.clip(0, 255).astype(np.uint8)).save(paths[-1])
     return paths
@@ -91,13 +92,14 @@ def test_the_row_is_a_penalized_logistic_regression(calibrated, pictures):
     enrolled, _ = enroll(calibrated, "stripes", pictures[:7])
     known = calibrated.decision.references
     with torch.no_grad():
-        new = calibrated(images_of(pictures[:7])).embedding
+        new = calibrated(torch.cat([read_versions(path, 32, [None, ALTERATIONS["half"]]) for path in pictures[:7]]))
+        new = new.embedding
         features = calibrated.head[:-1](torch.cat((new, known.embeddings))).double().numpy()
         old = calibrated.head(torch.cat((new, known.embeddings))).double()
     offsets = old.logsumexp(1).numpy()
-    sign = np.where(np.arange(len(features)) < 7, 1, -1)
+    sign = np.where(np.arange(len(features)) < 14, 1, -1)
     counts = np.bincount(known.labels)
-    weights = np.concatenate((np.full(7, 1 / 7), 1 / counts[known.labels.numpy()])) / 4
+    weights = np.concatenate((np.full(14, 1 / 14), 1 / counts[known.labels.numpy()])) / 4
 
     length = calibrated.head[-1].weight.square().sum(1).mean().item()
 
