@@ -32,7 +32,7 @@ MODEL = {
     "image_size": IMAGE_SIZE,
     "statistics": {},  # tell the simulated generators apart almost alone
     "fusion.kind": "concat",
-    "decision.score": "combined",
+    "decision.score": "neighbors",
     "decision.typical": 0.25,  # strict: simulated unseen generators differ little from seen ones
 }
 RECIPE = {  # the simulated traces are plain: fewer epochs than the preset's will do

@@ -54,7 +54,7 @@ def calibrate(
     model: BMRL | str | os.PathLike[str],
     data: Manifest | str | os.PathLike[str],
     *,
-    score: str = "combined",
+    score: str = "neighbors",
     alterations: Sequence[str] = CALIBRATED_ALTERATIONS,
     accept: float | None = None,
     typical: float | None = None,

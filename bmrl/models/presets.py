@@ -52,7 +52,7 @@ _RECOMMENDED: dict[str, Any] = {
     "head.dropout": 0.1,
     "parsing": None,
     "language": None,
-    "decision.score": "combined",
+    "decision.score": "neighbors",
 }
 
 

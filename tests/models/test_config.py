@@ -105,7 +105,7 @@ RECOMMENDED = PAPER | {
     "head": PAPER["head"] | {"dropout": 0.1},
     "parsing": None,
     "language": None,
-    "decision": PAPER["decision"] | {"score": "combined"},
+    "decision": PAPER["decision"] | {"score": "neighbors"},
 }
 
 

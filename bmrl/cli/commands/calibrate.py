@@ -19,7 +19,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_data(parser)
     parser.add_argument(
-        "--score", default="combined", metavar="NAME", help="a score of bmrl.inference.scores (default: %(default)s)"
+        "--score", default="neighbors", metavar="NAME", help="a score of bmrl.inference.scores (default: %(default)s)"
     )
     parser.add_argument(
         "--alterations",
