@@ -1,10 +1,9 @@
 """Which model and recipe names generators best? Trainings on four fifths of the groups, tested on the last fifth.
 
-python -m benchmarks.fold_study --data DIR --out FILE.json [--variants NAME ...] [--folds 0] [--seeds 0] [--enroll DIR]
+python -m benchmarks.fold_study --data DIR --out FILE.json [--variants NAME ...] [--folds 0] [--seeds 0]
 
 Only seen images of the training and the validation split are used, so that choices made here leave the test split
-alone. Folds keep groups together. ``--enroll`` names a second data folder: the generators there that a model does not
-know are enrolled from few pictures, and tested on the others. Each finished training is written at once; started again,
+alone. Folds keep groups together. Each finished training is written at once; started again,
 the study goes on after the last one.
 """
 
@@ -24,7 +23,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from bmrl._files import write_text
 from bmrl.data import ALTERATIONS, Manifest
 from bmrl.data.alterations import read_versions
-from bmrl.inference import calibrate, enroll, infer
+from bmrl.export.standalone.artifact_runtime import keep_freed_memory
+from bmrl.inference import infer
 from bmrl.models import build_model
 from bmrl.training.fitting import fit
 from bmrl.training.loading import load_split
@@ -32,15 +32,10 @@ from bmrl.training.settings import PRESETS
 from bmrl.training.task import BMRLTask
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from bmrl.data import Row
     from bmrl.models import BMRL
 
 FOLDS = 5
 TESTED = ("jpeg75", "half", "crop")
-ENROLLED_WITH = (5, 10, 20, 50)
-DRAWS = 4
 NO_STATISTICS = {"statistics": None}
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -109,46 +104,7 @@ def tested(model: BMRL, manifest: Manifest) -> dict[str, Any]:
     return {"images": len(rows), "versions": versions, "recall": recall}
 
 
-def enrolled(model: BMRL, manifest: Manifest, other: Manifest) -> list[dict[str, Any]]:
-    """Enroll each generator of ``other`` that the model does not know, and test it on the pictures that are left."""
-    known = {generator.name for generator in model.config.generators}
-    own = manifest.select(split="test")
-    names = [generator.name for generator in model.config.generators]
-    labels = torch.tensor([names.index(row.generator) for row in own])
-    size = model.config.image_size
-
-    def embedded(manifest: Manifest, rows: list[Row]) -> Tensor:
-        images = torch.cat([read_versions(manifest.image_path(row), size, [None]) for row in rows])
-        return torch.cat([infer(model, batch).embedding for batch in images.split(32)])
-
-    found = []
-    seen = embedded(manifest, own)
-    for name in sorted({row.generator for row in other.rows if row.manipulation != "none"} - known):
-        rows = [row for row in other.rows if row.generator == name]
-        new = embedded(other, rows)
-        for count in ENROLLED_WITH:
-            for draw in range(DRAWS if count < len(rows) else 0):
-                order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(draw)).tolist()
-                paths = [other.image_path(rows[place]) for place in order[:count]]
-                more, _ = enroll(model, name, paths, manipulation=rows[0].manipulation)
-                with torch.inference_mode():  # the embedding is that of the model
-                    left, named = (more.head(each).argmax(dim=1) for each in (new[order[count:]], seen))
-                found.append(
-                    {
-                        "generator": name,
-                        "pictures": count,
-                        "draw": draw,
-                        "recall": float((left == len(names)).double().mean()),
-                        "accuracy": float((named == labels).double().mean()),
-                        "taken": float((named == len(names)).double().mean()),
-                    }
-                )
-    return found
-
-
-def study(
-    data: Path, out: Path, *, variants: list[str], folds: list[int], seeds: list[int], others: Path | None
-) -> None:
+def study(data: Path, out: Path, *, variants: list[str], folds: list[int], seeds: list[int]) -> None:
     """Train and test what is not in the file yet."""
     content = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {"runs": []}
     done = {(run["variant"], run["fold"], run["seed"]) for run in content["runs"]}
@@ -161,19 +117,9 @@ def study(
                 model, seconds = trained(manifest, variant, seed)
                 run: dict[str, Any] = {"variant": variant, "fold": fold, "seed": seed, "seconds": round(seconds)}
                 run |= tested(model, manifest)
-                if others is not None:
-                    with_decision = _calibrated(model, manifest)
-                    run["enrolled"] = enrolled(with_decision, manifest, Manifest.read(others))
                 content["runs"].append(run)
                 write_text(out, json.dumps(content, indent=2) + "\n")
                 print(variant, fold, seed, json.dumps(run["versions"]), flush=True)
-
-
-def _calibrated(model: BMRL, manifest: Manifest) -> BMRL:
-    """Fit a decision, which enrolling needs; the tested pictures stand in for a validation split."""
-    rows = tuple(dataclasses.replace(row, split="val" if row.split == "test" else "train") for row in manifest.rows)
-    calibrate(model, Manifest(manifest.root, rows), score="max_probability", alterations=[], max_error=0.2)
-    return model
 
 
 def main() -> None:
@@ -184,15 +130,14 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--folds", type=int, nargs="+", default=[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--enroll", type=Path)
     options = parser.parse_args()
+    keep_freed_memory()
     study(
         options.data,
         options.out,
         variants=options.variants,
         folds=options.folds,
         seeds=options.seeds,
-        others=options.enroll,
     )
 
 

@@ -105,7 +105,7 @@ RECOMMENDED = PAPER | {
     "head": PAPER["head"] | {"dropout": 0.1},
     "parsing": None,
     "language": None,
-    "decision": PAPER["decision"] | {"score": "neighbors"},
+    "decision": PAPER["decision"] | {"score": "neighbors", "max_error": 0.05},
 }
 
 

@@ -1,4 +1,4 @@
-"""Claims of the study by folds: what the preset ``recommended`` was chosen by."""
+"""Claims of the studies by folds: what the preset ``recommended`` and its score were chosen by."""
 
 from __future__ import annotations
 
@@ -29,14 +29,40 @@ def folds():
     for name, value in recalls:
         yield Claim(PAGE, f"| {name} | {value:.2f} |")
     yield Claim(PAGE, f"{chosen['images']} pictures of fold {chosen['fold']}")
-    for generator in sorted({entry["generator"] for entry in chosen["enrolled"]}):
-        for count in sorted({entry["pictures"] for entry in chosen["enrolled"]}):
-            draws = [
-                entry for entry in chosen["enrolled"] if (entry["generator"], entry["pictures"]) == (generator, count)
-            ]
-            values = [entry["recall"] for entry in draws]
-            taken, accuracy = (statistics.mean(entry[name] for entry in draws) for name in ("taken", "accuracy"))
-            cells = (
-                f"{statistics.mean(values):.2f} ({min(values):.2f}-{max(values):.2f}) | {taken:.3f} | {accuracy:.3f}"
-            )
-            yield Claim(PAGE, f"| {generator} | {count} | {cells} |")
+
+
+def decided():
+    """What becomes of pictures for each share of errors, the mean over models and halves of a fold."""
+    entries = [entry for run in read("recommended_scores")["runs"] for entry in run["decided"]]
+    for max_error in (0.02, 0.05, 0.1):
+        mine = [entry for entry in entries if entry["max_error"] == max_error]
+        cells = [
+            f"{statistics.mean(statistics.mean(entry[name]) for entry in mine):.3f}"
+            for name in ("right", "wrong", "unseen_named")
+        ]
+        yield f"| {max_error} | {' | '.join(cells)} |"
+
+
+def scores():
+    for row in decided():
+        yield Claim(PAGE, row)
+    runs = read("recommended_scores")["runs"]
+    counts = [entry["validated"] for run in runs for entry in run["decided"]]
+    yield Claim(PAGE, f"({min(counts)} to {max(counts)} pictures)")
+    ways = ("as they are", "all versions in turn")
+
+    def pairs(run, way, score):
+        return {name: entry for name, entry in run["auroc"][way][score].items() if name != "weights"}
+
+    for score in runs[0]["auroc"][ways[0]]:
+        entries = [[entry for run in runs for entry in pairs(run, way, score).values()] for way in ways]
+        cells = [
+            f"{statistics.mean(entry[version] for entry in found):.3f}"
+            for found in entries
+            for version in ("as it is", "together")
+        ]
+        yield Claim(PAGE, f"| `{score}` | {' | '.join(cells)} |")
+    for run in runs:
+        left_out = ", ".join(run["left_out"]) or "nothing"
+        for name, entry in pairs(run, ways[1], "neighbors").items():
+            yield Claim(PAGE, f"| {left_out} | {name} | {entry['as it is']:.2f} | {entry['together']:.2f} |")
