@@ -33,7 +33,7 @@ MODEL = {
     "statistics": {},  # tell the simulated generators apart almost alone
     "fusion.kind": "concat",
     "decision.score": "neighbors",
-    "decision.typical": 0.25,  # strict: simulated unseen generators differ little from seen ones
+    "decision.typical": 0.4,  # strict: simulated unseen generators differ little from seen ones
 }
 RECIPE = {  # the simulated traces are plain: fewer epochs than the preset's will do
     "epochs": 8,
