@@ -73,7 +73,7 @@ class References:
     """Embeddings of pictures, by which a decision can be fitted again when a generator is enrolled.
 
     Attributes:
-        embeddings: ``(n, d)`` floating point, of training pictures.
+        embeddings: ``(n, d)`` floating point, of training pictures, each in one of the versions of the answers.
         labels: ``(n,)`` int64, their classes.
         held_out: ``(v, m, d)`` floating point, of calibration pictures in the versions of the answers.
         held_out_labels: ``(m,)`` int64.

@@ -53,6 +53,13 @@ def same_source(runs):
         yield f"| {', '.join(pair['classes'])} | {pair['num_images']} | {spread(one['accuracy'] for one in pairs)} |"
 
 
+def families(runs):
+    for kind in ("manipulation", "architecture"):
+        entries = [run["families"][kind] for run in runs]
+        known = f"{entries[0]['chance']:.3f} | {entries[0]['majority']:.3f}"
+        yield f"| {kind} | {spread(entry['by_classes'] for entry in entries)} | {known} |"
+
+
 def others_rows(runs):
     """Yield what is known of pictures of another collection."""
     others = [run["others"] for run in runs]
@@ -78,5 +85,7 @@ def enrolled(runs):
 
 def presets():
     runs = read("recommended_faces")["runs"]
-    for row in itertools.chain(*(table(runs) for table in (rows, asked_rows, same_source, others_rows, enrolled))):
+    for row in itertools.chain(
+        *(table(runs) for table in (rows, asked_rows, same_source, families, others_rows, enrolled))
+    ):
         yield Claim(PAGE, row)
