@@ -89,3 +89,12 @@ def presets():
         *(table(runs) for table in (rows, asked_rows, same_source, families, others_rows, enrolled))
     ):
         yield Claim(PAGE, row)
+    first = {name: statistics.mean(run["outcomes"][0][name] for run in runs) for name in SHARES}
+    other = statistics.mean(run["others"]["outcomes"][0]["accuracy"] for run in runs)
+    for text in (
+        f"the right name for {100 * first['right']:.0f} % of the test pictures",
+        f"a wrong one for {100 * first['wrong']:.0f} %",
+        f"{100 * first['unseen_named']:.0f} % of the pictures of generators that it does not know",
+        f"the right class for {100 * other:.0f} % when it had to name one",
+    ):
+        yield Claim("README.md", text)

@@ -40,7 +40,7 @@ def before(graph, node):
 
 
 def test_products_of_statistics_stay_in_float32(graph):
-    """A sum over a whole picture is no number that 256 steps could tell."""
+    """256 steps are too few for a sum over a whole picture."""
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
     early = [node for node in products if all(one.op_type != "Conv" for one in before(graph, node))]
     dequantized = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
