@@ -121,6 +121,7 @@ def test_export_serve_and_attribute_over_the_wire(trained, faces, tmp_path):
     _, model = trained
     exported = run("export", model, "--format", "triton", "--out", tmp_path / "repository")
     assert exported.returncode == 0, exported.stderr
+    assert exported.stdout.startswith(f"wrote {tmp_path / 'repository'}: answers as the model does to 16 patterns;")
     ports = []
     for _ in range(3):
         with socket.socket() as probe:
@@ -159,6 +160,26 @@ def test_export_torchscript(trained, tmp_path):
     result = run("export", model, "--format", "torchscript", "--out", tmp_path / "model.pt")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "model.pt").stat().st_size > 10_000
+    assert result.stdout.startswith(
+        f"wrote {tmp_path / 'model.pt'}: answers as the model does to 16 patterns; --images"
+    )
+
+
+def test_an_export_says_how_many_decisions_it_changes(trained, tmp_path, capsys):
+    data, model = trained
+    for form in ("torchscript", "torchscript-bf16"):
+        out = tmp_path / f"{form}.pt"
+        assert main(["export", str(model), "--format", form, "--images", str(data), "--out", str(out)]) == 0
+        found = json.loads((tmp_path / "artifact.json").read_text())["artifacts"][out.name]["verification"]
+        changed, images = found["decisions_changed"], found["images"]
+        expected = (
+            f"as the model about all {images} images"
+            if not changed
+            else f"from the model about {changed} of {images} images"
+        )
+        line = capsys.readouterr().out
+        assert expected in line
+        assert f"at most {found['probability_difference']:.2g}" in line
 
 
 def test_bad_input_is_one_line_and_exit_code_1(trained, tmp_path, capsys):

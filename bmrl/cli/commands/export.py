@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmrl._outputs import check_out_file, check_out_folder, check_utf8
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import argparse
 
     from bmrl.export import Artifact
+    from bmrl.export.verification import Verification
     from bmrl.models import BMRL
 
 __all__ = ["COMMAND"]
@@ -89,15 +91,30 @@ def _run(options: argparse.Namespace) -> int:
     if options.all:
         return _export_all(options)
     if options.format == "triton":
-        _write_repository(options)
-    else:
-        from bmrl.export import export_model
+        found = _write_repository(options)
+        say(f"wrote {options.out}: {_in_words(found)}")
+        return SUCCESS
+    from bmrl.export import export_model
 
-        model = _load(options)
-        images = _images(options, model, calibrate=FORMATS[options.format].calibrated)
-        export_model(model, options.out, options.format, device=options.device, **images)
-    say(f"wrote {options.out}")
+    model = _load(options)
+    images = _images(options, model, calibrate=FORMATS[options.format].calibrated)
+    exported = export_model(model, options.out, options.format, device=options.device, **images)
+    say(f"wrote {options.out}: {_in_words(exported.verification)}")
     return SUCCESS
+
+
+def _in_words(found: Verification) -> str:
+    """Return how a file decides next to its model."""
+    if found.synthetic:
+        return (
+            f"answers as the model does to {found.images} patterns; --images DIR compares decisions about real images"
+        )
+    how = "as the model about all" if not found.decisions_changed else "differently from the model about"
+    count = f"{found.decisions_changed} of " if found.decisions_changed else ""
+    return (
+        f"decides {how} {count}{found.images} images; the most probable class is the same for "
+        f"{found.top1_agreement:.1%}, probabilities differ by at most {found.probability_difference:.2g}"
+    )
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -132,9 +149,12 @@ def _export_all(options: argparse.Namespace) -> int:
     return FAILURE if any(row.error for row in comparison.rows) else SUCCESS
 
 
-def _write_repository(options: argparse.Namespace) -> None:
-    """Write a repository of a model or of an exported file."""
+def _write_repository(options: argparse.Namespace) -> Verification:
+    """Write a repository of a model or of an exported file; return how the file in it was verified."""
     from bmrl.export import Artifact, write_triton_repository
+    from bmrl.export.standalone.artifact_runtime import DESCRIPTION, read_entries
+    from bmrl.export.triton.contract import MODEL_NAME
+    from bmrl.export.verification import Verification
 
     serving = given(options, *_SERVING)
     serving["format"] = serving.pop("graph_format", None)
@@ -147,6 +167,8 @@ def _write_repository(options: argparse.Namespace) -> None:
         calibrate = options.graph_format is not None and FORMATS[options.graph_format].calibrated
         images = _images(options, source, calibrate=calibrate)
     write_triton_repository(source, options.out, device=options.device, **images, **serving)
+    (entry,) = read_entries(Path(options.out, MODEL_NAME, str(serving.get("version", 1)), DESCRIPTION)).values()
+    return Verification(**entry["verification"])
 
 
 def _load(options: argparse.Namespace) -> BMRL:
