@@ -3,8 +3,8 @@
 python -m benchmarks.fold_study --data DIR --out FILE.json [--variants NAME ...] [--folds 0] [--seeds 0]
 
 Only seen images of the training and the validation split are used, so that choices made here leave the test split
-alone. Folds keep groups together. Each finished training is written at once; started again,
-the study goes on after the last one.
+alone. Folds keep groups together. Each finished training is written at once; started again, the study goes on after the
+last one.
 """
 
 from __future__ import annotations
@@ -132,13 +132,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     keep_freed_memory()
-    study(
-        options.data,
-        options.out,
-        variants=options.variants,
-        folds=options.folds,
-        seeds=options.seeds,
-    )
+    study(**vars(options))
 
 
 if __name__ == "__main__":

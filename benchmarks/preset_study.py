@@ -1,12 +1,12 @@
-"""What a preset achieves on a test split: trainings with several seeds by one setting, each tested once.
+"""What a preset achieves on a test split: trainings with several seeds by one setting.
 
 python -m benchmarks.preset_study --data DIR --out FILE.json --work DIR [--preset recommended] [--seeds 0 1 2]
                                   [--others DIR] [--why TEXT]
 
 Trains as `bmrl train` does, tests as `bmrl evaluate` does. ``--others`` names a second data folder with generators that
-the model does not know: it is tested on all of its pictures (see ``--others`` in the file), and these generators are
-enrolled from few of them. The file holds a list of all looks at the test split, each with its reason: settings are
-chosen by `fold_study` and `score_study`, which do not look at it. A finished training in ``--work`` is not repeated.
+the model does not know: it is tested on all pictures there (``others`` in the file), and these generators are enrolled
+from few of them (``enrolled``). The file holds a list of all looks at the test split, each with its reason: settings
+are chosen by `fold_study` and `score_study`, which do not look at it. A finished training in ``--work`` is kept.
 """
 
 from __future__ import annotations
@@ -112,11 +112,11 @@ def enrolled(model: BMRL, manifest: Manifest, other: Manifest) -> list[dict[str,
 def told(evaluation: Evaluation) -> dict[str, Any]:
     """Return what of an evaluation the pages of results are made of."""
     content = evaluation.to_dict()
-    outcomes = [{key: entry[key] for key in entry if key != "risk_coverage"} for entry in content["outcomes"]]
+    shares = [{key: entry[key] for key in entry if key != "risk_coverage"} for entry in content["outcomes"]]
     recall = {entry["generator"]: entry["recall"] for entry in content["seen"]["per_generator"]}
     by_generator = {entry["generator"]: entry["auroc"] for entry in (content["unseen"] or {}).get("per_generator", [])}
     kept = ("limits", "sources", "families", "best_yardsticks")
-    return {key: content[key] for key in kept} | {"outcomes": outcomes, "recall": recall, "auroc": by_generator}
+    return {key: content[key] for key in kept} | {"outcomes": shares, "recall": recall, "auroc": by_generator}
 
 
 def asked(model: BMRL, evaluation: Evaluation, max_error: float) -> dict[str, Any]:
@@ -151,15 +151,7 @@ def main() -> None:
     parser.add_argument("--why", default="what the preset achieves")
     options = parser.parse_args()
     keep_freed_memory()
-    study(
-        options.data,
-        options.others,
-        options.work,
-        options.out,
-        preset=options.preset,
-        seeds=options.seeds,
-        why=options.why,
-    )
+    study(**vars(options))
 
 
 if __name__ == "__main__":

@@ -226,12 +226,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--others", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--leave-out", nargs="*", default=[])
+    parser.add_argument("--leave-out", dest="left_out", nargs="*", default=[])
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     keep_freed_memory()
-    study(options.data, options.others, options.out, left_out=options.leave_out, fold=options.fold, seed=options.seed)
+    study(**vars(options))
 
 
 if __name__ == "__main__":

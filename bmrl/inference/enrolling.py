@@ -81,10 +81,11 @@ def enroll(
 ) -> tuple[BMRL, Enrollment]:
     """Return a model that knows one more generator, from 5 pictures on; its other weights stay as they are.
 
-    The new class is a row of the head: a logistic regression of the embeddings of the pictures against those of the
-    training pictures that the model keeps. The logits of the other classes do not change. The decision is fitted again
-    to all classes, with the same score (a combination keeps its weights), temperature and guarantees: pictures of the
-    new generator join the calibration, each answered by what was learned from the others.
+    The new class is a row of the head: a logistic regression of the embeddings of the pictures, as they are and altered
+    as the calibration altered them, against those of the training pictures that the model keeps. The logits of the
+    other classes do not change. The decision is fitted again to all classes, with the same score (a combination keeps
+    its weights), temperature and guarantees: pictures of the new generator join the calibration, each answered by what
+    was learned from the others.
 
     Args:
         model: a model with a fitted decision (:func:`bmrl.inference.calibrate`) and the head of kind ``linear``, or its
