@@ -15,7 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
+from bmrl.cli.commands import export as export_command
 from bmrl.cli.main import main
+from bmrl.export.verification import Verification
 from bmrl.models import load_model
 
 if TYPE_CHECKING:
@@ -180,6 +182,22 @@ def test_an_export_says_how_many_decisions_it_changes(trained, tmp_path, capsys)
         line = capsys.readouterr().out
         assert expected in line
         assert f"at most {found['probability_difference']:.2g}" in line
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (0, "decides as the model about all 598 images;"),
+        (52, "decides differently from the model about 52 of 598 images;"),
+    ],
+)
+def test_what_is_said_of_changed_decisions(changed, words):
+    found = Verification(
+        images=598, synthetic=False, batches=(1, 3, 64), probability_difference=0.2384, embedding_difference=0.02,
+        score_difference=0.05, engine=None, top1_agreement=0.9727, decisions_changed=changed, probe={},
+    )  # fmt: skip
+    shown = "the most probable class is the same for 97.3%, probabilities differ by at most 0.24"
+    assert export_command._in_words(found) == f"{words} {shown}"
 
 
 def test_bad_input_is_one_line_and_exit_code_1(trained, tmp_path, capsys):
